@@ -1,0 +1,65 @@
+"""Content images (photographs) and the style image (a painting). `build` is the one way to make the content's sets."""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from fast_nst import image, validate
+from fast_nst.data.content import ContentImages, Source
+from fast_nst.data.folder import Folder
+from fast_nst.data.leaves import Leaves
+from fast_nst.data.mnist import Mnist
+from fast_nst.validate import Invalid
+
+__all__ = ["SOURCES", "Sets", "build"]
+
+SOURCES = ("leaves", "folder", "mnist")
+
+
+class Sets(NamedTuple):
+    """The content images to train on and those held out, which no training step sees."""
+
+    train: ContentImages
+    val: ContentImages
+
+
+def build(
+    name: str,
+    size: int,
+    crop: str,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    val_images: int,
+    seed: int,
+    root: str | os.PathLike[str] | None = None,
+    count: int | None = None,
+    cache_mib: int = 512,
+) -> Sets:
+    """The sets of the source `name`: "leaves" (`count` synthetic pictures), "folder" (below `root`) or "mnist".
+
+    size: of the square crops, in pixels. crop, scale, ratio: how they are cut, `content.ContentImages`.
+    val_images: how many pictures are held out, a fifth of them at most, centre-cropped. With a single picture, both
+    sets are that picture. Raises Invalid naming the argument, what came and what is allowed.
+    """
+    validate.one_of("data.name", name, SOURCES)
+    validate.whole_number("data.size", size, 16)
+    validate.whole_number("data.val_images", val_images, 1)
+    validate.whole_number("data.cache_mib", cache_mib, 0)
+    source: Source
+    if name == "leaves":
+        # Crops of at least half a side then need no enlarging.
+        source = Leaves(count=validate.whole_number("data.count", count, 1), size=2 * size, seed=seed)
+    elif root is None:
+        raise image.ImageError(f"data={name} needs data.root=DIR, the folder that holds the photographs")
+    elif name == "folder":
+        source = Folder(root, shorter=2 * size, cache_mib=cache_mib)
+    else:
+        source = Mnist(root)
+    order = [int(i) for i in np.random.default_rng((seed, 0)).permutation(len(source))]
+    held_out = min(val_images, max(1, len(order) // 5))
+    train, val = (order[held_out:], order[:held_out]) if len(order) > 1 else (order, order)
+    return Sets(
+        ContentImages(source, sorted(train), size, crop, tuple(scale), tuple(ratio), seed=seed),
+        ContentImages(source, sorted(val), size, "center", shuffle=False, seed=seed),
+    )

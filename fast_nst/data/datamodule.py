@@ -1,0 +1,56 @@
+"""The content images as Lightning takes them."""
+
+import os
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from fast_nst import validate
+from fast_nst.data import Sets
+from fast_nst.data.content import StepSampler
+from fast_nst.validate import Invalid
+
+
+class ContentData(pl.LightningDataModule):
+    """Batches (B, 3, S, S) in [0, 1] without end for training, those of the held-out pictures for validation.
+
+    batch_size: images a process and step. workers: processes that decode and crop; "auto" for as many as pay.
+    A resumed run goes on with the step it stopped at. Raises Invalid for values out of range.
+    """
+
+    def __init__(self, sets: Sets, batch_size: int, workers: int | str = "auto") -> None:
+        super().__init__()
+        self.sets = sets
+        self.batch_size = validate.whole_number("data.batch_size", batch_size, 1)
+        if batch_size > len(sets.train):
+            raise Invalid(
+                f"data.batch_size: got {batch_size}, and there are {len(sets.train)} content images to train on; "
+                f"allowed: up to that many"
+            )
+        self.workers = _auto_workers() if workers == "auto" else validate.whole_number("data.workers", workers, 0)
+
+    def _loader(self, **arguments: Any) -> DataLoader[Tensor]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            **arguments, num_workers=self.workers, pin_memory=on_gpu, persistent_workers=self.workers > 0
+        )
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        assert self.trainer is not None
+        sampler = StepSampler(
+            self.batch_size, self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size
+        )
+        return self._loader(dataset=self.sets.train, batch_sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        assert self.trainer is not None
+        share = range(self.trainer.global_rank, len(self.sets.val), self.trainer.world_size)
+        return self._loader(dataset=Subset(self.sets.val, list(share)), batch_size=self.batch_size)
+
+
+def _auto_workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # On two cores a worker only takes time from the step that it would hide behind.
+    return 0 if cores <= 2 else min(8, cores - 1)

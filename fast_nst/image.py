@@ -1,0 +1,175 @@
+"""Files <-> images: the only module that reads or writes pictures.
+
+Every image inside the package is RGB, float32, range [0, 1], shape (B, 3, H, W). Whatever a file holds (EXIF rotation,
+ICC profile, CMYK, 16 bits, grey, palette, alpha, animation) is turned into that here, as a person would see it.
+"""
+
+import contextlib
+import io
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from fast_nst.validate import Invalid
+
+# Pillow's name of the format (the allow-list of readers) -> the suffixes people give it.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),  # what some cameras write into a .jpg
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
+}
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+class ImageError(Invalid):
+    """A picture that cannot be read or written; the message is one line for a person."""
+
+
+class Picture(NamedTuple):
+    """A decoded file: `rgb` in mode RGB and, where the file has transparency, `alpha` in mode L of the same size."""
+
+    rgb: Image.Image
+    alpha: Image.Image | None
+
+
+def open_picture(path: str | os.PathLike[str], shorter: int | None = None) -> Picture:
+    """Decode the picture at `path`, upright, in sRGB, 8 bits a channel; the first frame of an animation.
+
+    `shorter`: a JPEG may be decoded at a reduced size whose shorter side is no less than this many pixels (fast).
+    Raises ImageError with the path and the reason.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ImageError(f"{path}: is a directory, not a picture")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of 90 megapixels and refuses 180; a large photograph is no reason for noise.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with Image.open(path, formats=tuple(FORMATS)) as image:
+                if shorter is not None:
+                    scale = shorter / min(image.size)
+                    image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
+                profile = image.info.get("icc_profile")
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+            return _to_srgb(upright, profile)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except PermissionError:
+        raise ImageError(f"{path}: no permission to read it") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not a picture that can be read ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+        raise ImageError(f"{path}: damaged picture ({str(error) or type(error).__name__})") from None
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Picture:
+    alpha = None
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("RGB")
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bits(image)
+    if profile is not None:
+        # A profile that does not fit the data is common in the wild; the numbers are then taken as sRGB.
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if image.mode not in ("L", "RGB", "CMYK", "LAB"):
+                image = image.convert("RGB")
+            converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
+            if converted is not None:
+                image = converted
+    return Picture(image.convert("RGB"), alpha)
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale a 16-bit or float grey image to 8 bits (Pillow's own conversion clips)."""
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    if image.mode == "F":
+        white = 1.0 if values.max(initial=0.0) <= 1.0 else float(values.max())
+    else:
+        white = 65535.0 if values.max(initial=0.0) > 255 or image.mode != "I" else 255.0
+    return Image.fromarray(np.round(np.clip(values / white, 0, 1) * 255).astype(np.uint8))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB Pillow image -> (1, 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+
+
+def to_pillow(image: Tensor) -> Image.Image:
+    """(1, 3, H, W), clipped to [0, 1] -> an RGB Pillow image, rounded to 8 bits."""
+    values = (image[0].detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    return Image.fromarray(values.permute(1, 2, 0).numpy())
+
+
+def resize_shorter(image: Image.Image, shorter: int) -> Image.Image:
+    """`image` with its shorter side resized to `shorter` pixels, bicubic, antialiased, the proportions kept."""
+    return _scale(image, shorter / min(image.size))
+
+
+def resize_longer(image: Image.Image, longer: int) -> Image.Image:
+    """`image` with its longer side resized to `longer` pixels, bicubic, antialiased, the proportions kept."""
+    return _scale(image, longer / max(image.size))
+
+
+def _scale(image: Image.Image, scale: float) -> Image.Image:
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well: whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mode = os.umask(0)
+        os.umask(mode)
+        temporary.chmod(0o666 & ~mode)  # mkstemp's files are private; a result is an ordinary file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise ImageError unless the suffix of `path` names a format that `save_picture` writes."""
+    if Path(path).suffix.lower() not in WRITABLE:
+        raise ImageError(f"{path}: cannot write this format; give one of {', '.join(WRITABLE)}")
+
+
+def save_picture(image: Image.Image, path: str | os.PathLike[str], alpha: Image.Image | None = None) -> None:
+    """Write `image` (mode RGB) to `path`, the format by suffix, without metadata; `alpha` where the format has it."""
+    check_writable(path)
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if alpha is not None and suffix in _WITH_ALPHA:
+        image = Image.merge("RGBA", (*image.split(), alpha.resize(image.size)))
+    quality = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+    extra = {"subsampling": 0} if suffix in (".jpg", ".jpeg") else {}
+    with replacing(path) as temporary:
+        image.save(temporary, **quality, **extra)

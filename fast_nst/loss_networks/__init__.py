@@ -1,0 +1,33 @@
+"""Loss networks: an image's features by layer name, from a frozen network. `build` is the one way to make one."""
+
+import os
+from collections.abc import Iterable
+
+from fast_nst.loss_networks.compact import compact
+from fast_nst.loss_networks.network import LossNetwork
+from fast_nst.loss_networks.vgg import VARIANTS, rescale_to_unit_mean, vgg
+from fast_nst.validate import Invalid
+
+__all__ = ["NAMES", "LossNetwork", "build", "rescale_to_unit_mean"]
+
+NAMES = ("compact", *VARIANTS)
+
+
+def build(
+    name: str,
+    layers: Iterable[str],
+    weights: str | os.PathLike[str] | None = None,
+    pooling: str = "max",
+) -> LossNetwork:
+    """The loss network `name`, able to give `layers`, float32 on the CPU.
+
+    name: "compact" (ships with the package), "vgg16" or "vgg19". weights, pooling: see `vgg.vgg`, `compact.compact`.
+    Raises Invalid naming the argument, what came and what is allowed.
+    """
+    if name not in NAMES:
+        raise Invalid(f"loss_network.name: got {name!r}; allowed: {', '.join(NAMES)}")
+    if name != "compact":
+        return vgg(name, layers, weights, pooling)
+    if pooling != "max":
+        raise Invalid(f"loss_network.pooling: got {pooling!r}; compact was distilled with 'max'")
+    return compact(layers, weights)

@@ -1,0 +1,70 @@
+"""A loss network: frozen features of an image, by the names of their layers. Legend: B batch, C channels, H, W."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from fast_nst.validate import Invalid
+
+
+class LossNetwork(nn.Module):
+    """(B, 3, H, W) in [0, 1] -> {layer name: (B, C, h, w)}; frozen, in evaluation mode whatever is asked.
+
+    features: the layers in order. taps: which of them give an output, {index in `features`: layer name}.
+    heads: for some names, a module between the tap and the output. mean, std: of the RGB it was trained on.
+    It computes in the precision of its own weights, whatever autocast says around it.
+    """
+
+    def __init__(
+        self,
+        features: nn.Sequential,
+        taps: Mapping[int, str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        heads: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.heads = nn.ModuleDict(heads or {})
+        self.taps = dict(taps)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode: Lightning puts whatever it finds into training mode."""
+        return super().train(False)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """[0, 1] -> what the first layer takes, in the network's own precision and layout."""
+        x = (image.float() - self.get_buffer("mean").float()) / self.get_buffer("std").float()
+        return x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """`layers`: those of them that are wanted this time (the rest is not computed); all of them by default."""
+        wanted = set(self.taps.values() if layers is None else layers)
+        found: dict[str, Tensor] = {}
+        with torch.autocast(image.device.type, enabled=False):
+            x = self.normalize(image)
+            for index, module in enumerate(self.features):
+                if len(found) == len(wanted):
+                    break
+                x = module(x)
+                name = self.taps.get(index)
+                if name in wanted:
+                    found[name] = self.heads[name](x) if name in self.heads else x
+        return found
+
+
+def check_layers(layers: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    """`layers` without repeats. Raises Invalid for one that is not among `known`, or none at all."""
+    names, wanted = list(known), tuple(dict.fromkeys(layers))
+    for layer in wanted:
+        if layer not in names:
+            raise Invalid(f"layer {layer!r} does not exist in this loss network; it has {', '.join(names)}")
+    if not wanted:
+        raise Invalid(f"no layer was asked for; this loss network has {', '.join(names)}")
+    return wanted

@@ -1,0 +1,139 @@
+"""VGG-16 and VGG-19 (Simonyan and Zisserman 2014, arXiv 1409.1556) as frozen loss networks, through torchvision.
+
+Layers go by name: `relu3_2` is the ReLU after the second convolution of the third block.
+"""
+
+import os
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from fast_nst.loss_networks.network import LossNetwork, check_layers
+from fast_nst.validate import Invalid
+
+# torchvision's name of the configuration and its ImageNet weights.
+VARIANTS = {
+    "vgg16": ("D", torchvision.models.VGG16_Weights.IMAGENET1K_V1),
+    "vgg19": ("E", torchvision.models.VGG19_Weights.IMAGENET1K_V1),
+}
+# ImageNet's statistics of RGB in [0, 1], which torchvision's weights take.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def layer_indices(variant: str) -> dict[str, int]:
+    """{layer name: its index in torchvision's `features`}, shallow to deep."""
+    indices, index, block, conv = {}, 0, 1, 0
+    for entry in torchvision.models.vgg.cfgs[VARIANTS[variant][0]]:
+        if entry == "M":
+            index, block, conv = index + 1, block + 1, 0
+        else:
+            conv += 1
+            indices[f"relu{block}_{conv}"] = index + 1
+            index += 2
+    return indices
+
+
+def vgg(
+    variant: str,
+    layers: Iterable[str],
+    weights: str | os.PathLike[str] | None = None,
+    pooling: str = "max",
+) -> LossNetwork:
+    """VGG cut after the deepest of `layers`.
+
+    variant: "vgg16" or "vgg19". weights: a file in torchvision's layout (`features.0.weight` …; .safetensors, or .pth
+    read without running code; later layers may be missing), or None for torchvision's own (a download, cached).
+    pooling: "max", or "average" (Gatys 2015, sec. Methods: slightly more appealing results).
+    Raises Invalid for an unknown layer, one deeper than the file reaches, or a file of another shape.
+    """
+    if pooling not in ("max", "average"):
+        raise Invalid(f"loss_network.pooling: got {pooling!r}; allowed: 'max', 'average'")
+    indices = layer_indices(variant)
+    wanted = check_layers(layers, indices)
+    deepest = max(wanted, key=indices.__getitem__)
+    state = _download(variant) if weights is None else read_state(weights)
+    source = f"{variant}'s download" if weights is None else str(weights)
+    _check_reach(state, indices, deepest, source)
+    with torch.device("meta"):  # no time spent on random weights; the file's take their place
+        features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[VARIANTS[variant][0]])
+    features = features[: indices[deepest] + 1]
+    for key, value in features.state_dict().items():
+        shape, needed = tuple(state[f"features.{key}"].shape), tuple(value.shape)
+        if shape != needed:
+            raise Invalid(f"{source}: features.{key} has shape {shape}, {variant} needs {needed}: another network?")
+    features.load_state_dict({key: state[f"features.{key}"].float() for key in features.state_dict()}, assign=True)
+    for index, module in enumerate(features):
+        if isinstance(module, nn.ReLU):
+            module.inplace = False  # an output that is handed out is not changed afterwards
+        elif isinstance(module, nn.MaxPool2d) and pooling == "average":
+            features[index] = nn.AvgPool2d(2)
+    return LossNetwork(features, {indices[name]: name for name in wanted}, MEAN, STD)
+
+
+@torch.no_grad()
+def rescale_to_unit_mean(network: LossNetwork, images: Iterable[Tensor]) -> None:
+    """Scale each filter of a VGG so that its mean activation over `images` is 1 (Gatys 2015, sec. Methods), in place.
+
+    images: (B, 3, H, W) in [0, 1] each. Every convolution undoes the scale of its inputs, so that the network computes
+    the same up to a factor a filter. A filter that never fires is left alone.
+    """
+    states = [network.normalize(image) for image in images]
+    if not states:
+        raise Invalid("rescaling to unit mean activation needs at least one image")
+    undo: Tensor | None = None
+    for module in network.features:
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is not None  # torchvision's VGG has them
+            if undo is not None:
+                module.weight *= undo[None, :, None, None]
+            sums = torch.stack([module(x).relu().mean((2, 3)).sum(0) for x in states])
+            means = sums.sum(0) / sum(len(x) for x in states)
+            undo = torch.where(means > 0, means, torch.ones_like(means))
+            module.weight /= undo[:, None, None, None]
+            module.bias /= undo
+        states = [module(x) for x in states]
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file, read without running code. Raises Invalid in one line."""
+    path = Path(path)
+    if not path.is_file():
+        raise Invalid(f"loss_network.weights: {path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise Invalid(f"loss_network.weights: {path}: cannot be read as weights ({reason})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise Invalid(f"loss_network.weights: {path}: not a table of tensors (a state dict)")
+    return state
+
+
+def _check_reach(state: dict[str, Tensor], indices: dict[str, int], deepest: str, source: str) -> None:
+    reached = None
+    for name, index in indices.items():
+        if not all(f"features.{index - 1}.{part}" in state for part in ("weight", "bias")):
+            break
+        reached = name
+    if reached is None:
+        raise Invalid(f"{source}: holds no VGG weights in torchvision's layout (features.0.weight …)")
+    if indices[deepest] > indices[reached]:
+        raise Invalid(f"{source}: {deepest} was asked for; the deepest available in it is {reached}")
+
+
+def _download(variant: str) -> dict[str, Tensor]:
+    try:
+        return dict(VARIANTS[variant][1].get_state_dict(progress=True, check_hash=True))
+    except OSError as error:  # URLError too
+        raise Invalid(
+            f"loss_network={variant}: its weights cannot be downloaded here ({error}); give a file in torchvision's "
+            f"layout with loss_network.weights=FILE, or take loss_network=compact, which ships with the package"
+        ) from None

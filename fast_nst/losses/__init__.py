@@ -1,0 +1,5 @@
+"""Content, style and TV losses: pure functions in `functional`, held together by `PerceptualLoss`."""
+
+from fast_nst.losses.perceptual import PerceptualLoss, layers_needed
+
+__all__ = ["PerceptualLoss", "layers_needed"]

@@ -1,0 +1,72 @@
+"""The losses as pure functions (Johnson 2016 sec. 3, Gatys 2015). Legend: B batch, C channels, H height, W width.
+
+All of them compute in float32 under any autocast: a style loss is a small difference of large Grams, which bfloat16
+cannot hold.
+"""
+
+import torch
+from torch import Tensor
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class _Gram(torch.autograd.Function):
+    """F F^T / (C H W). The product's gradient is one product too, in the precision of the activations: the general
+    rule takes two, in float32, and keeps a float32 copy of the activations for them."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        flat = _at_least_float32(features.flatten(2))
+        flat = flat * (flat.shape[1] * flat.shape[2]) ** -0.5  # before the product: half precision would overflow after
+        return flat @ flat.transpose(1, 2)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (features,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        flat = features.flatten(2)
+        symmetric = (gradient + gradient.transpose(1, 2)) / (flat.shape[1] * flat.shape[2])
+        # (F^T S)^T rather than S F, so that a channels_last activation gets a channels_last gradient.
+        product = flat.transpose(1, 2) @ symmetric.to(flat.dtype)
+        return product.transpose(1, 2).unflatten(2, features.shape[2:])
+
+
+def gram(features: Tensor) -> Tensor:
+    """Gram matrices (Johnson 2016 eq. 3): (B, C, H, W) -> (B, C, C) float32, G = F F^T / (C H W)."""
+    with torch.autocast(features.device.type, enabled=False):
+        return _Gram.apply(features)
+
+
+def content_loss(features: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of each image's features (Johnson 2016 eq. 2): two (B, C, H, W) -> (B,) float32."""
+    return (features.float() - target.float()).square().mean((1, 2, 3))
+
+
+def style_loss(grams: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of Gram matrices: (B, C, C), (B or 1, C, C) -> (B,) float32."""
+    return (grams - target).square().mean((1, 2))
+
+
+def energy(x: Tensor) -> Tensor:
+    """Mean square of each item of a batch: (B, ...) -> (B,) float32. What a relative loss divides by."""
+    return x.float().square().flatten(1).mean(1)
+
+
+def tv_mean(image: Tensor) -> Tensor:
+    """Total variation, the mean squared difference of neighbours across plus that down: (B, 3, H, W) -> (B,)."""
+    image = image.float()
+    across, down = image.diff(dim=3), image.diff(dim=2)
+    return across.square().mean((1, 2, 3)) + down.square().mean((1, 2, 3))
+
+
+def tv_half_sum(image: Tensor) -> Tensor:
+    """Total variation, half the summed squares over all but the last row and column: (B, 3, H, W) -> (B,).
+
+    fast-neural-style's TotalVariation.lua states only a gradient; this is the function that has it.
+    """
+    image = image.float()
+    across, down = image.diff(dim=3)[:, :, :-1], image.diff(dim=2)[:, :, :, :-1]
+    return (across.square() + down.square()).sum((1, 2, 3)) / 2

@@ -1,0 +1,138 @@
+"""The perceptual loss: content, style and TV terms of an image against a photograph and a painting (Johnson 2016).
+
+Two ways to weigh. "absolute": the published formulas as they stand. "relative" (ours): every layer's term is divided
+by its own reference energy, the content's by that of the photograph's features, the style's by that of the painting's
+Gram, so that one set of weights means the same for every painting, layer and loss network.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fast_nst.loss_networks import LossNetwork
+from fast_nst.losses import functional
+from fast_nst.validate import Invalid
+
+WEIGHINGS = ("relative", "absolute")
+TV: dict[str, Callable[[Tensor], Tensor]] = {"mean": functional.tv_mean, "half_sum": functional.tv_half_sum}
+# fast-neural-style adds its TV once a batch, unaveraged; the rest is a mean over images everywhere.
+_SUMMED = ("half_sum",)
+
+
+class PerceptualLoss:
+    """Called with two (B, 3, H, W) in [0, 1], the stylised images and their photographs, it gives
+    {"loss", "content", "style", "tv"}: scalars, float32. "loss" is the weighted sum, the others are unweighted.
+
+    loss_network: gives every layer named below. style_image: (1, 3, H, W) in [0, 1].
+    content_layers, style_layers: {layer name: weight within its term}.
+    style_scales: the style term is a weighted mean over sizes, {divisor: weight}; at 2 both image and painting are
+    averaged down to half, so that the same layers see shapes twice as large.
+    tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
+    (1 or 255), which only the TV term depends on.
+
+    A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
+    Raises Invalid naming the argument, what came and what is allowed.
+    """
+
+    def __init__(
+        self,
+        loss_network: LossNetwork,
+        style_image: Tensor,
+        *,
+        content_layers: Mapping[str, float],
+        style_layers: Mapping[str, float],
+        content_weight: float,
+        style_weight: float,
+        tv_weight: float = 0.0,
+        weighing: str = "relative",
+        style_scales: Mapping[int, float] | None = None,
+        tv: str = "mean",
+        pixel_range: float = 1.0,
+    ) -> None:
+        if weighing not in WEIGHINGS:
+            raise Invalid(f"loss.weighing: got {weighing!r}; allowed: {', '.join(WEIGHINGS)}")
+        if tv not in TV:
+            raise Invalid(f"loss.tv: got {tv!r}; allowed: {', '.join(TV)}")
+        weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
+        for name, weight in weights.items():
+            _check_weight(name, weight)
+        scales = dict(style_scales or {1: 1.0})
+        for name, table in {"content_layers": content_layers, "style_layers": style_layers, "style_scales": scales}.items():
+            for key, weight in table.items():
+                _check_weight(f"{name}.{key}", weight)
+        for divisor in scales:
+            if not isinstance(divisor, int) or divisor < 1:
+                raise Invalid(f"loss.style_scales: got the divisor {divisor!r}; allowed: whole numbers from 1 on")
+        if not any(weights.values()):
+            raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
+        self.loss_network = loss_network
+        self.style_image = style_image
+        # A term whose weight is 0 costs nothing and reports 0.
+        self.content_layers = {k: v for k, v in content_layers.items() if v and content_weight}
+        self.style_layers = {k: v for k, v in style_layers.items() if v and style_weight}
+        self.style_scales = {k: v for k, v in scales.items() if v}
+        self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
+        self.relative = weighing == "relative"
+        self.tv, self.tv_summed, self.pixel_range = TV[tv], tv in _SUMMED, pixel_range
+        self.targets: dict[int, dict[str, Tensor]] = {}
+        self.to(style_image.device)
+
+    @torch.no_grad()
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
+        """Move the loss network to `device`, let it compute in `dtype`, and take the painting's Grams there."""
+        self.loss_network.to(device=device, dtype=dtype)
+        self.style_image = self.style_image.to(device)
+        self.targets = {}
+        for divisor in self.style_scales if self.style_layers else ():
+            features = self.loss_network(_shrink(self.style_image, divisor), self.style_layers)
+            self.targets[divisor] = {name: functional.gram(features[name]) for name in self.style_layers}
+        return self
+
+    def __call__(self, image: Tensor, photograph: Tensor) -> dict[str, Tensor]:
+        zero = image.new_zeros((), dtype=torch.float32)
+        names = {*self.content_layers, *(self.style_layers if 1 in self.targets else ())}
+        features = self.loss_network(image, names) if names else {}
+        content = self._content(features, photograph) if self.content_layers else zero
+        style = zero
+        for divisor, targets in self.targets.items():
+            found = features if divisor == 1 else self.loss_network(_shrink(image, divisor), self.style_layers)
+            style = style + self.style_scales[divisor] * self._style(found, targets)
+        tv = zero
+        if self.tv_weight:
+            tv = self.tv(image * self.pixel_range)
+            tv = tv.sum() if self.tv_summed else tv.mean()
+        loss = self.content_weight * content + self.style_weight * style + self.tv_weight * tv
+        return {"loss": loss, "content": content, "style": style, "tv": tv}
+
+    def _content(self, features: Mapping[str, Tensor], photograph: Tensor) -> Tensor:
+        with torch.no_grad():
+            targets = self.loss_network(photograph, self.content_layers)
+        terms = []
+        for name, weight in self.content_layers.items():
+            term = functional.content_loss(features[name], targets[name])
+            terms.append(weight * (term / functional.energy(targets[name]).clamp_min(1e-8) if self.relative else term))
+        return torch.stack(terms).sum(0).mean()
+
+    def _style(self, features: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        terms = []
+        for name, weight in self.style_layers.items():
+            term = functional.style_loss(functional.gram(features[name]), targets[name])
+            terms.append(weight * (term / functional.energy(targets[name]) if self.relative else term))
+        return torch.stack(terms).sum(0).mean()
+
+
+def layers_needed(content_layers: Sequence[str] | Mapping[str, float], style_layers: Mapping[str, float]) -> list[str]:
+    """Every layer that a loss with these tables asks its loss network for."""
+    return list(dict.fromkeys([*style_layers, *content_layers]))
+
+
+def _check_weight(name: str, weight: float) -> None:
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        raise Invalid(f"loss.{name}: got {weight!r}; allowed: a number from 0 on")
+
+
+def _shrink(image: Tensor, divisor: int) -> Tensor:
+    return F.avg_pool2d(image, divisor) if divisor > 1 else image

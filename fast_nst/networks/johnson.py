@@ -1,0 +1,90 @@
+"""The image transformation network of Johnson, Alahi, Fei-Fei 2016 (arXiv 1603.08155, supplementary table 1).
+
+9x9 convolution, two strided 3x3 convolutions, residual blocks at a quarter of the size, two x2 upsamplings, 9x9
+convolution. Its published variants are options: see configs/network and configs/experiment.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fast_nst.networks.layers import ConvBlock, ResidualBlock, decode, encode
+from fast_nst.validate import Invalid
+
+PADDINGS = ("reflection", "zero", "reflection_once")
+UPSAMPLINGS = ("nearest", "transposed")
+
+
+class Johnson(nn.Module):
+    """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1]. Any H and W from 1 on.
+
+    filters: channels at full, half and quarter size. blocks: residual blocks. kernel: of the first and last layer.
+    norm: "instance" or "batch". upsampling: "nearest" (and a convolution) or "transposed" (convolution).
+    padding: "reflection" at every convolution; "zero"; or "reflection_once", the paper's supplement: the input padded
+    by 8 pixels a block (40), the residual blocks unpadded, so that the size comes out even.
+    pixels: what the network takes and gives inside, `layers.encode`. final_norm: normalise the last layer (lengstrom).
+    init_std: truncated normal weights of that deviation in place of torch's default.
+    """
+
+    def __init__(
+        self,
+        filters: Sequence[int] = (32, 64, 128),
+        blocks: int = 5,
+        kernel: int = 9,
+        norm: str = "instance",
+        norm_eps: float = 1e-5,
+        upsampling: str = "nearest",
+        padding: str = "reflection",
+        bias: bool = True,
+        pixels: str = "centred",
+        final_norm: bool = False,
+        init_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        if len(filters) != 3 or min(filters) < 1:
+            raise Invalid(f"filters: got {list(filters)}; allowed: three positive numbers")
+        if blocks < 0 or kernel < 1 or kernel % 2 == 0:
+            raise Invalid(f"blocks, kernel: got {blocks}, {kernel}; allowed: blocks >= 0, an odd kernel")
+        if padding not in PADDINGS:
+            raise Invalid(f"padding: got {padding!r}; allowed: {', '.join(PADDINGS)}")
+        if upsampling not in UPSAMPLINGS:
+            raise Invalid(f"upsampling: got {upsampling!r}; allowed: {', '.join(UPSAMPLINGS)}")
+        once = padding == "reflection_once"
+        outer = "zero" if once else padding  # the Lua code zero-pads the strided and outer convolutions
+        inner = "none" if once else padding
+        wide, half, quarter = filters
+        shared = {"norm": norm, "norm_eps": norm_eps, "bias": bias}
+        self.pixels = pixels
+        self.padding_once = 8 * blocks if once else 0
+        # Reflection needs more pixels than it adds, here and after two halvings.
+        self.smallest = max(16, kernel, self.padding_once + 1)
+        self.down = nn.Sequential(
+            ConvBlock(3, wide, kernel, padding=outer, **shared),
+            ConvBlock(wide, half, 3, stride=2, padding=outer, **shared),
+            ConvBlock(half, quarter, 3, stride=2, padding=outer, **shared),
+        )
+        self.blocks = nn.Sequential(*(ResidualBlock(quarter, padding=inner, **shared) for _ in range(blocks)))
+        self.up = nn.Sequential(
+            ConvBlock(quarter, half, 3, padding=outer, upsampling=upsampling, **shared),
+            ConvBlock(half, wide, 3, padding=outer, upsampling=upsampling, **shared),
+            ConvBlock(
+                wide, 3, kernel, padding=outer, norm=norm if final_norm else None, norm_eps=norm_eps, bias=bias, relu=False
+            ),
+        )
+        encode(next(self.parameters())[:, :3], pixels)  # an unknown name fails here, not in the first step
+        if init_std is not None:
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                    nn.init.trunc_normal_(module.weight, std=init_std, a=-2 * init_std, b=2 * init_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        missing_h, missing_w = (max(0, self.smallest - side) for side in (height, width))
+        y = encode(x, self.pixels)
+        if missing_h or missing_w:
+            y = F.pad(y, (0, missing_w, 0, missing_h), mode="replicate")
+        if self.padding_once:
+            y = F.pad(y, (self.padding_once,) * 4, mode="reflect")
+        y = self.up(self.blocks(self.down(y)))  # each side comes out a multiple of 4, none smaller than it went in
+        return decode(y[:, :, :height, :width], self.pixels)

@@ -1,0 +1,22 @@
+"""A contact sheet: the style image, the content images and their results in one picture."""
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fast_nst import image
+
+
+def sheet(style_image: Tensor, contents: Tensor, results: Tensor, gap: int = 4) -> Image.Image:
+    """(1, 3, h, w) and two (N, 3, H, W) in [0, 1] -> photographs above, results below, the painting on the left."""
+    count, _, height, width = contents.shape
+    painting = image.to_pillow(style_image)
+    tall = 2 * height + gap
+    wide = round(painting.width * tall / painting.height)
+    picture = Image.new("RGB", (wide + count * (width + gap), tall), "white")
+    picture.paste(painting.resize((wide, tall), Image.Resampling.BICUBIC))
+    for column, pair in enumerate(zip(contents, results, strict=True)):
+        for row, item in enumerate(pair):
+            place = wide + gap + column * (width + gap), row * (height + gap)
+            picture.paste(image.to_pillow(torch.as_tensor(item)[None]), place)
+    return picture

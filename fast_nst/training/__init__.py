@@ -1,0 +1,1 @@
+"""Training in Lightning: the module, the callbacks, and what the machine does well."""

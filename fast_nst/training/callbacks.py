@@ -1,0 +1,174 @@
+"""What a run shows and leaves: progress, pictures, checkpoints, the weights file."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from torch import Tensor
+from tqdm import tqdm
+
+from fast_nst import image, weights
+from fast_nst.data.content import ContentImages
+from fast_nst.stylize.sheet import sheet
+from fast_nst.training.module import Diverged, StyleTransfer
+
+TERMS = ("loss", "content", "style", "tv")
+
+
+class Progress(pl.callbacks.ProgressBar):
+    """One bar over the whole run: steps, steps a second, time left, each loss; on no terminal, a line now and then."""
+
+    def __init__(self, total_steps: int, seconds: float = 15.0) -> None:
+        super().__init__()
+        self.total_steps = total_steps
+        self.enabled = True
+        self.terminal = sys.stderr.isatty()
+        self.interval = 0.5 if self.terminal else seconds
+        self.bar: tqdm | None = None
+        self.due = 0.0
+        self.begun = (0.0, 0)
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.begun = (time.monotonic(), trainer.global_step)
+        self.due = 0.0
+        if self.enabled and self.terminal:
+            self.bar = tqdm(total=self.total_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        # Reading a loss waits for the device: not every step.
+        if not self.enabled or time.monotonic() < self.due and trainer.global_step < self.total_steps:
+            return
+        self.due = time.monotonic() + self.interval
+        losses = "  ".join(f"{name} {float(outputs[name]):.4g}" for name in TERMS)
+        if self.bar is not None:
+            self.bar.update(trainer.global_step - self.bar.n)
+            self.bar.set_postfix_str(losses)
+            return
+        elapsed, done = time.monotonic() - self.begun[0], trainer.global_step - self.begun[1]
+        rate = done / elapsed if elapsed > 0 else 0.0
+        left = tqdm.format_interval((self.total_steps - trainer.global_step) / rate) if rate else "?"
+        print(
+            f"step {trainer.global_step}/{self.total_steps}  {rate:.2f} step/s  {left} left  {losses}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+
+class StopOnNan(pl.Callback):
+    """Raise `Diverged` when the loss is NaN or infinite; looked at every `every_n_steps`, since looking waits."""
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every_n_steps == 0 and not torch.isfinite(outputs["loss"]):
+            raise Diverged(trainer.global_step, "the loss")
+
+
+class Preview(pl.Callback):
+    """A sheet of the style image, some content images and their results: to TensorBoard as it learns, and to `path`."""
+
+    def __init__(self, path: Path, style_image: Tensor, contents: ContentImages, count: int, every_n_steps: int) -> None:
+        self.path, self.style_image, self.every_n_steps = path, style_image, every_n_steps
+        self.contents, self.count = contents, min(count, len(contents))
+        self.batch: Tensor | None = None
+
+    @torch.no_grad()
+    def _write(self, trainer: pl.Trainer, module: StyleTransfer) -> None:
+        if not trainer.is_global_zero:
+            return
+        if self.batch is None:
+            self.batch = torch.stack([self.contents[i] for i in range(self.count)])
+        module.network.eval()
+        results = torch.cat([module(item[None].to(module.device)).float().cpu() for item in self.batch])
+        module.network.train()
+        picture = sheet(self.style_image, self.batch, results)
+        image.save_picture(picture, self.path)
+        for logger in trainer.loggers:
+            if isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.experiment.add_image("preview", image.to_tensor(picture)[0], trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, StyleTransfer)
+        if trainer.global_step % self.every_n_steps == 0:
+            self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, StyleTransfer)
+        self._write(trainer, pl_module)
+
+
+class SaveWeights(pl.Callback):
+    """The weights file at the end of the run, with the last held-out losses in its metadata."""
+
+    def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
+        self.path, self.description = path, dict(description)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, StyleTransfer)
+        metrics = trainer.callback_metrics
+        losses = {name: float(metrics[f"val/{name}"]) for name in TERMS if f"val/{name}" in metrics}
+        if trainer.is_global_zero:
+            description = {**self.description, "steps": trainer.global_step, "held_out_losses": losses}
+            weights.save(self.path, pl_module.network, description)
+
+
+class SaveCheckpoint(pl.Callback):
+    """`path` every `every_n_steps`, at the end, and when the run is interrupted or fails: what it resumes from."""
+
+    def __init__(self, path: Path, every_n_steps: int) -> None:
+        self.path, self.every_n_steps = path, every_n_steps
+        self.saved_step = -1
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step != self.saved_step:
+            self.saved_step = trainer.global_step
+            trainer.save_checkpoint(self.path)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        # Not after an ordinary error: the state may be half a step.
+        if isinstance(exception, KeyboardInterrupt | pl.utilities.exceptions.SIGTERMException):
+            self._save(trainer)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints written beside their place and renamed, so that none is ever half-written."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+        write: Callable[..., None] = super().save_checkpoint
+        with image.replacing(path) as temporary:
+            write(checkpoint, temporary, storage_options)

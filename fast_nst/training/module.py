@@ -1,0 +1,90 @@
+"""The training of one image transformation network against a perceptual loss, as a LightningModule."""
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from fast_nst import validate
+from fast_nst.losses import PerceptualLoss
+from fast_nst.validate import Invalid
+
+SCHEDULES = ("cosine", "constant")
+
+
+def learning_rate_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> float:
+    """What the learning rate of `step` (from 0) is multiplied by: a linear warm-up, then 1 or a cosine down to 0."""
+    factor = min(1.0, (step + 1) / (warmup_steps + 1))
+    if schedule == "cosine":
+        factor *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / total_steps))
+    return factor
+
+
+class StyleTransfer(pl.LightningModule):
+    """Adam on the parameters of `network`, batches of content images (B, 3, S, S) in [0, 1].
+
+    loss: held as a plain object, so that its loss network is in no checkpoint, broadcast or bucket.
+    total_steps: the length that a cosine schedule spans. Raises Invalid for values out of range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: PerceptualLoss,
+        learning_rate: float,
+        schedule: str,
+        warmup_steps: int,
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.learning_rate = validate.number("optimizer.learning_rate", learning_rate, 0)
+        self.schedule = validate.one_of("optimizer.schedule", schedule, SCHEDULES)
+        self.warmup_steps = validate.whole_number("optimizer.warmup_steps", warmup_steps, 0)
+        self.total_steps = validate.whole_number("trainer.max_steps", total_steps, 1)
+
+    def forward(self, photograph: Tensor) -> Tensor:
+        return self.network(photograph)
+
+    def on_fit_start(self) -> None:
+        # bfloat16 throughout the loss network; its sums are float32 all the same (losses.functional).
+        low = str(self.trainer.precision).startswith("bf16")
+        self.loss.to(self.device, torch.bfloat16 if low else torch.float32)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        terms = self.loss(self(batch), batch)
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        return terms
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        terms = self.loss(self(batch), batch)
+        self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=len(batch), sync_dist=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate, fused=self.device.type != "mps")
+
+        def factor(step: int) -> float:
+            return learning_rate_factor(step, self.schedule, self.warmup_steps, self.total_steps)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The last good checkpoint is not overwritten by a diverged run.
+        for name, value in self.network.named_parameters():
+            if not torch.isfinite(value).all():
+                raise Diverged(self.global_step, f"the parameter {name}")
+
+
+class Diverged(RuntimeError):
+    """The loss or a parameter became NaN or infinite; the message says what to try."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(
+            f"stopped at step {step}: {what} is NaN or infinite. Try a lower optimizer.learning_rate, a longer "
+            f"optimizer.warmup_steps, or trainer.precision=32-true; the last checkpoint is from before"
+        )

@@ -1,0 +1,30 @@
+"""Checks of a single value at the boundary: each error names the key, what came and what is allowed."""
+
+from typing import Any
+
+
+class Invalid(ValueError):
+    """A user's mistake: bad input or a value out of range. The message is one line that says what to do."""
+
+
+def whole_number(name: str, value: Any, minimum: int) -> int:
+    """`value` if it is an int of at least `minimum`; Invalid otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise Invalid(f"{name}: got {value!r}; allowed: a whole number from {minimum} on")
+    return value
+
+
+def number(name: str, value: Any, minimum: float, maximum: float = float("inf")) -> float:
+    """`value` if it is a finite number within [minimum, maximum]; Invalid otherwise."""
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if not numeric or not minimum <= value <= maximum or value == float("inf"):
+        limit = f"from {minimum:g} on" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
+        raise Invalid(f"{name}: got {value!r}; allowed: a number {limit}")
+    return value
+
+
+def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """`value` if it is among `allowed`; Invalid otherwise."""
+    if value not in allowed:
+        raise Invalid(f"{name}: got {value!r}; allowed: {', '.join(map(str, allowed))}")
+    return value

@@ -1,0 +1,145 @@
+"""The weights file, `<style>.safetensors`: a trained network with everything needed to run it and to know it.
+
+The tensors are the network's parameters; the metadata is one JSON text under the key "fast_nst". Reading one runs no
+pickle and no code of the file's choosing: the network is rebuilt by `networks.build` from its name and arguments.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+import fast_nst
+from fast_nst import networks
+from fast_nst.image import replacing
+from fast_nst.validate import Invalid
+
+FORMAT_VERSION = 1
+_KEY = "fast_nst"
+
+
+class WeightsError(Invalid):
+    """A weights file that cannot be read; the message is one line for a person."""
+
+
+def save(path: str | os.PathLike[str], network: nn.Module, description: dict[str, Any]) -> None:
+    """Write the parameters of `network` and its `description` to `path`, whole or not at all.
+
+    description: JSON values; must hold "network": {"name": …, arguments of `networks.build`}. The format's and the
+    package's version are added.
+    """
+    metadata = {"format_version": FORMAT_VERSION, "package_version": fast_nst.__version__, **description}
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(state, temporary, {_KEY: json.dumps(metadata)})
+
+
+def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata of a weights file. Raises WeightsError with the path and the reason."""
+    path = _existing(path)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: damaged, or not a weights file ({_one_line(error)})") from None
+    if text is None:
+        raise WeightsError(f"{path}: a safetensors file, but not one that fast_nst wrote")
+    try:
+        metadata = json.loads(text)
+        version, recipe = metadata["format_version"], metadata["network"]
+    except (ValueError, KeyError, TypeError):
+        raise WeightsError(f"{path}: its description cannot be read") from None
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise WeightsError(f"{path}: format version {version}; this fast_nst reads up to {FORMAT_VERSION}: update it")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("name"), str):
+        raise WeightsError(f"{path}: its description names no network")
+    return metadata
+
+
+def load(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a weights file, in evaluation mode, float32 on the CPU, and the file's metadata.
+
+    Also takes a `.pth` or `.model` of pytorch/examples' fast_neural_style. Raises WeightsError.
+    """
+    path = _existing(path)
+    if path.suffix in (".pth", ".pt", ".model"):
+        return load_pytorch_examples(path), {"network": {"name": "johnson"}, "source": "pytorch/examples"}
+    if path.suffix == ".ckpt":
+        raise WeightsError(f"{path}: a checkpoint, to go on training from; run the .safetensors file of that run")
+    metadata = describe(path)
+    try:
+        network = networks.build(**metadata["network"])
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except (RuntimeError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path}: does not fit the network it names ({_one_line(error)})") from None
+    return network.eval(), metadata
+
+
+# pytorch/examples' module -> ours, for the network of that project's transformer_net.py.
+_EXAMPLES = {
+    "conv1": "down.0", "conv2": "down.1", "conv3": "down.2",
+    "in1": "down.0", "in2": "down.1", "in3": "down.2",
+    "deconv1": "up.0", "deconv2": "up.1", "deconv3": "up.2",
+    "in4": "up.0", "in5": "up.1",
+}  # fmt: skip
+
+
+def load_pytorch_examples(path: str | os.PathLike[str]) -> nn.Module:
+    """The network of a `.pth` of pytorch/examples' fast_neural_style, in evaluation mode.
+
+    Old files carry running statistics of the instance norms, which were never used: they are left out.
+    Raises WeightsError with the path and the reason.
+    """
+    path = _existing(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        raise WeightsError(f"{path}: cannot be read as weights ({_one_line(error)})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: not a table of tensors (a state dict)")
+    network = networks.build("johnson", pixels="rgb255")
+    try:
+        network.load_state_dict({_our_name(name): value for name, value in state.items() if not _is_statistic(name)})
+    except (RuntimeError, KeyError) as error:
+        raise WeightsError(f"{path}: not a network of pytorch/examples' fast_neural_style ({_one_line(error)})") from None
+    return network.eval()
+
+
+def _is_statistic(name: str) -> bool:
+    return re.search(r"in\d+\.(running_mean|running_var|num_batches_tracked)$", name) is not None
+
+
+def _our_name(name: str) -> str:
+    module, *rest = name.split(".")
+    kind = "norm" if "in" in (module[:2], rest[0][:2]) else "conv"
+    if module.startswith("res"):
+        half = "first" if rest[0].endswith("1") else "second"
+        return f"blocks.{int(module[3:]) - 1}.{half}.{kind}.{rest[-1]}"
+    return f"{_EXAMPLES[module]}.{kind}.{rest[-1]}"
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal: which style image it was."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        raise WeightsError(f"{path}: is a directory; give the .safetensors file in it")
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    return path
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

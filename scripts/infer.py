@@ -1,0 +1,109 @@
+"""Repaint photographs with a trained network.
+
+python scripts/infer.py outputs/starry_night/…/starry_night.safetensors photo.jpg
+python scripts/infer.py starry_night.safetensors holiday/ -o painted/ --strength 0.8 --keep-colors
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import command
+import torch
+from tqdm import tqdm
+
+from fast_nst import image, stylize, weights
+from fast_nst.data.folder import list_pictures
+from fast_nst.validate import Invalid, number, whole_number
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Repaint photographs with a trained network.",
+        epilog="The result of photo.jpg lies beside it as photo_<style>.png unless -o says otherwise.",
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", help="<style>.safetensors, or a .pth of pytorch/examples")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="photographs, or folders of them")
+    parser.add_argument("-o", "--output", metavar="OUTPUT", help="a file for one photograph, a folder for several")
+    parser.add_argument("--strength", type=float, default=1.0, help="0 the photograph … 1 the full style (default)")
+    parser.add_argument(
+        "--keep-colors", nargs="?", const="chroma", choices=tuple(stylize.KEEP_COLORS),
+        help="keep the photograph's colours: its chroma (default), or the statistics of its colours",
+    )  # fmt: skip
+    parser.add_argument("--size", type=int, metavar="N", help="pixels of the longer side (default: the photograph's)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps … (default: what the machine has)")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    return parser.parse_args()
+
+
+def choose_device(name: str) -> torch.device:
+    """`name` as a device that works here. Raises Invalid."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise Invalid(f"--device: {name} does not work here ({command.one_line(error)[:120]})") from None
+    return device
+
+
+def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, Path]]:
+    """(photograph, result) pairs. Raises Invalid where two results would share a file."""
+    sources: list[tuple[Path, Path]] = []  # with the path below its folder, which -o FOLDER keeps
+    for item in map(Path, inputs):
+        if item.is_dir():
+            sources += [(path, path.relative_to(item)) for path in list_pictures(item)]
+        else:
+            sources.append((item, Path(item.name)))
+    target = None if output is None else Path(output)
+    if target is not None and target.suffix and not target.is_dir():
+        if len(sources) > 1:
+            raise Invalid(f"-o {target}: is one file, and there are {len(sources)} photographs; give a folder")
+        pairs = [(sources[0][0], target)]
+    elif target is not None:
+        pairs = [(source, target / below.with_suffix(".png")) for source, below in sources]
+    else:
+        pairs = [(source, source.with_name(f"{source.stem}_{style}.png")) for source, _ in sources]
+    taken: dict[Path, Path] = {}
+    for source, result in pairs:
+        image.check_writable(result)
+        if result in taken:
+            raise Invalid(f"{taken[result]} and {source} would both become {result}; rename one, or give -o FOLDER")
+        if result.resolve() == source.resolve():
+            raise Invalid(f"{source}: the result would take its place; give another -o")
+        taken[result] = source
+    return pairs
+
+
+def main() -> int:
+    arguments = parse()
+    number("--strength", arguments.strength, 0, 1)
+    if arguments.size is not None:
+        whole_number("--size", arguments.size, 1)
+    network, description = weights.load(arguments.weights)
+    device = choose_device(arguments.device)
+    network.to(device)
+    style = "_".join(description.get("style", {}).get("names", [])) or Path(arguments.weights).stem
+    pairs = plan(arguments.inputs, arguments.output, style)
+    standing = [str(result) for _, result in pairs if result.exists()]
+    if standing and not arguments.overwrite:
+        more = f" and {len(standing) - 1} more" if len(standing) > 1 else ""
+        raise Invalid(f"{standing[0]}{more}: exists already; give --overwrite or another -o")
+    failed = 0
+    for source, result in tqdm(pairs, unit="photo", disable=len(pairs) == 1 or None):
+        try:
+            stylize.stylize_file(network, source, result, arguments.size, arguments.strength, arguments.keep_colors)
+        except (image.ImageError, OSError) as error:
+            if len(pairs) == 1:
+                raise Invalid(command.one_line(error)) from None
+            failed += 1
+            tqdm.write(f"error: {command.one_line(error)}", file=sys.stderr)
+    done = f"{len(pairs) - failed} of {len(pairs)} photographs repainted"
+    print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs])}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    command.run(main)

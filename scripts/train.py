@@ -1,0 +1,167 @@
+"""Train an image transformation network for one painting.
+
+python scripts/train.py style=starry_night
+python scripts/train.py style.image=painting.jpg data=folder data.root=photographs trainer.max_steps=10000
+"""
+
+import logging
+import math
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import command
+import hydra
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+
+from fast_nst import data, loss_networks, networks
+from fast_nst.data import style
+from fast_nst.data.datamodule import ContentData
+from fast_nst.data.folder import Folder
+from fast_nst.image import replacing, to_tensor
+from fast_nst.losses import PerceptualLoss, layers_needed
+from fast_nst.training import callbacks, machine
+from fast_nst.training.module import Diverged, StyleTransfer
+from fast_nst.validate import Invalid, whole_number
+from fast_nst.weights import sha256
+
+RUN_DIR = "FAST_NST_RUN_DIR"  # how the processes that Lightning starts learn the folder of the first one
+
+
+def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> tuple[Path, Path | None]:
+    """The folder of this run, and the checkpoint to go on from.
+
+    A run that goes on stays in its folder; `auto` is the checkpoint in `output_dir`, or of the style's newest run.
+    """
+    if ckpt_path is None:
+        if output_dir is not None:
+            return Path(output_dir), None
+        if RUN_DIR in os.environ and "LOCAL_RANK" in os.environ:
+            return Path(os.environ[RUN_DIR]), None
+        folder = base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
+        count = 1
+        while folder.exists():  # two runs of a series within a second
+            count += 1
+            folder = base.with_name(f"{base.name}_{count}")
+        return folder, None
+    if ckpt_path != "auto":
+        checkpoint = Path(ckpt_path)
+    elif output_dir is not None:
+        checkpoint = Path(output_dir) / "checkpoints" / "last.ckpt"
+    else:
+        found = sorted((Path("outputs") / name).glob("*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
+        checkpoint = found[-1] if found else Path("outputs") / name / "*" / "checkpoints" / "last.ckpt"
+    if not checkpoint.is_file():
+        raise Invalid(f"ckpt_path: {checkpoint}: no such checkpoint")
+    return (Path(output_dir) if output_dir is not None else checkpoint.parent.parent), checkpoint
+
+
+def make_loss(cfg: dict[str, Any], painting: Path) -> PerceptualLoss:
+    """The perceptual loss of the composed configuration, on the CPU."""
+    network, unit_mean = dict(cfg["loss_network"]), cfg["loss_network"]["unit_mean"]
+    del network["unit_mean"]
+    layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
+    loss_network = loss_networks.build(layers=layers, **network)
+    if unit_mean is not None:
+        loss_networks.rescale_to_unit_mean(loss_network, (to_tensor(picture) for picture in Folder(unit_mean, 256) if picture is not None))
+    picture = style.load(painting, cfg["style"]["size"], cfg["style"]["side"])
+    return PerceptualLoss(loss_network, picture, **cfg["loss"])
+
+
+def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:
+    """The length of the run: max_steps, or as many steps of `batch` images as max_epochs takes."""
+    steps, epochs = cfg["max_steps"], cfg["max_epochs"]
+    if (steps is None) == (epochs is None):
+        raise Invalid(f"trainer.max_steps, max_epochs: got {steps} and {epochs}; allowed: one of them, the other null")
+    if steps is not None:
+        return whole_number("trainer.max_steps", steps, 1)
+    return math.ceil(whole_number("trainer.max_epochs", epochs, 1) * images / batch)
+
+
+def make_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Trainer:
+    """Lightning's Trainer; what it does not accept is a user's mistake."""
+    whole_number("trainer.log_every_n_steps", cfg["log_every_n_steps"], 1)
+    whole_number("trainer.val_every_n_steps", cfg["val_every_n_steps"], 1)
+    try:
+        return pl.Trainer(
+            accelerator=cfg["accelerator"], devices=cfg["devices"], num_nodes=cfg["num_nodes"],
+            strategy=cfg["strategy"], precision=precision, max_time=cfg["max_time"], max_epochs=-1,
+            log_every_n_steps=cfg["log_every_n_steps"],
+            val_check_interval=cfg["val_every_n_steps"], check_val_every_n_epoch=None, num_sanity_val_steps=0,
+            use_distributed_sampler=False, enable_checkpointing=False, enable_model_summary=False, **arguments,
+        )  # fmt: skip
+    except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
+        raise Invalid(f"trainer: {command.one_line(error)}") from None
+
+
+def train(composed: DictConfig) -> None:
+    cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    begun = time.monotonic()
+    painting = style.find(cfg["style"]["image"])
+    name = cfg["style"]["name"] or painting.stem
+    folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
+    pl.seed_everything(whole_number("seed", cfg["seed"], 0), verbose=False)
+    network = networks.build(**cfg["network"])
+    loss = make_loss(cfg, painting)
+    content = dict(cfg["data"])
+    batch_size, workers = content.pop("batch_size"), content.pop("workers")
+    sets = data.build(**content, seed=cfg["seed"])
+    datamodule = ContentData(sets, batch_size, workers)
+    precision = machine.choose_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
+    every = {key: whole_number(f"{key}.every_n_steps", cfg[key]["every_n_steps"], 1) for key in ("checkpoint", "preview")}
+    count = whole_number("preview.images", cfg["preview"]["images"], 1)
+
+    trainer = make_trainer(
+        cfg["trainer"], precision,
+        logger=pl.loggers.TensorBoardLogger(folder, name="tensorboard", version=""),
+        plugins=[callbacks.WholeCheckpoints()],
+    )  # fmt: skip
+    steps = total_steps(cfg["trainer"], len(sets.train), batch_size * trainer.world_size)
+    trainer.fit_loop.epoch_loop.max_steps = steps
+    module = StyleTransfer(network, loss, total_steps=steps, **cfg["optimizer"])
+    weights_file = folder / f"{name}.safetensors"
+    description = {
+        "network": cfg["network"],
+        "style": {"names": [name], "sha256": [sha256(painting)]},
+        "loss_network": cfg["loss_network"]["name"],
+        "loss": cfg["loss"],
+    }
+    trainer.callbacks += [  # type: ignore[attr-defined]
+        callbacks.Progress(steps),
+        callbacks.StopOnNan(cfg["trainer"]["log_every_n_steps"]),
+        pl.callbacks.LearningRateMonitor("step"),
+        callbacks.Preview(folder / "preview.png", loss.style_image, sets.val, count, every["preview"]),
+        callbacks.SaveCheckpoint(folder / "checkpoints" / "last.ckpt", every["checkpoint"]),
+        callbacks.SaveWeights(weights_file, description),
+    ]
+    if trainer.is_global_zero:
+        os.environ[RUN_DIR] = str(folder)
+        with replacing(folder / "config.yaml") as temporary:
+            OmegaConf.save(composed, temporary)
+        device = trainer.strategy.root_device.type
+        print(
+            f"{name}: {steps} steps on {trainer.world_size} x {device}, {precision}, {len(sets.train)} content images; "
+            f"writing to {folder}",
+            file=sys.stderr,
+        )
+    trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
+    if trainer.is_global_zero:
+        minutes = (time.monotonic() - begun) / 60
+        print(f"done in {minutes:.1f} min. Look at {folder / 'preview.png'}; repaint a photograph with", file=sys.stderr)
+        print(f"python scripts/infer.py {weights_file} PHOTOGRAPH")
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+def main(composed: DictConfig) -> None:
+    train(composed)
+
+
+if __name__ == "__main__":
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    command.run(main)
