@@ -115,14 +115,6 @@ def train(composed: DictConfig) -> None:
     every = {key: whole_number(f"{key}.every_n_steps", cfg[key]["every_n_steps"], 1) for key in ("checkpoint", "preview")}
     count = whole_number("preview.images", cfg["preview"]["images"], 1)
 
-    trainer = make_trainer(
-        cfg["trainer"], precision,
-        logger=pl.loggers.TensorBoardLogger(folder, name="tensorboard", version=""),
-        plugins=[callbacks.WholeCheckpoints()],
-    )  # fmt: skip
-    steps = total_steps(cfg["trainer"], len(sets.train), batch_size * trainer.world_size)
-    trainer.fit_loop.epoch_loop.max_steps = steps
-    module = StyleTransfer(network, loss, total_steps=steps, **cfg["optimizer"])
     weights_file = folder / f"{name}.safetensors"
     description = {
         "network": cfg["network"],
@@ -130,14 +122,23 @@ def train(composed: DictConfig) -> None:
         "loss_network": cfg["loss_network"]["name"],
         "loss": cfg["loss"],
     }
-    trainer.callbacks += [  # type: ignore[attr-defined]
-        callbacks.Progress(steps),
-        callbacks.StopOnNan(cfg["trainer"]["log_every_n_steps"]),
-        pl.callbacks.LearningRateMonitor("step"),
-        callbacks.Preview(folder / "preview.png", loss.style_image, sets.val, count, every["preview"]),
-        callbacks.SaveCheckpoint(folder / "checkpoints" / "last.ckpt", every["checkpoint"]),
-        callbacks.SaveWeights(weights_file, description),
-    ]
+    trainer = make_trainer(
+        cfg["trainer"],
+        precision,
+        logger=pl.loggers.TensorBoardLogger(folder, name="tensorboard", version=""),
+        plugins=[callbacks.WholeCheckpoints()],
+        callbacks=[
+            callbacks.Progress(),
+            callbacks.StopOnNan(cfg["trainer"]["log_every_n_steps"]),
+            pl.callbacks.LearningRateMonitor("step"),
+            callbacks.Preview(folder / "preview.png", loss.style_image, sets.val, count, every["preview"]),
+            callbacks.SaveCheckpoint(folder / "checkpoints" / "last.ckpt", every["checkpoint"]),
+            callbacks.SaveWeights(weights_file, description),
+        ],
+    )
+    steps = total_steps(cfg["trainer"], len(sets.train), batch_size * trainer.world_size)
+    trainer.fit_loop.epoch_loop.max_steps = steps  # max_epochs needs the number of processes, which the trainer knows
+    module = StyleTransfer(network, loss, total_steps=steps, **cfg["optimizer"])
     if trainer.is_global_zero:
         os.environ[RUN_DIR] = str(folder)
         with replacing(folder / "config.yaml") as temporary:
@@ -164,4 +165,5 @@ if __name__ == "__main__":
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning on the newest torch
     command.run(main)

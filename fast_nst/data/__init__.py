@@ -31,6 +31,7 @@ def build(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     val_images: int,
+    val_size: int,
     seed: int,
     root: str | os.PathLike[str] | None = None,
     count: int | None = None,
@@ -39,21 +40,22 @@ def build(
     """The sets of the source `name`: "leaves" (`count` synthetic pictures), "folder" (below `root`) or "mnist".
 
     size: of the square crops, in pixels. crop, scale, ratio: how they are cut, `content.ContentImages`.
-    val_images: how many pictures are held out, a fifth of them at most, centre-cropped. With a single picture, both
+    val_images, val_size: how many pictures are held out, a fifth of them at most, and their centre crop. With a single picture, both
     sets are that picture. Raises Invalid naming the argument, what came and what is allowed.
     """
     validate.one_of("data.name", name, SOURCES)
     validate.whole_number("data.size", size, 16)
+    validate.whole_number("data.val_size", val_size, 16)
     validate.whole_number("data.val_images", val_images, 1)
     validate.whole_number("data.cache_mib", cache_mib, 0)
     source: Source
     if name == "leaves":
         # Crops of at least half a side then need no enlarging.
-        source = Leaves(count=validate.whole_number("data.count", count, 1), size=2 * size, seed=seed)
+        source = Leaves(count=validate.whole_number("data.count", count, 1), size=max(2 * size, val_size), seed=seed)
     elif root is None:
         raise image.ImageError(f"data={name} needs data.root=DIR, the folder that holds the photographs")
     elif name == "folder":
-        source = Folder(root, shorter=2 * size, cache_mib=cache_mib)
+        source = Folder(root, shorter=max(2 * size, val_size), cache_mib=cache_mib)
     else:
         source = Mnist(root)
     order = [int(i) for i in np.random.default_rng((seed, 0)).permutation(len(source))]
@@ -61,5 +63,5 @@ def build(
     train, val = (order[held_out:], order[:held_out]) if len(order) > 1 else (order, order)
     return Sets(
         ContentImages(source, sorted(train), size, crop, tuple(scale), tuple(ratio), seed=seed),
-        ContentImages(source, sorted(val), size, "center", shuffle=False, seed=seed),
+        ContentImages(source, sorted(val), val_size, "center", shuffle=False, seed=seed),
     )

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterable
 
-from fast_nst.loss_networks.compact import compact
+from fast_nst.loss_networks.compact import build_compact
 from fast_nst.loss_networks.network import LossNetwork
-from fast_nst.loss_networks.vgg import VARIANTS, rescale_to_unit_mean, vgg
+from fast_nst.loss_networks.vgg import VARIANTS, build_vgg, rescale_to_unit_mean
 from fast_nst.validate import Invalid
 
 __all__ = ["NAMES", "LossNetwork", "build", "rescale_to_unit_mean"]
@@ -21,13 +21,13 @@ def build(
 ) -> LossNetwork:
     """The loss network `name`, able to give `layers`, float32 on the CPU.
 
-    name: "compact" (ships with the package), "vgg16" or "vgg19". weights, pooling: see `vgg.vgg`, `compact.compact`.
+    name: "compact" (ships with the package), "vgg16" or "vgg19". weights, pooling: see `vgg.build_vgg`, `compact.build_compact`.
     Raises Invalid naming the argument, what came and what is allowed.
     """
     if name not in NAMES:
         raise Invalid(f"loss_network.name: got {name!r}; allowed: {', '.join(NAMES)}")
     if name != "compact":
-        return vgg(name, layers, weights, pooling)
+        return build_vgg(name, layers, weights, pooling)
     if pooling != "max":
         raise Invalid(f"loss_network.pooling: got {pooling!r}; compact was distilled with 'max'")
-    return compact(layers, weights)
+    return build_compact(layers, weights)

@@ -45,7 +45,7 @@ def architecture(channels: Sequence[Sequence[int]], outputs: Mapping[str, int]) 
     return LossNetwork(nn.Sequential(*modules), taps, MEAN, STD, heads)
 
 
-def compact(layers: Iterable[str], weights: str | os.PathLike[str] | None = None) -> LossNetwork:
+def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None = None) -> LossNetwork:
     """The distilled loss network, able to give `layers`. weights: a file of scripts/distill.py; None: the package's.
 
     Raises Invalid for a layer that it does not have, or a file that is not one of these.

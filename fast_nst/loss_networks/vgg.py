@@ -39,7 +39,7 @@ def layer_indices(variant: str) -> dict[str, int]:
     return indices
 
 
-def vgg(
+def build_vgg(
     variant: str,
     layers: Iterable[str],
     weights: str | os.PathLike[str] | None = None,

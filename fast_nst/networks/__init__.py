@@ -5,9 +5,10 @@ from typing import Any
 from torch import nn
 
 from fast_nst.networks.johnson import Johnson
+from fast_nst.networks.slim import Slim
 from fast_nst.validate import Invalid
 
-NETWORKS: dict[str, type[nn.Module]] = {"johnson": Johnson}
+NETWORKS: dict[str, type[nn.Module]] = {"johnson": Johnson, "slim": Slim}
 
 __all__ = ["NETWORKS", "build"]
 

@@ -24,9 +24,8 @@ TERMS = ("loss", "content", "style", "tv")
 class Progress(pl.callbacks.ProgressBar):
     """One bar over the whole run: steps, steps a second, time left, each loss; on no terminal, a line now and then."""
 
-    def __init__(self, total_steps: int, seconds: float = 15.0) -> None:
+    def __init__(self, seconds: float = 15.0) -> None:
         super().__init__()
-        self.total_steps = total_steps
         self.enabled = True
         self.terminal = sys.stderr.isatty()
         self.interval = 0.5 if self.terminal else seconds
@@ -41,25 +40,25 @@ class Progress(pl.callbacks.ProgressBar):
         self.begun = (time.monotonic(), trainer.global_step)
         self.due = 0.0
         if self.enabled and self.terminal:
-            self.bar = tqdm(total=self.total_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+            self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
         # Reading a loss waits for the device: not every step.
-        if not self.enabled or time.monotonic() < self.due and trainer.global_step < self.total_steps:
+        if not self.enabled or (time.monotonic() < self.due and trainer.global_step < trainer.max_steps):
             return
         self.due = time.monotonic() + self.interval
-        losses = "  ".join(f"{name} {float(outputs[name]):.4g}" for name in TERMS)
+        losses = "  ".join(f"{name} {outputs[name].detach().item():.4g}" for name in TERMS)
         if self.bar is not None:
             self.bar.update(trainer.global_step - self.bar.n)
             self.bar.set_postfix_str(losses)
             return
         elapsed, done = time.monotonic() - self.begun[0], trainer.global_step - self.begun[1]
         rate = done / elapsed if elapsed > 0 else 0.0
-        left = tqdm.format_interval((self.total_steps - trainer.global_step) / rate) if rate else "?"
+        left = tqdm.format_interval((trainer.max_steps - trainer.global_step) / rate) if rate else "?"
         print(
-            f"step {trainer.global_step}/{self.total_steps}  {rate:.2f} step/s  {left} left  {losses}",
+            f"step {trainer.global_step}/{trainer.max_steps}  {rate:.2f} step/s  {left} left  {losses}",
             file=sys.stderr, flush=True,
         )  # fmt: skip
 

@@ -57,8 +57,9 @@ class StyleTransfer(pl.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         terms = self.loss(self(batch), batch)
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
-        return terms
+        values = {name: value.detach() for name, value in terms.items()}
+        self.log_dict({f"train/{name}": value for name, value in values.items()})
+        return {**values, "loss": terms["loss"]}
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         terms = self.loss(self(batch), batch)

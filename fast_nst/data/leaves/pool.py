@@ -6,16 +6,17 @@ gives it the edges, the scale invariance and the ~ 1/f ** 2 power spectrum of na
 (Achddou, Gousseau, Ladjal 2021, "Synthetic images as a regularity prior for image restoration neural networks").
 Style transfer also meets skies, grounds, faces and defocus, so the leaves are laid out here as in a photograph: a
 backdrop, a ground, then shapes from far, hazy and blurred to near and large, and last the lens and the exposure.
-Beside this file: `leaf_shapes` (outlines), `leaf_textures` (colours, textures), `leaf_scene` (painting one leaf),
-`leaf_backdrops`, `leaf_things`, `leaf_layouts` (the picture's parts). Nothing is copied from any photograph.
+Beside this file: `shapes` (outlines), `textures` (colours, textures), `scene` (painting one leaf),
+`backdrops`, `things`, `layouts` (the picture's parts). Nothing is copied from any photograph.
 """
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from fast_nst.data import leaf_textures as textures
-from fast_nst.data.leaf_layouts import LAYOUTS, SHARES
-from fast_nst.data.leaf_scene import Scene
+from fast_nst import validate
+from fast_nst.data.leaves import textures
+from fast_nst.data.leaves.layouts import LAYOUTS, SHARES
+from fast_nst.data.leaves.scene import Scene
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -36,16 +37,25 @@ def expose(scene: Scene) -> np.ndarray:
     rng, canvas = scene.rng, np.clip(scene.canvas, 0, 1)
     luma = (canvas[::4, ::4] * _LUMA).sum(-1)
     mean, spread = float(np.clip(luma.mean(), 0.02, 0.95)), max(float(luma.std()), 0.02)
-    aim, reach = float(np.clip(rng.normal(0.44, 0.11), 0.08, 0.85)), float(np.clip(rng.normal(0.2, 0.055), 0.05, 0.33))
+    aim, reach = float(np.clip(rng.normal(0.46, 0.115), 0.08, 0.85)), float(np.clip(rng.normal(0.21, 0.06), 0.05, 0.36))
     gamma = float(np.clip(np.log(aim) / np.log(mean), 0.4, 2.2)) ** 0.85
-    gain = float(np.clip(reach / spread, 0.6, 1.8))
+    gain = float(np.clip(reach / spread, 0.6, 2.2))
     tone = np.linspace(0, 1, 1024, dtype=np.float32) ** gamma
     middle = mean**gamma
     tone = middle + gain * (tone - middle)
     balance = np.exp(rng.normal(0, 0.04, 3))
-    tables = np.clip(tone[:, None] * balance * 255 + 0.5, 0, 255).astype(np.uint8)
+    # film and flare leave blacks above zero, which also keeps dark colours from full saturation
+    black = rng.uniform(0, 0.06)
+    tables = np.clip((black + (1 - black) * np.clip(tone, 0, 1)[:, None]) * balance * 255 + 0.5, 0, 255).astype(
+        np.uint8
+    )
     levels = (canvas * 1023).astype(np.int16)
     return np.stack([tables[:, c][levels[..., c]] for c in range(3)], axis=-1)
+
+
+def sharpen(picture: np.ndarray, percent: float) -> np.ndarray:
+    """The (height, width, 3) uint8 picture with fine detail raised by `percent`, as cameras and scanners do."""
+    return np.asarray(Image.fromarray(picture).filter(ImageFilter.UnsharpMask(1.2, round(percent), 0)))
 
 
 def grain(rng: np.random.Generator, picture: np.ndarray, amount: float) -> np.ndarray:
@@ -60,8 +70,7 @@ def draw(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     Height and width are at least 1; ValueError otherwise.
     """
     for name, value in (("height", height), ("width", width)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, must be an integer >= 1")
+        validate.whole_number(name, value, 1)
     angle = rng.uniform(-np.pi, 0)  # light from above
     scene = Scene(
         rng, np.full((height, width, 3), 0.4, np.float32), (float(np.cos(angle)), float(np.sin(angle))),
@@ -70,10 +79,12 @@ def draw(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     LAYOUTS[int(rng.choice(len(LAYOUTS), p=SHARES))](scene)
     if scene.chance(0.4):  # uneven light: clouds' shadows, a canopy
         light = textures.crop(rng, "soft", height, width, scene.uniform(0.7, 2)).astype(np.float32)
-        scene.canvas *= (0.5 + light / 255)[..., None]
+        scene.canvas *= (0.65 + light * (0.7 / 255))[..., None]
     if scene.chance(0.5):
         vignette(scene, scene.uniform(0.1, 0.5))
     picture = expose(scene)
+    if scene.chance(0.7):
+        picture = sharpen(picture, scene.uniform(10, 70))
     return grain(rng, picture, scene.uniform(1, 7)) if scene.chance(0.5) else picture
 
 
@@ -85,10 +96,9 @@ class Leaves:
 
     def __init__(self, count: int = 400, size: int = 320, seed: int = 0) -> None:
         """ValueError, naming the argument, unless count and size are integers >= 1 and seed an integer >= 0."""
-        for name, value, least in (("count", count, 1), ("size", size, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} is {value!r}, must be an integer >= {least}")
-        self.count, self.size, self.seed = int(count), int(size), int(seed)
+        self.count = validate.whole_number("count", count, 1)
+        self.size = validate.whole_number("size", size, 1)
+        self.seed = validate.whole_number("seed", seed, 0)
         self._drawn: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -97,7 +107,7 @@ class Leaves:
     def __getitem__(self, index: int) -> Image.Image:
         """Image `index` in 0 .. count - 1 as PIL RGB, size x size; IndexError for any other index."""
         if not 0 <= index < self.count:
-            raise IndexError(f"index is {index}, must be in 0 .. {self.count - 1}")
+            raise IndexError(f"index: got {index}; allowed: 0 to {self.count - 1}")
         if index not in self._drawn:
             self._drawn[index] = draw(np.random.default_rng((self.seed, index)), self.size, self.size)
         return Image.fromarray(self._drawn[index])

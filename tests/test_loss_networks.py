@@ -1,0 +1,179 @@
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from conftest import VGG19
+from safetensors.torch import save_file
+
+from fast_nst import loss_networks
+from fast_nst.image import to_tensor
+from fast_nst.loss_networks import compact, vgg
+from fast_nst.validate import Invalid
+
+
+def random_vgg_state(variant: str, convolutions: int) -> dict[str, torch.Tensor]:
+    """Random weights of the first layers of a VGG, in torchvision's layout."""
+    features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[{"vgg16": "D", "vgg19": "E"}[variant]])
+    indices = [i for i, m in enumerate(features) if isinstance(m, torch.nn.Conv2d)][:convolutions]
+    state = {f"features.{key}": value for key, value in features.state_dict().items() if int(key.split(".")[0]) in indices}
+    return {key: torch.randn_like(value) * 0.05 for key, value in state.items()}
+
+
+@pytest.fixture
+def vgg19_file(tmp_path):
+    path = tmp_path / "vgg19.safetensors"
+    save_file(random_vgg_state("vgg19", 8), path)
+    return path
+
+
+def slow_vgg19(state, image, last):
+    """Convolution by convolution, from the plan of the paper's table 1."""
+    plan = [(0, "relu1_1"), (2, "relu1_2"), (5, "relu2_1"), (7, "relu2_2"), (10, "relu3_1"), (12, "relu3_2"),
+            (14, "relu3_3"), (16, "relu3_4")]  # fmt: skip
+    x = (image - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    for index, name in plan:
+        if name in ("relu2_1", "relu3_1"):
+            x = F.max_pool2d(x, 2)
+        x = F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1).clamp_min(0)
+        if name == last:
+            return x
+    raise AssertionError(last)
+
+
+@pytest.mark.parametrize("layer", ["relu1_1", "relu2_2", "relu3_4"])
+def test_vgg19_by_hand(vgg19_file, layer):
+    image = torch.rand(1, 3, 32, 40)
+    before = image.clone()
+    network = loss_networks.build("vgg19", [layer, "relu1_2"], vgg19_file)
+    found = network(image)
+    assert list(found) == sorted({layer, "relu1_2"})
+    torch.testing.assert_close(found[layer], slow_vgg19(_state(vgg19_file), image, layer), rtol=1e-4, atol=1e-5)
+    assert torch.equal(image, before)
+
+
+def _state(path):
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def test_vgg16_has_the_names_of_the_paper():
+    names = list(vgg.layer_indices("vgg16"))
+    assert names == ["relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu4_1", "relu4_2",
+                     "relu4_3", "relu5_1", "relu5_2", "relu5_3"]  # fmt: skip
+    assert vgg.layer_indices("vgg16")["relu4_3"] == 22  # as in torchvision's and pytorch/examples' slices
+
+
+def test_it_is_frozen_and_stays_in_evaluation_mode(vgg19_file):
+    network = loss_networks.build("vgg19", ["relu1_2"], vgg19_file)
+    network.train()
+    assert not any(module.training for module in network.modules())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert len(network.features) == 4  # cut after the deepest layer used
+
+
+def test_a_pth_file_serves_too(vgg19_file, tmp_path):
+    path = tmp_path / "vgg19.pth"
+    torch.save(_state(vgg19_file), path)
+    image = torch.rand(1, 3, 16, 16)
+    a, b = (loss_networks.build("vgg19", ["relu2_1"], file)(image)["relu2_1"] for file in (path, vgg19_file))
+    assert torch.equal(a, b)
+
+
+def test_a_pth_file_with_code_is_refused_and_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "trapped"), "w"))
+
+    path = tmp_path / "trap.pth"
+    torch.save({"features.0.weight": Trap()}, path)
+    with pytest.raises(Invalid, match="cannot be read as weights"):
+        loss_networks.build("vgg19", ["relu1_1"], path)
+    assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "message"),
+    [
+        ("vgg19", ["relu4_1"], "deepest available in it is relu3_4"),
+        ("vgg19", ["relu9_1"], "layer 'relu9_1' does not exist.*relu1_1"),
+        ("resnet", ["relu1_1"], "allowed: compact, vgg16, vgg19"),
+        ("vgg19", [], "no layer was asked for"),
+    ],
+)
+def test_a_wrong_wish_is_named(name, layers, message, vgg19_file):
+    with pytest.raises(Invalid, match=message):
+        loss_networks.build(name, layers, vgg19_file)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(Invalid, match="no such file"):
+        loss_networks.build("vgg19", ["relu1_1"], tmp_path / "none.safetensors")
+
+
+def test_without_a_network_it_says_what_to_do(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", refuse)
+    with pytest.raises(Invalid, match=r"loss_network.weights=FILE.*loss_network=compact"):
+        loss_networks.build("vgg19", ["relu1_1"])
+
+
+def test_average_pooling(vgg19_file):
+    image = torch.rand(1, 3, 16, 16)
+    network = loss_networks.build("vgg19", ["relu1_2", "relu2_1"], vgg19_file, pooling="average")
+    found, state = network(image), _state(vgg19_file)
+    pooled = found["relu1_2"].unflatten(2, (8, 2)).unflatten(4, (8, 2)).mean((3, 5))
+    expected = F.conv2d(pooled, state["features.5.weight"], state["features.5.bias"], padding=1).relu()
+    torch.testing.assert_close(found["relu2_1"], expected)
+
+
+def test_unit_mean_activation(vgg19_file):
+    images = [torch.rand(1, 3, 24, 24), torch.rand(2, 3, 16, 32)]
+    network = loss_networks.build("vgg19", ["relu1_1", "relu1_2", "relu2_2"], vgg19_file)
+    before = network(images[0])
+    loss_networks.rescale_to_unit_mean(network, images)
+    for name in ("relu1_1", "relu1_2", "relu2_2"):
+        means = sum(network(image)[name].mean((2, 3)).sum(0) for image in images) / 3
+        alive = means > 0
+        torch.testing.assert_close(means[alive], torch.ones_like(means[alive]), rtol=1e-3, atol=1e-4)
+        after = network(images[0])[name]
+        ratio = after.amax((0, 2, 3)) / before[name].amax((0, 2, 3)).clamp_min(1e-12)
+        torch.testing.assert_close(
+            after, before[name] * torch.where(ratio > 0, ratio, 1.0)[:, None, None], rtol=1e-2, atol=1e-4
+        )
+
+
+def test_it_computes_in_its_own_precision_under_autocast(vgg19_file):
+    network = loss_networks.build("vgg19", ["relu1_2"], vgg19_file)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert network(torch.rand(1, 3, 16, 16))["relu1_2"].dtype == torch.float32
+    network.to(torch.bfloat16)
+    assert network(torch.rand(1, 3, 16, 16))["relu1_2"].dtype == torch.bfloat16
+
+
+def test_a_compact_file_round_trip(tmp_path):
+    recipe = {"channels": [[4, 4], [6, 6], [8, 8, 8, 8]], "outputs": {"relu1_2": 3, "relu2_2": 5, "relu3_4": 7}}
+    network = compact.architecture(**recipe)
+    compact.save(tmp_path / "c.safetensors", network, {**recipe, "made_by": "a test"})
+    again = loss_networks.build("compact", ["relu2_2"], tmp_path / "c.safetensors")
+    image = torch.rand(1, 3, 16, 16)
+    assert list(again(image)) == ["relu2_2"]
+    torch.testing.assert_close(again(image)["relu2_2"], network(image)["relu2_2"], rtol=1e-2, atol=1e-2)
+    with pytest.raises(Invalid, match="it has relu1_2, relu2_2, relu3_4"):
+        loss_networks.build("compact", ["relu3_3"], tmp_path / "c.safetensors")
+
+
+@pytest.mark.skipif(not VGG19.exists(), reason="needs the real VGG-19")
+def test_the_real_vgg19_prefers_a_photograph_to_noise():
+    from conftest import SHARED
+
+    from fast_nst.image import open_picture
+
+    network = loss_networks.build("vgg19", ["relu3_4"], VGG19)
+    photograph = to_tensor(open_picture(SHARED / "content" / "chicago.jpg").rgb)
+    noise = torch.rand_like(photograph)
+    sparse = [float((network(image)["relu3_4"] > 0).float().mean()) for image in (photograph, noise)]
+    assert 0.05 < sparse[0] < 0.6

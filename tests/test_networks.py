@@ -1,0 +1,93 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fast_nst import networks
+from fast_nst.networks.layers import InstanceNorm, upsample_convolve
+from fast_nst.validate import Invalid
+
+
+def test_johnson_has_the_parameters_of_pytorch_examples():
+    assert sum(p.numel() for p in networks.build("johnson").parameters()) == 1_679_235
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (63, 65), (64, 64), (129, 17)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"padding": "zero", "upsampling": "transposed"}, {"padding": "reflection_once", "upsampling": "transposed"}],
+)
+def test_the_output_has_the_size_of_the_input(size, options):
+    x = torch.rand(2, 3, *size)
+    before = x.clone()
+    for network in (networks.build("johnson", filters=[4, 4, 4], **options), networks.build("slim", width=4)):
+        assert network(x).shape == x.shape
+        assert torch.equal(x, before)
+
+
+def test_instance_norm_is_that_of_torch():
+    x = torch.randn(2, 5, 7, 9)
+    ours, theirs = InstanceNorm(5), nn.InstanceNorm2d(5, affine=True)
+    for p in (*ours.parameters(), *theirs.parameters()):
+        nn.init.normal_(p, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+def test_upsample_convolve_is_an_upsampling_and_a_convolution(mode):
+    x, weight, bias = torch.randn(2, 3, 4, 5), torch.randn(6, 3, 3, 3), torch.randn(6)
+    doubled = F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1, 1, 1, 1), mode=mode)
+    torch.testing.assert_close(upsample_convolve(x, weight, bias, mode), F.conv2d(doubled, weight, bias))
+
+
+def test_reflection_once_leaves_no_padding_inside():
+    """Away from the border, the paper's supplement computes what a network without its 40 pixels computes further in."""
+    network = networks.build("johnson", filters=[4, 4, 4], padding="reflection_once").eval()
+    assert network.padding_once == 40
+    assert all(block.crop == 2 and block.first.pixels == 0 for block in network.blocks)
+    shapes = []
+    network.blocks.register_forward_hook(lambda _, inputs, output: shapes.append((inputs[0].shape, output.shape)))
+    network(torch.rand(1, 3, 64, 64))
+    assert shapes == [((1, 4, 36, 36), (1, 4, 16, 16))]
+
+
+def test_batch_norm_uses_the_batch():
+    network = networks.build("johnson", filters=[4, 4, 4], norm="batch")
+    x = torch.rand(2, 3, 32, 32)
+    assert not torch.allclose(network(x)[:1], network(x[:1]), atol=1e-4)
+    instance = networks.build("johnson", filters=[4, 4, 4])
+    torch.testing.assert_close(instance(x)[:1], instance(x[:1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "unet"}, "allowed: johnson, slim"),
+        ({"norm": "layer"}, "allowed: 'instance', 'batch'"),
+        ({"padding": "wrap"}, "allowed: reflection"),
+        ({"upsampling": "cubic"}, "allowed: nearest"),
+        ({"pixels": "yuv"}, "allowed: 'centred'"),
+        ({"kernel": 4}, "an odd kernel"),
+        ({"filters": [1, 2]}, "three positive"),
+        ({"wings": 2}, "wings"),
+    ],
+)
+def test_a_wrong_option_is_named(options, message):
+    with pytest.raises(Invalid, match=message):
+        networks.build(**{"name": "johnson", **options})
+
+
+@pytest.mark.parametrize("pixels", ["centred", "rgb255", "unit", "caffe"])
+def test_black_and_white_are_in_reach(pixels):
+    from fast_nst.networks.layers import decode
+
+    low, high = (decode(torch.full((1, 3, 1, 1), v), pixels) for v in (-1e4, 1e4))
+    assert low.max() <= 0
+    assert high.min() > 0.99  # 254 of 255 in blue, with the Lua code's constants
+
+
+def test_caffe_pixels_are_bgr_minus_the_mean():
+    from fast_nst.networks.layers import encode
+
+    red = torch.tensor([1.0, 0.0, 0.0])[None, :, None, None]
+    torch.testing.assert_close(encode(red, "caffe").flatten(), torch.tensor([-103.939, -116.779, 255 - 123.68]))

@@ -1,0 +1,182 @@
+"""Each published preset against its formula, written out slowly in numpy from the numbers of the published code."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from omegaconf import OmegaConf
+
+from fast_nst.loss_networks import LossNetwork
+from fast_nst.loss_networks.compact import architecture
+from fast_nst.losses import PerceptualLoss, layers_needed
+from fast_nst.validate import Invalid
+
+PRESETS = sorted(path.stem for path in (ROOT / "configs" / "loss").glob("*.yaml"))
+
+
+def settings(name: str) -> dict:
+    return OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "loss" / f"{name}.yaml"))
+
+
+def loss_network(layers) -> LossNetwork:
+    """A random network of VGG-19's layer names, a few channels wide."""
+    torch.manual_seed(1)
+    outputs = {name: 3 for name in layers}
+    network = architecture([[4] * 2, [4] * 2, [4] * 4, [4] * 4, [4] * 4], outputs)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return network
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(2)
+    return [torch.rand(n, 3, 32, 48, generator=generator) for n in (2, 2, 1)]
+
+
+def numpy_features(network, image):
+    with torch.no_grad():
+        return {name: value.double().numpy() for name, value in network(image).items()}
+
+
+def slow_gram(feature):
+    """One image's (C, H, W) -> C x C, over C H W."""
+    channels, height, width = feature.shape
+    flat = feature.reshape(channels, height * width)
+    return np.array([[np.dot(a, b) for b in flat] for a in flat]) / (channels * height * width)
+
+
+def mse(a, b):
+    return float(np.mean((a - b) ** 2))
+
+
+def evaluate(name, images):
+    output, photograph, painting = images
+    table = settings(name)
+    network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
+    loss = PerceptualLoss(network, painting, **table)
+    return loss(output, photograph), *(numpy_features(network, image) for image in images), output.double().numpy()
+
+
+def test_johnson2016(images):
+    terms, output, photograph, painting, pixels = evaluate("johnson2016", images)
+    content = 1.0 * mse(output["relu3_3"], photograph["relu3_3"])
+    style = 0.0
+    for layer in ("relu1_2", "relu2_2", "relu3_3", "relu4_3"):
+        target = slow_gram(painting[layer][0])
+        style += 5.0 * mse(np.stack([slow_gram(f) for f in output[layer]]), np.stack([target] * 2))
+    tv = 0.0
+    for image in pixels * 255:
+        for channel in image:
+            for row in range(channel.shape[0] - 1):
+                for column in range(channel.shape[1] - 1):
+                    here = channel[row, column]
+                    tv += 0.5 * ((here - channel[row, column + 1]) ** 2 + (here - channel[row + 1, column]) ** 2)
+    assert float(terms["loss"]) == pytest.approx(content + style + 1e-6 * tv, rel=1e-5)
+
+
+def test_pytorch_examples(images):
+    terms, output, photograph, painting, _ = evaluate("pytorch_examples", images)
+    content = 1e5 * mse(output["relu2_2"], photograph["relu2_2"])
+    style = 0.0
+    for layer in ("relu1_2", "relu2_2", "relu3_3", "relu4_3"):
+        target = slow_gram(painting[layer][0])
+        style += mse(np.stack([slow_gram(f) for f in output[layer]]), np.stack([target] * 2))
+    assert float(terms["loss"]) == pytest.approx(content + 1e10 * style, rel=1e-5)
+
+
+def test_lengstrom(images):
+    terms, output, photograph, painting, pixels = evaluate("lengstrom", images)
+    batch = 2
+    difference = output["relu4_2"] - photograph["relu4_2"]
+    content = 7.5 * (2 * (np.sum(difference**2) / 2) / difference.size)
+    style = 0.0
+    for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
+        target = slow_gram(painting[layer][0])
+        grams = np.stack([slow_gram(f) for f in output[layer]])
+        style += 2 * (np.sum((grams - target) ** 2) / 2) / target.size
+    pixels = pixels * 255
+    down, across = np.diff(pixels, axis=2), np.diff(pixels, axis=3)
+    tv = 2e2 * 2 * (np.sum(across**2) / 2 / across[0].size + np.sum(down**2) / 2 / down[0].size) / batch
+    assert float(terms["loss"]) == pytest.approx(content + 1e2 * style / batch + tv, rel=1e-5)
+
+
+def test_the_default_is_relative(images):
+    """Every scale and layer over its own reference energy, image by image."""
+    table = settings("default")
+    terms, output, photograph, _, _ = evaluate("default", images)
+    network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
+    content = np.mean(
+        [mse(a, b) / np.mean(b**2) for a, b in zip(output["relu3_2"], photograph["relu3_2"], strict=True)]
+    )
+    style = 0.0
+    for divisor, weight in table["style_scales"].items():
+        small = [torch.nn.functional.interpolate(image, scale_factor=1 / divisor, mode="area") for image in images]
+        ours, painting = numpy_features(network, small[0]), numpy_features(network, small[2])
+        for layer in table["style_layers"]:
+            target = slow_gram(painting[layer][0])
+            style += weight * np.mean([mse(slow_gram(f), target) / np.mean(target**2) for f in ours[layer]])
+    assert float(terms["content"]) == pytest.approx(content, rel=1e-4)
+    assert float(terms["style"]) == pytest.approx(style, rel=1e-4)
+    assert float(terms["loss"]) == pytest.approx(
+        table["content_weight"] * content + table["style_weight"] * style + table["tv_weight"] * float(terms["tv"]),
+        rel=1e-4,
+    )
+
+
+def test_relative_losses_do_not_see_the_scale_of_the_activations(images):
+    table = {**settings("default"), "style_scales": {1: 1.0}}
+    network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
+    before = PerceptualLoss(network, images[2], **table)(*images[:2])
+    for head in network.heads.values():
+        head.weight *= 100
+        head.bias *= 100
+    after = PerceptualLoss(network, images[2], **table)(*images[:2])
+    for name in before:
+        torch.testing.assert_close(before[name], after[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_loss_of_the_photograph_itself_has_no_content_term(name, images):
+    table = settings(name)
+    network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
+    terms = PerceptualLoss(network, images[2], **table)(images[1], images[1])
+    assert terms["content"] == 0
+    assert terms["style"] > 0
+
+
+def test_a_term_without_weight_is_not_computed(images):
+    network = loss_network(["relu1_2", "relu2_2"])
+    calls = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    loss = PerceptualLoss(
+        network, images[2], content_layers={"relu2_2": 1.0}, style_layers={"relu1_2": 1.0}, content_weight=1.0,
+        style_weight=0.0,
+    )  # fmt: skip
+    calls.clear()
+    terms = loss(*images[:2])
+    assert len(calls) == 2
+    assert terms["style"] == 0
+    assert terms["loss"] == terms["content"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"style_weight": -1.0}, "style_weight: got -1.0"),
+        ({"style_weight": float("nan")}, "style_weight"),
+        ({"style_weight": "much"}, "style_weight: got 'much'"),
+        ({"content_weight": 0, "style_weight": 0}, "all 0"),
+        ({"weighing": "heavy"}, "allowed: relative, absolute"),
+        ({"tv": "max"}, "allowed: mean, half_sum"),
+        ({"style_scales": {0: 1.0}}, "style_scales"),
+        ({"style_layers": {"relu1_2": -1}}, "style_layers.relu1_2"),
+    ],
+)
+def test_a_wrong_value_is_named(change, message, images):
+    table = {
+        "content_layers": {"relu2_2": 1.0}, "style_layers": {"relu1_2": 1.0}, "content_weight": 1, "style_weight": 10,
+        **change,
+    }  # fmt: skip
+    with pytest.raises(Invalid, match=message):
+        PerceptualLoss(loss_network(["relu1_2", "relu2_2"]), images[2], **table)
