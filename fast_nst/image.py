@@ -11,12 +11,13 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
 from fast_nst.validate import Invalid
 
 # Pillow's name of the format (the allow-list of readers) -> the suffixes people give it.
@@ -31,6 +32,8 @@ FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "AVIF": (".avif",),
 }
+Image.init()  # registers every reader; Pillow's own lazy way knows only some of these names
+_READERS = tuple(name for name in FORMATS if name in Image.OPEN)
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
@@ -62,7 +65,7 @@ def open_picture(path: str | os.PathLike[str], shorter: int | None = None) -> Pi
             # Pillow warns of 90 megapixels and refuses 180; a large photograph is no reason for noise.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            with Image.open(path, formats=tuple(FORMATS)) as image:
+            with Image.open(path, formats=_READERS) as image:
                 if shorter is not None:
                     scale = shorter / min(image.size)
                     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
@@ -75,7 +78,7 @@ def open_picture(path: str | os.PathLike[str], shorter: int | None = None) -> Pi
     except PermissionError:
         raise ImageError(f"{path}: no permission to read it") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not a picture that can be read ({', '.join(FORMATS)})") from None
+        raise ImageError(f"{path}: not a picture that can be read ({', '.join(_READERS)})") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
@@ -169,7 +172,8 @@ def save_picture(image: Image.Image, path: str | os.PathLike[str], alpha: Image.
     suffix = path.suffix.lower()
     if alpha is not None and suffix in _WITH_ALPHA:
         image = Image.merge("RGBA", (*image.split(), alpha.resize(image.size)))
-    quality = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
-    extra = {"subsampling": 0} if suffix in (".jpg", ".jpeg") else {}
+    options: dict[str, Any] = {".jpg": {"quality": 95, "subsampling": 0}, ".webp": {"quality": 95}}.get(
+        ".jpg" if suffix == ".jpeg" else suffix, {}
+    )
     with replacing(path) as temporary:
-        image.save(temporary, **quality, **extra)
+        image.save(temporary, **options)

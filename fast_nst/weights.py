@@ -109,7 +109,9 @@ def load_pytorch_examples(path: str | os.PathLike[str]) -> nn.Module:
     try:
         network.load_state_dict({_our_name(name): value for name, value in state.items() if not _is_statistic(name)})
     except (RuntimeError, KeyError) as error:
-        raise WeightsError(f"{path}: not a network of pytorch/examples' fast_neural_style ({_one_line(error)})") from None
+        raise WeightsError(
+            f"{path}: not a network of pytorch/examples' fast_neural_style ({_one_line(error)})"
+        ) from None
     return network.eval()
 
 

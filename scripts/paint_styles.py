@@ -34,8 +34,10 @@ def main() -> None:
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()[:12]
         seconds = time.perf_counter() - started
-        print(f"{path}  {image.width}x{image.height}  {len(data) // 1024} KB  {seconds:.1f} s  sha256 {digest}",
-              flush=True)
+        print(
+            f"{path}  {image.width}x{image.height}  {len(data) // 1024} KB  {seconds:.1f} s  sha256 {digest}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ python scripts/train.py style.image=painting.jpg data=folder data.root=photograp
 import logging
 import math
 import os
+import shlex
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import command
 import hydra
@@ -25,7 +26,7 @@ from fast_nst.data.folder import Folder
 from fast_nst.image import replacing, to_tensor
 from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.training import callbacks, machine
-from fast_nst.training.module import Diverged, StyleTransfer
+from fast_nst.training.module import StyleTransfer
 from fast_nst.validate import Invalid, whole_number
 from fast_nst.weights import sha256
 
@@ -67,7 +68,10 @@ def make_loss(cfg: dict[str, Any], painting: Path) -> PerceptualLoss:
     layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
     loss_network = loss_networks.build(layers=layers, **network)
     if unit_mean is not None:
-        loss_networks.rescale_to_unit_mean(loss_network, (to_tensor(picture) for picture in Folder(unit_mean, 256) if picture is not None))
+        folder = Folder(unit_mean, 256)
+        pictures = (folder[i] for i in range(len(folder)))
+        images = (to_tensor(picture) for picture in pictures if picture is not None)
+        loss_networks.rescale_to_unit_mean(loss_network, images)
     picture = style.load(painting, cfg["style"]["size"], cfg["style"]["side"])
     return PerceptualLoss(loss_network, picture, **cfg["loss"])
 
@@ -89,7 +93,7 @@ def make_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Tr
     try:
         return pl.Trainer(
             accelerator=cfg["accelerator"], devices=cfg["devices"], num_nodes=cfg["num_nodes"],
-            strategy=cfg["strategy"], precision=precision, max_time=cfg["max_time"], max_epochs=-1,
+            strategy=cfg["strategy"], precision=cast(Any, precision), max_time=cfg["max_time"], max_epochs=-1,
             log_every_n_steps=cfg["log_every_n_steps"],
             val_check_interval=cfg["val_every_n_steps"], check_val_every_n_epoch=None, num_sanity_val_steps=0,
             use_distributed_sampler=False, enable_checkpointing=False, enable_model_summary=False, **arguments,
@@ -112,7 +116,9 @@ def train(composed: DictConfig) -> None:
     sets = data.build(**content, seed=cfg["seed"])
     datamodule = ContentData(sets, batch_size, workers)
     precision = machine.choose_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
-    every = {key: whole_number(f"{key}.every_n_steps", cfg[key]["every_n_steps"], 1) for key in ("checkpoint", "preview")}
+    every = {
+        key: whole_number(f"{key}.every_n_steps", cfg[key]["every_n_steps"], 1) for key in ("checkpoint", "preview")
+    }
     count = whole_number("preview.images", cfg["preview"]["images"], 1)
 
     weights_file = folder / f"{name}.safetensors"
@@ -152,8 +158,10 @@ def train(composed: DictConfig) -> None:
     trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
     if trainer.is_global_zero:
         minutes = (time.monotonic() - begun) / 60
-        print(f"done in {minutes:.1f} min. Look at {folder / 'preview.png'}; repaint a photograph with", file=sys.stderr)
-        print(f"python scripts/infer.py {weights_file} PHOTOGRAPH")
+        print(
+            f"done in {minutes:.1f} min. Look at {folder / 'preview.png'}; repaint a photograph with", file=sys.stderr
+        )
+        print(f"python scripts/infer.py {shlex.quote(str(weights_file))} PHOTOGRAPH")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")

@@ -15,7 +15,9 @@ def random_vgg_state(variant: str, convolutions: int) -> dict[str, torch.Tensor]
     """Random weights of the first layers of a VGG, in torchvision's layout."""
     features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[{"vgg16": "D", "vgg19": "E"}[variant]])
     indices = [i for i, m in enumerate(features) if isinstance(m, torch.nn.Conv2d)][:convolutions]
-    state = {f"features.{key}": value for key, value in features.state_dict().items() if int(key.split(".")[0]) in indices}
+    state = {
+        f"features.{key}": value for key, value in features.state_dict().items() if int(key.split(".")[0]) in indices
+    }
     return {key: torch.randn_like(value) * 0.05 for key, value in state.items()}
 
 
@@ -30,7 +32,9 @@ def slow_vgg19(state, image, last):
     """Convolution by convolution, from the plan of the paper's table 1."""
     plan = [(0, "relu1_1"), (2, "relu1_2"), (5, "relu2_1"), (7, "relu2_2"), (10, "relu3_1"), (12, "relu3_2"),
             (14, "relu3_3"), (16, "relu3_4")]  # fmt: skip
-    x = (image - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    x = (image - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
+        :, None, None
+    ]
     for index, name in plan:
         if name in ("relu2_1", "relu3_1"):
             x = F.max_pool2d(x, 2)

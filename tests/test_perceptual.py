@@ -21,7 +21,7 @@ def settings(name: str) -> dict:
 def loss_network(layers) -> LossNetwork:
     """A random network of VGG-19's layer names, a few channels wide."""
     torch.manual_seed(1)
-    outputs = {name: 3 for name in layers}
+    outputs = dict.fromkeys(layers, 3)
     network = architecture([[4] * 2, [4] * 2, [4] * 4, [4] * 4, [4] * 4], outputs)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)

@@ -1,6 +1,7 @@
 """Content images (photographs) and the style image (a painting). `build` is the one way to make the content's sets."""
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,6 @@ from fast_nst.data.content import ContentImages, Source
 from fast_nst.data.folder import Folder
 from fast_nst.data.leaves import Leaves
 from fast_nst.data.mnist import Mnist
-from fast_nst.validate import Invalid
 
 __all__ = ["SOURCES", "Sets", "build"]
 
@@ -28,8 +28,8 @@ def build(
     name: str,
     size: int,
     crop: str,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
+    scale: Sequence[float],
+    ratio: Sequence[float],
     val_images: int,
     val_size: int,
     seed: int,
@@ -40,8 +40,8 @@ def build(
     """The sets of the source `name`: "leaves" (`count` synthetic pictures), "folder" (below `root`) or "mnist".
 
     size: of the square crops, in pixels. crop, scale, ratio: how they are cut, `content.ContentImages`.
-    val_images, val_size: how many pictures are held out, a fifth of them at most, and their centre crop. With a single picture, both
-    sets are that picture. Raises Invalid naming the argument, what came and what is allowed.
+    val_images, val_size: how many pictures are held out, a fifth of them at most, and the size of their centre crop.
+    With a single picture, both sets are that picture. Raises Invalid naming the argument, what came and what is allowed.
     """
     validate.one_of("data.name", name, SOURCES)
     validate.whole_number("data.size", size, 16)
@@ -62,6 +62,6 @@ def build(
     held_out = min(val_images, max(1, len(order) // 5))
     train, val = (order[held_out:], order[:held_out]) if len(order) > 1 else (order, order)
     return Sets(
-        ContentImages(source, sorted(train), size, crop, tuple(scale), tuple(ratio), seed=seed),
+        ContentImages(source, sorted(train), size, crop, scale, ratio, seed=seed),
         ContentImages(source, sorted(val), val_size, "center", shuffle=False, seed=seed),
     )

@@ -6,7 +6,7 @@ of (seed, epoch, index), so that what a step sees does not depend on workers, pr
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -71,18 +71,19 @@ class ContentImages(Dataset[Tensor]):
         indices: list[int],
         size: int,
         crop: str = "random_resized",
-        scale: tuple[float, float] = (0.25, 1.0),
-        ratio: tuple[float, float] = (0.8, 1.25),
+        scale: Sequence[float] = (0.25, 1.0),
+        ratio: Sequence[float] = (0.8, 1.25),
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
         validate.whole_number("data.size", size, 16)
         validate.one_of("data.crop", crop, CROPS)
-        for name, (low, high), top in (("data.scale", scale, 1.0), ("data.ratio", ratio, float("inf"))):
-            if not 0 < low <= high <= top:
-                raise Invalid(f"{name}: got [{low}, {high}]; allowed: two rising numbers above 0, up to {top}")
+        for name, limits, top in (("data.scale", scale, 1.0), ("data.ratio", ratio, float("inf"))):
+            if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= top:
+                raise Invalid(f"{name}: got {list(limits)}; allowed: two rising numbers above 0, up to {top}")
         self.source, self.indices, self.size, self.crop = source, indices, size, crop
-        self.scale, self.ratio, self.shuffle, self.seed = tuple(scale), tuple(ratio), shuffle, seed
+        self.scale, self.ratio = (scale[0], scale[1]), (ratio[0], ratio[1])
+        self.shuffle, self.seed = shuffle, seed
         # The order of an epoch is used N times and costs N: keep the last ones.
         self._order = functools.lru_cache(maxsize=2)(self._make_order)
 
@@ -113,7 +114,7 @@ class ContentImages(Dataset[Tensor]):
         if self.crop == "center":
             box, flip = center_box(*picture.size), False
         else:
-            box = random_resized_box(rng, *picture.size, self.scale, self.ratio)  # type: ignore[arg-type]
+            box = random_resized_box(rng, *picture.size, self.scale, self.ratio)
             flip = bool(rng.integers(2))
         crop = picture.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
         values = np.array(crop)

@@ -33,9 +33,7 @@ class ContentData(pl.LightningDataModule):
 
     def _loader(self, **arguments: Any) -> DataLoader[Tensor]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
-            **arguments, num_workers=self.workers, pin_memory=on_gpu, persistent_workers=self.workers > 0
-        )
+        return DataLoader(**arguments, num_workers=self.workers, pin_memory=on_gpu, persistent_workers=self.workers > 0)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         assert self.trainer is not None

@@ -4,6 +4,7 @@ import os
 
 import torchvision
 from PIL import Image
+
 from fast_nst.validate import Invalid
 
 

@@ -21,7 +21,8 @@ def build(
 ) -> LossNetwork:
     """The loss network `name`, able to give `layers`, float32 on the CPU.
 
-    name: "compact" (ships with the package), "vgg16" or "vgg19". weights, pooling: see `vgg.build_vgg`, `compact.build_compact`.
+    name: "compact" (ships with the package), "vgg16" or "vgg19". weights, pooling: see
+    `vgg.build_vgg` and `compact.build_compact`.
     Raises Invalid naming the argument, what came and what is allowed.
     """
     if name not in NAMES:

@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+
 from fast_nst.validate import Invalid
 
 

@@ -25,7 +25,7 @@ class _Gram(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
         (features,) = ctx.saved_tensors  # type: ignore[attr-defined]
         flat = features.flatten(2)
         symmetric = (gradient + gradient.transpose(1, 2)) / (flat.shape[1] * flat.shape[2])

@@ -6,7 +6,7 @@ Gram, so that one set of weights means the same for every painting, layer and lo
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,12 @@ class PerceptualLoss:
         for name, weight in weights.items():
             _check_weight(name, weight)
         scales = dict(style_scales or {1: 1.0})
-        for name, table in {"content_layers": content_layers, "style_layers": style_layers, "style_scales": scales}.items():
+        tables: dict[str, Mapping[Any, float]] = {
+            "content_layers": content_layers,
+            "style_layers": style_layers,
+            "style_scales": scales,
+        }
+        for name, table in tables.items():
             for key, weight in table.items():
                 _check_weight(f"{name}.{key}", weight)
         for divisor in scales:

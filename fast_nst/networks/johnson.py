@@ -5,6 +5,7 @@ convolution. Its published variants are options: see configs/network and configs
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ class Johnson(nn.Module):
         outer = "zero" if once else padding  # the Lua code zero-pads the strided and outer convolutions
         inner = "none" if once else padding
         wide, half, quarter = filters
-        shared = {"norm": norm, "norm_eps": norm_eps, "bias": bias}
+        shared: dict[str, Any] = {"norm": norm, "norm_eps": norm_eps, "bias": bias}
         self.pixels = pixels
         self.padding_once = 8 * blocks if once else 0
         # Reflection needs more pixels than it adds, here and after two halvings.
@@ -69,7 +70,14 @@ class Johnson(nn.Module):
             ConvBlock(quarter, half, 3, padding=outer, upsampling=upsampling, **shared),
             ConvBlock(half, wide, 3, padding=outer, upsampling=upsampling, **shared),
             ConvBlock(
-                wide, 3, kernel, padding=outer, norm=norm if final_norm else None, norm_eps=norm_eps, bias=bias, relu=False
+                wide,
+                3,
+                kernel,
+                padding=outer,
+                norm=norm if final_norm else None,
+                norm_eps=norm_eps,
+                bias=bias,
+                relu=False,
             ),
         )
         encode(next(self.parameters())[:, :3], pixels)  # an unknown name fails here, not in the first step

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from fast_nst.validate import Invalid
 
 
@@ -103,7 +104,15 @@ class ResidualBlock(nn.Module):
     With padding "none" each convolution loses a pixel on each side, and x is cropped to match.
     """
 
-    def __init__(self, channels: int, *, padding: str, norm: str, norm_eps: float, bias: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        padding: str = "reflection",
+        norm: str = "instance",
+        norm_eps: float = 1e-5,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.crop = 2 if padding == "none" else 0
         self.first = ConvBlock(channels, channels, 3, padding=padding, norm=norm, norm_eps=norm_eps, bias=bias)

@@ -23,12 +23,11 @@ class Slim(nn.Module):
         super().__init__()
         whole_number("width", width, 2)
         whole_number("blocks", blocks, 0)
-        shared = {"padding": "reflection", "norm": "instance", "norm_eps": 1e-5}
         self.down = nn.Sequential(
             ConvBlock(3, width, 7, stride=2),
             ConvBlock(width, 2 * width, 3, stride=2),
         )
-        self.blocks = nn.Sequential(*(ResidualBlock(2 * width, bias=True, **shared) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(ResidualBlock(2 * width) for _ in range(blocks)))
         self.up = nn.Sequential(
             ConvBlock(2 * width, width, 3, upsampling="nearest"),
             ConvBlock(width, width // 2, 3, upsampling="nearest"),

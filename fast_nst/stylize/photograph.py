@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from fast_nst import image, validate
 from fast_nst.stylize.color import keep_chroma, keep_statistics
-from fast_nst.validate import Invalid
 
 KEEP_COLORS = {"chroma": keep_chroma, "statistics": keep_statistics}
 

@@ -90,7 +90,9 @@ class StopOnNan(pl.Callback):
 class Preview(pl.Callback):
     """A sheet of the style image, some content images and their results: to TensorBoard as it learns, and to `path`."""
 
-    def __init__(self, path: Path, style_image: Tensor, contents: ContentImages, count: int, every_n_steps: int) -> None:
+    def __init__(
+        self, path: Path, style_image: Tensor, contents: ContentImages, count: int, every_n_steps: int
+    ) -> None:
         self.path, self.style_image, self.every_n_steps = path, style_image, every_n_steps
         self.contents, self.count = contents, min(count, len(contents))
         self.batch: Tensor | None = None
@@ -167,7 +169,9 @@ class SaveCheckpoint(pl.Callback):
 class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints written beside their place and renamed, so that none is ever half-written."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
         write: Callable[..., None] = super().save_checkpoint
         with image.replacing(path) as temporary:
             write(checkpoint, temporary, storage_options)

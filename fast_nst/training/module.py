@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fast_nst import validate
 from fast_nst.losses import PerceptualLoss
-from fast_nst.validate import Invalid
 
 SCHEDULES = ("cosine", "constant")
 

@@ -56,9 +56,21 @@ def _motif(size: tuple[int, int]) -> Image.Image:
     shape([(112, 300), (178, 300), (176, 350), (114, 350)], (188, 60, 44))
     shape([(92, 580), (204, 570), (203, 680), (92, 690)], (236, 214, 150))
     line([(112, 410), (108, 560)], (150, 196, 170), 9)
-    shape([(660, 480), (780, 480), (752, 610), (730, 625), (730, 700), (770, 715), (670, 715), (712, 700), (712, 625),
-           (690, 610)],
-          (196, 214, 214))
+    shape(
+        [
+            (660, 480),
+            (780, 480),
+            (752, 610),
+            (730, 625),
+            (730, 700),
+            (770, 715),
+            (670, 715),
+            (712, 700),
+            (712, 625),
+            (690, 610),
+        ],
+        (196, 214, 214),
+    )
     shape([(668, 530), (773, 530), (752, 606), (690, 606)], (152, 40, 56))
     # Guitar, leaning to the right.
     body = spline([(330, 470), (270, 520), (300, 600), (262, 680), (300, 800), (430, 850), (560, 810), (600, 700),
@@ -114,12 +126,15 @@ def cubist(rng: np.random.Generator) -> Image.Image:
     slope = slender.slope(turn)
     picture = mix(picture, over, smoothstep(-0.7, 1.0, slope) * (rng.random(slender.count) < 0.6)[slender.index])
     # Planes of plain colour, opaque on one side and gone on the other.
-    for panes, colours, share, weight in ((large, OCHRES + BLUES, 0.45, 0.75),
-                                          (slender, BLUES + OCHRES + REDS, 0.45, 0.80)):
+    for panes, colours, share, weight in (
+        (large, OCHRES + BLUES, 0.45, 0.75),
+        (slender, BLUES + OCHRES + REDS, 0.45, 0.80),
+    ):
         plain = pick(rng, colours, panes.count, 0.04)[panes.index]
         lean = panes.slope(rng.uniform(0, 2 * np.pi, panes.count))
-        picture = mix(picture, plain, weight * smoothstep(-0.1, 1.3, lean)
-                      * (rng.random(panes.count) < share)[panes.index])
+        picture = mix(
+            picture, plain, weight * smoothstep(-0.1, 1.3, lean) * (rng.random(panes.count) < share)[panes.index]
+        )
     angle_large, angle_slender = rng.uniform(0, 2 * np.pi, large.count), rng.uniform(0, 2 * np.pi, slender.count)
     light = 1.0 + 0.34 * large.slope(angle_large) + 0.30 * slender.slope(angle_slender)
     picture = picture * np.clip(light, 0.5, 1.6)[..., None]
@@ -145,8 +160,9 @@ def cubist(rng: np.random.Generator) -> Image.Image:
     for panes, strength, broad in ((large, 0.95, 6.0), (slender, 0.70, 3.5)):
         edge = leading(panes.index, broad)[0]
         some = smoothstep(0.40, 0.58, noise(rng, shape, 260, 2))
-        canvas.colour[:] = mix(canvas.colour, np.asarray(LINE[0]) / 255.0,
-                               np.clip(strength * edge * some * (0.45 + 1.1 * shaky), 0, 1))
+        canvas.colour[:] = mix(
+            canvas.colour, np.asarray(LINE[0]) / 255.0, np.clip(strength * edge * some * (0.45 + 1.1 * shaky), 0, 1)
+        )
         glow = np.clip(np.roll(edge, (7, 7), (0, 1)) - edge, 0.0, 1.0)
         canvas.colour[:] = mix(canvas.colour, (0.95, 0.88, 0.72), 0.30 * glow * some)
     _contours(canvas, rng)
@@ -178,9 +194,24 @@ def _contours(canvas: Canvas, rng: np.random.Generator) -> None:
     for curve in curves:
         pieces = np.stack([curve[i : i + 9] for i in range(0, len(curve) - 9, 6)]) * k
         pieces = pieces + rng.normal(0.0, 1.5, (len(pieces), 1, 2))
-        lay(canvas, rng, pieces.astype(np.float32), rng.uniform(8.0, 15.0, len(pieces)),
-            pick(rng, LINE, len(pieces), 0.02), dryness=0.45, opacity=0.9, blunt=4.0)
+        lay(
+            canvas,
+            rng,
+            pieces.astype(np.float32),
+            rng.uniform(8.0, 15.0, len(pieces)),
+            pick(rng, LINE, len(pieces), 0.02),
+            dryness=0.45,
+            opacity=0.9,
+            blunt=4.0,
+        )
     for i in range(6):
         string = np.linspace((374 + 22 * i, 750 + 4.4 * i), (554 + 8 * i, 90), 9)[None] * k
-        lay(canvas, rng, string.astype(np.float32), np.full(1, 4.0), pick(rng, ((246, 232, 190),), 1, 0.02),
-            dryness=0.5, blunt=4.0)
+        lay(
+            canvas,
+            rng,
+            string.astype(np.float32),
+            np.full(1, 4.0),
+            pick(rng, ((246, 232, 190),), 1, 0.02),
+            dryness=0.5,
+            blunt=4.0,
+        )

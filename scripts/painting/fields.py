@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 Field = np.ndarray
@@ -82,7 +83,7 @@ def mix(base: Field, top: Field | Sequence[float], amount: Field | float) -> Fie
     return base + (np.asarray(top, np.float32) - base) * (weight[..., None] if weight.ndim else weight)
 
 
-def spline(points: Sequence[Sequence[float]], count: int = 200, closed: bool = False) -> Field:
+def spline(points: npt.ArrayLike, count: int = 200, closed: bool = False) -> Field:
     """A Catmull-Rom curve through the points, as (count, 2)."""
     knots = np.asarray(points, np.float64)
     if closed:

@@ -41,8 +41,9 @@ def _ridge(rng: np.random.Generator, x: Field, peaks: tuple, foot: float) -> Fie
     return top + 0.05 * rough
 
 
-def _range(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field, peaks: tuple, foot: float,
-           tone: float) -> None:
+def _range(
+    canvas: Canvas, rng: np.random.Generator, u: Field, v: Field, peaks: tuple, foot: float, tone: float
+) -> None:
     height = canvas.shape[0]
     top = _ridge(rng, u[0], peaks, foot)
     depth = v - top[None, :] + 0.004 * (noise(rng, canvas.shape, 14, 3) - 0.5)
@@ -66,20 +67,45 @@ def _range(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field, peaks: 
         start = scatter(rng, count, density)
         paths = trace(start, length * rng.uniform(0.5, 1.3, len(start)), flow, both_ways=False)
         shade = look_up(tint, *start.T) * rng.uniform(0.7, 1.5, (len(start), 1))
-        lay(canvas, rng, paths, broad * rng.uniform(0.5, 1.2, len(start)), shade, dryness=0.62, streak=0.2,
-            opacity=opacity * (0.35 + 0.65 * tone), blunt=3.0)
+        lay(
+            canvas,
+            rng,
+            paths,
+            broad * rng.uniform(0.5, 1.2, len(start)),
+            shade,
+            dryness=0.62,
+            streak=0.2,
+            opacity=opacity * (0.35 + 0.65 * tone),
+            blunt=3.0,
+        )
     # The skyline itself, in broken strokes of dark ink, and moss dots along it.
     x = np.sort(rng.uniform(0, canvas.shape[1], 260))
     keep = look_up(mist, x, top[np.clip(x.astype(int), 0, len(top) - 1)] * height) > 0.35
     x = x[keep]
     knots = np.clip(x[:, None] + np.linspace(0, 46, 9), 0, len(top) - 1)
     line = np.stack([knots, top[knots.astype(int)] * height + 2], axis=-1).astype(np.float32)
-    lay(canvas, rng, line, rng.uniform(3, 9, len(x)), np.tile(tint[0, 0], (len(x), 1)), dryness=0.55, blunt=3.0,
-        opacity=0.30 + 0.6 * tone)
+    lay(
+        canvas,
+        rng,
+        line,
+        rng.uniform(3, 9, len(x)),
+        np.tile(tint[0, 0], (len(x), 1)),
+        dryness=0.55,
+        blunt=3.0,
+        opacity=0.30 + 0.6 * tone,
+    )
     dots = scatter(rng, int(1600 * tone), density * smoothstep(0.05, 0.0, depth))
     size = rng.uniform(5, 13, len(dots)) * (0.6 + 0.5 * tone)
-    lay(canvas, rng, straight(dots, size * 1.2, rng.normal(0.2, 0.5, len(dots))), size, np.tile(INK, (len(dots), 1)),
-        opacity=0.25 + 0.55 * tone, blunt=2.0, dryness=0.2)
+    lay(
+        canvas,
+        rng,
+        straight(dots, size * 1.2, rng.normal(0.2, 0.5, len(dots))),
+        size,
+        np.tile(INK, (len(dots), 1)),
+        opacity=0.25 + 0.55 * tone,
+        blunt=2.0,
+        dryness=0.2,
+    )
 
 
 def _water(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -91,8 +117,16 @@ def _water(canvas: Canvas, rng: np.random.Generator) -> None:
     start = np.stack([rng.uniform(0, width, count), y], axis=-1)
     paths = straight(start, rng.uniform(90, 420, count) * (0.4 + far), rng.normal(0.0, 0.012, count), knots=9)
     paths[..., 1] += 2.5 * np.sin(paths[..., 0] / 34.0 + y[:, None])
-    lay(canvas, rng, paths, rng.uniform(2.5, 9, count) * (0.5 + far), np.tile(BLUE_INK, (count, 1)), dryness=0.75,
-        opacity=0.48, blunt=3.0)
+    lay(
+        canvas,
+        rng,
+        paths,
+        rng.uniform(2.5, 9, count) * (0.5 + far),
+        np.tile(BLUE_INK, (count, 1)),
+        dryness=0.75,
+        opacity=0.48,
+        blunt=3.0,
+    )
 
 
 def _crag(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field) -> None:
@@ -115,12 +149,28 @@ def _crag(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field) -> None:
     for count, length, broad, opacity in ((5000, 95, 22, 0.35), (9000, 60, 9, 0.6), (5000, 36, 5, 0.8)):
         start = scatter(rng, count, body * np.clip(1.3 * tone - 0.1, 0, 1))
         paths = trace(start, length * rng.uniform(0.5, 1.3, len(start)), flow)
-        lay(canvas, rng, paths, broad * rng.uniform(0.5, 1.2, len(start)), np.tile(INK, (len(start), 1)), dryness=0.70,
-            opacity=opacity, blunt=3.0)
+        lay(
+            canvas,
+            rng,
+            paths,
+            broad * rng.uniform(0.5, 1.2, len(start)),
+            np.tile(INK, (len(start), 1)),
+            dryness=0.70,
+            opacity=opacity,
+            blunt=3.0,
+        )
     dots = scatter(rng, 5200, smoothstep(-0.012, 0.0, depth) * smoothstep(0.05, 0.0, depth))
     size = rng.uniform(7, 17, len(dots))
-    lay(canvas, rng, straight(dots, size * 1.3, rng.normal(0.1, 0.6, len(dots))), size, np.tile(INK, (len(dots), 1)),
-        opacity=0.75, blunt=2.0, dryness=0.3)
+    lay(
+        canvas,
+        rng,
+        straight(dots, size * 1.3, rng.normal(0.1, 0.6, len(dots))),
+        size,
+        np.tile(INK, (len(dots), 1)),
+        opacity=0.75,
+        blunt=2.0,
+        dryness=0.3,
+    )
 
 
 def _pine(canvas: Canvas, rng: np.random.Generator, trunk: np.ndarray, girth: float, boughs: int) -> None:
@@ -150,8 +200,16 @@ def _pine(canvas: Canvas, rng: np.random.Generator, trunk: np.ndarray, girth: fl
             angle = -np.pi / 2 + np.linspace(-1.45, 1.45, needles) + rng.normal(0, 0.06, needles)
             length = rng.uniform(0.75, 1.1, needles) * 30
             middle = centre + 0.5 * length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-            lay(canvas, rng, straight(middle, length, angle, 0.15), rng.uniform(2.4, 4.0, needles),
-                np.tile(INK * rng.uniform(0.7, 2.6), (needles, 1)), opacity=0.8, blunt=3.0, dryness=0.2)
+            lay(
+                canvas,
+                rng,
+                straight(middle, length, angle, 0.15),
+                rng.uniform(2.4, 4.0, needles),
+                np.tile(INK * rng.uniform(0.7, 2.6), (needles, 1)),
+                opacity=0.8,
+                blunt=3.0,
+                dryness=0.2,
+            )
             wash = straight(centre[None] + (0, -9), np.asarray([44.0]), np.asarray([0.0]))
             lay(canvas, rng, wash, np.asarray([24.0]), BLUE_INK[None] * 0.8, opacity=0.28, blunt=2.0)
 
@@ -177,12 +235,31 @@ def _boat(canvas: Canvas, rng: np.random.Generator) -> None:
 
 def _birds(canvas: Canvas, rng: np.random.Generator) -> None:
     height = canvas.shape[0]
-    for x, y, s in ((0.30, 0.105, 1.0), (0.345, 0.09, 0.8), (0.375, 0.115, 0.9), (0.42, 0.10, 0.7),
-                    (0.335, 0.135, 0.7), (0.46, 0.125, 0.6)):
-        wing = np.asarray([[(0, 0), (-9, -9), (-19, -11), (-27, -7), (-33, 0)],
-                           [(0, 0), (9, -10), (19, -13), (28, -10), (36, -3)]]) * s
-        lay(canvas, rng, (wing + np.asarray((x, y)) * height).astype(np.float32), np.full(2, 5.5 * s + 1),
-            np.tile(INK, (2, 1)), blunt=2.5)
+    for x, y, s in (
+        (0.30, 0.105, 1.0),
+        (0.345, 0.09, 0.8),
+        (0.375, 0.115, 0.9),
+        (0.42, 0.10, 0.7),
+        (0.335, 0.135, 0.7),
+        (0.46, 0.125, 0.6),
+    ):
+        wing = (
+            np.asarray(
+                [
+                    [(0, 0), (-9, -9), (-19, -11), (-27, -7), (-33, 0)],
+                    [(0, 0), (9, -10), (19, -13), (28, -10), (36, -3)],
+                ]
+            )
+            * s
+        )
+        lay(
+            canvas,
+            rng,
+            (wing + np.asarray((x, y)) * height).astype(np.float32),
+            np.full(2, 5.5 * s + 1),
+            np.tile(INK, (2, 1)),
+            blunt=2.5,
+        )
 
 
 def _seal(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field, x: float, y: float, size: float) -> None:
@@ -208,14 +285,23 @@ def ink_wash(rng: np.random.Generator) -> Image.Image:
     away = np.hypot(u - 0.165, v - 0.145)
     wash = np.clip(1.9 * (cloud - 0.36), 0.0, 1.0) * (0.6 + 0.8 * (band - 0.3)) * smoothstep(0.85, 0.0, v)
     canvas.colour[:] = mix(canvas.colour, BLUE_INK, 0.66 * wash * smoothstep(0.045, 0.065, away))
-    canvas.colour[:] = mix(canvas.colour, (0.80, 0.30, 0.20), 0.72 * smoothstep(0.052, 0.048, away)
-                           * (0.6 + 0.7 * (cloud - 0.3)))
+    canvas.colour[:] = mix(
+        canvas.colour, (0.80, 0.30, 0.20), 0.72 * smoothstep(0.052, 0.048, away) * (0.6 + 0.7 * (cloud - 0.3))
+    )
     flow = np.zeros((*shape, 2), np.float32)
     lean = 0.5 * (noise(rng, shape, (160, 400), 2) - 0.5)
     flow[..., 0], flow[..., 1] = np.cos(lean), np.sin(lean)
     start = scatter(rng, 900, np.clip(wash * 2, 0.05, 1.0) * smoothstep(0.55, 0.3, v))
-    lay(canvas, rng, trace(start, rng.uniform(100, 340, len(start)), flow), rng.uniform(8, 34, len(start)),
-        np.tile(BLUE_INK, (len(start), 1)), dryness=0.85, opacity=0.17, blunt=3.0)
+    lay(
+        canvas,
+        rng,
+        trace(start, rng.uniform(100, 340, len(start)), flow),
+        rng.uniform(8, 34, len(start)),
+        np.tile(BLUE_INK, (len(start), 1)),
+        dryness=0.85,
+        opacity=0.17,
+        blunt=3.0,
+    )
     _birds(canvas, rng)
     for peaks, foot, tone in RANGES:
         _range(canvas, rng, u, v, peaks, foot, tone)

@@ -44,10 +44,13 @@ def _scene(rng: np.random.Generator, u: Field, v: Field) -> Field:
     scene = mix(sky, (1.0, 0.97, 0.78), smoothstep(0.070, 0.064, away))
 
     hills = HORIZON - 0.07 - 0.035 * np.sin(4.6 * u + 0.8) - 0.018 * np.sin(11 * u)
-    scene = mix(scene, ramp(((96, 92, 168), (150, 124, 180), (220, 150, 160)), u / 1.33),
-                smoothstep(-0.002, 0.003, v - hills))
-    clumps = [(x, HORIZON - 0.015 - 0.012 * np.sin(40 * x), 0.028 + 0.012 * np.sin(57 * x))
-              for x in np.arange(0.0, 1.36, 0.032)]
+    scene = mix(
+        scene, ramp(((96, 92, 168), (150, 124, 180), (220, 150, 160)), u / 1.33), smoothstep(-0.002, 0.003, v - hills)
+    )
+    clumps = [
+        (x, HORIZON - 0.015 - 0.012 * np.sin(40 * x), 0.028 + 0.012 * np.sin(57 * x))
+        for x in np.arange(0.0, 1.36, 0.032)
+    ]
     clumps += [(0.71 + 0.001 * k, HORIZON - 0.03 - 0.027 * k, 0.026 - 0.0022 * k) for k in range(7)]
     clumps += [(0.765 + 0.001 * k, HORIZON - 0.03 - 0.024 * k, 0.023 - 0.002 * k) for k in range(7)]
     clumps += [(1.235 + 0.001 * k, HORIZON - 0.03 - 0.030 * k, 0.030 - 0.0024 * k) for k in range(8)]
@@ -75,8 +78,11 @@ def _scene(rng: np.random.Generator, u: Field, v: Field) -> Field:
     depth = np.clip(v - HORIZON, 0.0, 1.0)
     wobble = (noise(rng, shape, (14, 120), 3) - 0.5) * (0.03 + 0.25 * depth)
     mirror = look_up(scene, (u + wobble) * shape[0], (HORIZON - 0.95 * depth + 0.2 * wobble) * shape[0])
-    water = mix(mirror, ramp(((120, 160, 206), (54, 110, 176), (34, 74, 146)), depth / 0.5),
-                0.22 + 0.45 * smoothstep(0.0, 0.5, depth))
+    water = mix(
+        mirror,
+        ramp(((120, 160, 206), (54, 110, 176), (34, 74, 146)), depth / 0.5),
+        0.22 + 0.45 * smoothstep(0.0, 0.5, depth),
+    )
     ripple = noise(rng, shape, (9, 110), 3)
     glitter = np.exp(-(((u - SUN[0]) / (0.035 + 0.22 * depth)) ** 2)) * smoothstep(0.42, 0.62, ripple)
     water = mix(water, (1.0, 0.82, 0.42), 0.9 * glitter)
@@ -97,8 +103,10 @@ def _scene(rng: np.random.Generator, u: Field, v: Field) -> Field:
     scene = mix(scene, ground, on_bank)
 
     trunk = np.abs(u - (0.155 + 0.05 * np.sin(4.2 * v + 0.6))) / (0.024 + 0.022 * smoothstep(0.60, 0.86, v))
-    bark = ramp(((238, 150, 90), (150, 84, 80), (74, 52, 96), (52, 40, 80)),
-                0.5 - 0.45 * (u - 0.16) / 0.03 + 0.8 * smoothstep(0.44, 0.34, v) + 0.5 * smoothstep(0.72, 0.82, v))
+    bark = ramp(
+        ((238, 150, 90), (150, 84, 80), (74, 52, 96), (52, 40, 80)),
+        0.5 - 0.45 * (u - 0.16) / 0.03 + 0.8 * smoothstep(0.44, 0.34, v) + 0.5 * smoothstep(0.72, 0.82, v),
+    )
     scene = mix(scene, bark, smoothstep(1.1, 0.9, trunk) * (v > 0.2) * smoothstep(0.87, 0.80, v))
     crown = (
         (0.02, 0.06, 0.15), (0.20, 0.03, 0.14), (0.36, 0.05, 0.10), (0.10, 0.20, 0.13), (0.27, 0.17, 0.11),

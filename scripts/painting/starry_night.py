@@ -4,6 +4,7 @@ Every stroke here is laid by this program; no pixel of a photograph or scan of t
 """
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from .fields import Field, flow_noise, look_up, noise, pick, plane, ramp, smoothstep, spline
@@ -171,7 +172,9 @@ def _paint_groves(canvas: Canvas, rng: np.random.Generator) -> None:
             lay(canvas, rng, paths, rng.uniform(6, 10, count), ramp(GROVES, light), dryness=0.15, streak=0.4)
 
 
-def _block(canvas: Canvas, rng: np.random.Generator, corners: np.ndarray, colours: tuple, width: float = 8.0) -> None:
+def _block(
+    canvas: Canvas, rng: np.random.Generator, corners: npt.ArrayLike, colours: tuple, width: float = 8.0
+) -> None:
     """A quadrilateral filled by strokes that run along its first side (corners in pixels, in order)."""
     a, b, c, d = np.asarray(corners, np.float64)
     rows = max(2, int(np.linalg.norm(d - a) / (width * 0.55)))
@@ -196,8 +199,12 @@ def _paint_village(canvas: Canvas, rng: np.random.Generator) -> None:
         lean = rng.uniform(-5, 5)
         _block(canvas, rng, [(x, y), (x + w, y + lean), (x + w, y + wall), (x, y + wall)], walls)
         side = 0.55 * w
-        _block(canvas, rng, [(x - 5, y), (x + side, y - roof), (x + side + w * 0.6, y - roof), (x + w + 5, y + lean)],
-               roofs)
+        _block(
+            canvas,
+            rng,
+            [(x - 5, y), (x + side, y - roof), (x + side + w * 0.6, y - roof), (x + w + 5, y + lean)],
+            roofs,
+        )
         outline = np.asarray([[(x - 7, y + 1), (x + side, y - roof)], [(x + side, y - roof), (x + w + 8, y + lean)]])
         lay(canvas, rng, outline.astype(np.float32), np.full(2, 6.0), pick(rng, ((10, 14, 34),), 2, 0.02))
         if rng.random() < 0.6:
@@ -245,8 +252,9 @@ def _paint_cypress(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field)
             length = np.clip(rng.uniform(70, 150, number) * (1.1 - 0.6 * along), 24, None)
             paths = straight(start, length, lean, -0.9 * aside + rng.normal(0.0, 0.3, number), knots=7)
             tone = np.clip(0.20 + 0.24 * np.abs(aside) + rng.normal(0.0, 0.26, number), 0.0, 1.0)
-            lay(canvas, rng, paths, broad * rng.uniform(0.7, 1.2, number), ramp(CYPRESS, tone), dryness=0.15,
-                streak=0.5)
+            lay(
+                canvas, rng, paths, broad * rng.uniform(0.7, 1.2, number), ramp(CYPRESS, tone), dryness=0.15, streak=0.5
+            )
 
 
 def starry_night(rng: np.random.Generator) -> Image.Image:

@@ -1,5 +1,6 @@
 """Bristle brush strokes: where they run, and laying thousands of them on a canvas at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ class Canvas:
     thickness: Field
 
     @classmethod
-    def primed(cls, shape: Shape, colour: tuple[float, float, float]) -> "Canvas":
+    def primed(cls, shape: Shape, colour: Sequence[float]) -> "Canvas":
         ground = np.asarray(colour, np.float32) / 255.0
         return cls(np.broadcast_to(ground, (*shape, 3)).copy(), np.zeros(shape, np.float32))
 

@@ -67,8 +67,9 @@ def _wash(picture: Field, rng: np.random.Generator, patches: list[Patch], tooth:
     picture *= np.exp(creep * (load * soft)[..., None])
 
 
-def _petal(x: float, y: float, angle: float, length: float, width: float, frill: float,
-           rng: np.random.Generator) -> Field:
+def _petal(
+    x: float, y: float, angle: float, length: float, width: float, frill: float, rng: np.random.Generator
+) -> Field:
     t = np.linspace(0.0, 1.0, 30)
     waves = np.interp(t, np.linspace(0, 1, 9), rng.normal(0, 1, 9))
     half = width * np.sin(np.pi * t**0.72) ** 0.75 * (1 + frill * waves)
@@ -100,10 +101,16 @@ def _flower(rng: np.random.Generator, x: float, y: float, r: float, pigments: tu
     for k in range(petals):
         angle = turn + 2 * np.pi * k / petals + rng.normal(0, 0.10)
         pigment = pigments[int(rng.integers(len(pigments)))]
-        outer.append((_petal(x, y, angle, r * rng.uniform(0.85, 1.1), 0.36 * r, 0.06, rng), pigment,
-                      rng.uniform(0.45, 0.85)))
-        inner.append((_petal(x, y, angle + np.pi / petals, r * rng.uniform(0.5, 0.72), 0.22 * r, 0.08, rng), pigment,
-                      rng.uniform(0.5, 0.9)))
+        outer.append(
+            (_petal(x, y, angle, r * rng.uniform(0.85, 1.1), 0.36 * r, 0.06, rng), pigment, rng.uniform(0.45, 0.85))
+        )
+        inner.append(
+            (
+                _petal(x, y, angle + np.pi / petals, r * rng.uniform(0.5, 0.72), 0.22 * r, 0.08, rng),
+                pigment,
+                rng.uniform(0.5, 0.9),
+            )
+        )
         for _ in range(3):
             vein = angle + rng.normal(0, 0.16)
             root = 0.2 * r

@@ -4,6 +4,7 @@ Flat blocks of colour with bokashi (wiped gradation), key-block outlines, the wo
 """
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from .fields import Field, Shape, blur, mix, noise, plane, ramp, smoothstep, spline
@@ -21,8 +22,16 @@ AQUA = (0.480, 0.660, 0.680)
 FOAM = (0.960, 0.930, 0.845)
 
 # The great wave: up its back on the left to the crest, then down inside its hollow. The curl hangs between the two.
-BACK = ((-0.06, 0.470), (0.10, 0.390), (0.24, 0.265), (0.36, 0.140), (0.49, 0.075), (0.61, 0.080), (0.71, 0.135),
-        (0.775, 0.225))
+BACK = (
+    (-0.06, 0.470),
+    (0.10, 0.390),
+    (0.24, 0.265),
+    (0.36, 0.140),
+    (0.49, 0.075),
+    (0.61, 0.080),
+    (0.71, 0.135),
+    (0.775, 0.225),
+)
 HOLLOW = ((1.50, 0.775), (1.25, 0.835), (1.04, 0.855), (0.86, 0.825), (0.71, 0.735), (0.615, 0.605), (0.575, 0.470),
           (0.60, 0.355), (0.665, 0.290), (0.715, 0.265))  # fmt: skip
 FRONT = ((-0.06, 0.800), (0.08, 0.745), (0.20, 0.665), (0.305, 0.600), (0.385, 0.615), (0.45, 0.700), (0.56, 0.810),
@@ -37,10 +46,10 @@ class Block:
         self.draw = ImageDraw.Draw(self.image)
         self.unit = shape[0]
 
-    def shape(self, points: Field) -> None:
+    def shape(self, points: npt.ArrayLike) -> None:
         self.draw.polygon([tuple(p) for p in np.asarray(points) * self.unit], fill=255)
 
-    def taper(self, path: Field, widths: Field) -> None:
+    def taper(self, path: npt.ArrayLike, widths: npt.ArrayLike) -> None:
         """A stroke of varying width along a path: what a carver leaves standing for a brush line."""
         path = np.asarray(path)
         along = np.gradient(path, axis=0)
@@ -49,8 +58,9 @@ class Block:
         self.shape(np.concatenate([path + side, (path - side)[::-1]]))
 
     def disc(self, x: float, y: float, r: float) -> None:
-        self.draw.ellipse([(x - r) * self.unit, (y - r) * self.unit, (x + r) * self.unit, (y + r) * self.unit],
-                          fill=255)
+        self.draw.ellipse(
+            [(x - r) * self.unit, (y - r) * self.unit, (x + r) * self.unit, (y + r) * self.unit], fill=255
+        )
 
     def mask(self) -> Field:
         return np.asarray(self.image, np.float32) / 255.0
@@ -62,8 +72,9 @@ def _outline(mask: Field, width: float) -> Field:
     return smoothstep(0.05, 0.16, soft) * smoothstep(0.95, 0.84, soft)
 
 
-def _claw(block: Block, rng: np.random.Generator, at: np.ndarray, angle: float, size: float, curl: float,
-          depth: int) -> None:
+def _claw(
+    block: Block, rng: np.random.Generator, at: np.ndarray, angle: float, size: float, curl: float, depth: int
+) -> None:
     """A finger of foam: it bends over, ends in a hooked nail, and smaller fingers grow from its outer side."""
     steps = 26
     t = np.linspace(0.0, 1.0, steps)
@@ -76,8 +87,15 @@ def _claw(block: Block, rng: np.random.Generator, at: np.ndarray, angle: float, 
         for f in (0.30, 0.58, 0.82)[: 2 + (depth > 1)]:
             k = int(f * steps)
             side = -np.sign(curl) * rng.uniform(0.5, 1.0)
-            _claw(block, rng, path[k], turn[k] + side, size * rng.uniform(0.42, 0.56), curl * rng.uniform(0.9, 1.3),
-                  depth - 1)
+            _claw(
+                block,
+                rng,
+                path[k],
+                turn[k] + side,
+                size * rng.uniform(0.42, 0.56),
+                curl * rng.uniform(0.9, 1.3),
+                depth - 1,
+            )
 
 
 def _foam(
@@ -91,9 +109,11 @@ def _foam(
         f = k / len(edge)
         heading = np.arctan2(along[k, 1], along[k, 0])
         girth = size * (0.55 + 0.60 * f) * rng.uniform(0.75, 1.2)
-        block.disc(*edge[k], girth * 0.45)
-        _claw(block, rng, edge[k], heading + outward * rng.uniform(0.35, 1.0), girth, hook * rng.uniform(0.9, 1.7),
-              depth)
+        x, y = edge[k]
+        block.disc(x, y, girth * 0.45)
+        _claw(
+            block, rng, edge[k], heading + outward * rng.uniform(0.35, 1.0), girth, hook * rng.uniform(0.9, 1.7), depth
+        )
     return block.mask()
 
 
@@ -140,8 +160,12 @@ def woodblock_wave(rng: np.random.Generator) -> Image.Image:
     # Sky: wiped from dusk blue above through paper to a warm haze; cloud bands with hard lower edges.
     picture = ramp(((52, 88, 128), (128, 152, 160), (214, 200, 168), (234, 214, 168), (232, 184, 132), (214, 140, 104)),
                    np.clip(v / 0.72 + 0.10 * (grain - 0.5), 0.0, 1.0))  # fmt: skip
-    for level, reach, where, tone in ((0.10, 0.026, 1.05, 0.75), (0.20, 0.020, 1.28, 0.6), (0.335, 0.022, 1.02, 0.6),
-                                      (0.455, 0.016, 1.25, 0.5)):
+    for level, reach, where, tone in (
+        (0.10, 0.026, 1.05, 0.75),
+        (0.20, 0.020, 1.28, 0.6),
+        (0.335, 0.022, 1.02, 0.6),
+        (0.455, 0.016, 1.25, 0.5),
+    ):
         d = v - level - 0.014 * np.sin(9 * u + 40 * level) - 0.02 * (cloudy - 0.5)
         thin = reach - 0.03 * np.clip(np.abs(u - where) - 0.22, 0, None)
         band = smoothstep(0.0, 0.003, thin - np.abs(d))
@@ -149,8 +173,11 @@ def woodblock_wave(rng: np.random.Generator) -> Image.Image:
         picture = mix(picture, KEY, 0.45 * band * smoothstep(0.005, 0.002, np.abs(np.abs(d) - thin)))
     sun = Block(shape)
     sun.disc(1.16, 0.255, 0.088)
-    picture = mix(picture, ramp(((214, 66, 44), (196, 50, 40), (226, 110, 66)), np.clip((v - 0.16) / 0.19, 0, 1)),
-                  0.92 * sun.mask())
+    picture = mix(
+        picture,
+        ramp(((214, 66, 44), (196, 50, 40), (226, 110, 66)), np.clip((v - 0.16) / 0.19, 0, 1)),
+        0.92 * sun.mask(),
+    )
 
     # The far mountain: a cone with a notched snow cap.
     slope = np.asarray([(0.78, 0.720), (0.90, 0.655), (0.985, 0.580), (1.040, 0.535), (1.068, 0.538), (1.096, 0.533),
@@ -162,8 +189,9 @@ def woodblock_wave(rng: np.random.Generator) -> Image.Image:
         (1.10, 0.622), (1.083, 0.592), (1.065, 0.632), (1.047, 0.594), (1.028, 0.612), (1.012, 0.588),
     ])  # fmt: skip
     mountain = cone.mask()
-    picture = mix(picture, ramp(((44, 66, 120), (84, 112, 150), (170, 180, 170)), np.clip((v - 0.54) / 0.19, 0, 1)),
-                  mountain)
+    picture = mix(
+        picture, ramp(((44, 66, 120), (84, 112, 150), (170, 180, 170)), np.clip((v - 0.54) / 0.19, 0, 1)), mountain
+    )
     picture = mix(picture, FOAM, snow.mask())
     picture = mix(picture, KEY, _outline(mountain, 2))
 
@@ -181,11 +209,42 @@ def woodblock_wave(rng: np.random.Generator) -> Image.Image:
     picture = mix(picture, ramp(((20, 44, 96), (30, 66, 124), (58, 112, 158)), np.clip((v - 0.1) / 0.8, 0, 1)), great)
     dark, lines = Block(shape), Block(shape)
     # From the trough the water climbs into the lip: bands between the hollow and the back, read in the same direction.
-    foot = spline([(1.50, 0.93), (1.10, 0.99), (0.76, 0.96), (0.46, 0.86), (0.26, 0.68), (0.20, 0.50), (0.30, 0.30),
-                   (0.48, 0.165), (0.70, 0.20)], 300)
+    foot = spline(
+        [
+            (1.50, 0.93),
+            (1.10, 0.99),
+            (0.76, 0.96),
+            (0.46, 0.86),
+            (0.26, 0.68),
+            (0.20, 0.50),
+            (0.30, 0.30),
+            (0.48, 0.165),
+            (0.70, 0.20),
+        ],
+        300,
+    )
     _water(dark, lines, hollow, foot, 9, 0.026)
-    _water(dark, lines, foot, spline([(0.9, 1.2), (0.5, 1.1), (0.2, 0.98), (0.0, 0.80), (-0.02, 0.60), (0.10, 0.44),
-                                      (0.27, 0.27), (0.44, 0.12), (0.6, 0.10)], 300), 6, 0.034)
+    _water(
+        dark,
+        lines,
+        foot,
+        spline(
+            [
+                (0.9, 1.2),
+                (0.5, 1.1),
+                (0.2, 0.98),
+                (0.0, 0.80),
+                (-0.02, 0.60),
+                (0.10, 0.44),
+                (0.27, 0.27),
+                (0.44, 0.12),
+                (0.6, 0.10),
+            ],
+            300,
+        ),
+        6,
+        0.034,
+    )
     bands = dark.mask() * great
     picture = mix(picture, AQUA, bands * (0.55 + 0.45 * smoothstep(0.2, 0.7, v)))
     picture = mix(picture, FOAM, lines.mask() * great * 0.9)
@@ -196,8 +255,10 @@ def woodblock_wave(rng: np.random.Generator) -> Image.Image:
     picture = _lay_foam(picture, rng, shape, cap[::-1][:100], 0.125, -1.0, 2, 8)
     picture = _lay_foam(picture, rng, shape, cap[:-30], 0.072, -1.0, 1, 8)
     picture = _lay_foam(picture, rng, shape, cap[40:-25] + np.asarray((0.0, 0.030)), 0.120, 1.0, 2, 10)
-    lip = spline([(0.56, 0.075), (0.66, 0.100), (0.745, 0.165), (0.785, 0.240), (0.775, 0.300), (0.725, 0.325),
-                  (0.675, 0.315)], 130)
+    lip = spline(
+        [(0.56, 0.075), (0.66, 0.100), (0.745, 0.165), (0.785, 0.240), (0.775, 0.300), (0.725, 0.325), (0.675, 0.315)],
+        130,
+    )
     picture = _lay_foam(picture, rng, shape, lip, 0.088, -1.0, 2, 8, hook=1.15)
     picture = _boat(picture, 0.93, 0.842, 0.42, -0.10, shape)
 

@@ -3,8 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from fast_nst.data.leaves import shapes
-from fast_nst.data.leaves import textures
+from fast_nst.data.leaves import shapes, textures
 from fast_nst.data.leaves.scene import Scene, Skin, paint, sloped
 
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from fast_nst.data.leaves import shapes
-from fast_nst.data.leaves import textures
+from fast_nst.data.leaves import shapes, textures
 from fast_nst.data.leaves.backdrops import ground, hills, sky, wall
 from fast_nst.data.leaves.scene import Scene, Skin, defocus, paint
 from fast_nst.data.leaves.things import (

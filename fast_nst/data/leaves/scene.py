@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageFilter
 
-from fast_nst.data.leaves import shapes
-from fast_nst.data.leaves import textures
+from fast_nst.data.leaves import shapes, textures
 
 
 @dataclass

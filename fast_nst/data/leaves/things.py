@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fast_nst.data.leaves import shapes
-from fast_nst.data.leaves import textures
+from fast_nst.data.leaves import shapes, textures
 from fast_nst.data.leaves.scene import Scene, Skin, paint
 
 

@@ -1,0 +1,245 @@
+"""Distil VGG-19 into `compact`, the loss network that ships with the package.
+
+python scripts/distill.py --vgg vgg19.safetensors --photographs photographs/
+
+The student reproduces VGG-19's relu1_2, relu2_2, relu3_2 and relu3_4 in a reduced basis: the leading uncentred
+principal components of each layer's activations, scaled to unit mean square. Photographs alone are not enough: an
+image transformation network trained against such a student finds what the student does not see, woven patterns of
+high frequency. So it learns on policy: while it learns, a handful of networks train against it, each for a painting of
+its own, reborn with another one every few hundred steps, and the student sees what they paint, blends of that with the
+photographs, and noise at several scales. Steps and seed determine the result (for one torch and number of threads).
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import command
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fast_nst
+from fast_nst import image, loss_networks, networks
+from fast_nst.data.content import ContentImages
+from fast_nst.data.folder import Folder, list_pictures
+from fast_nst.loss_networks import LossNetwork, compact
+from fast_nst.losses import PerceptualLoss
+from fast_nst.losses.functional import gram
+from fast_nst.validate import whole_number
+
+CHANNELS = [[16, 24], [32, 48], [64, 64, 64, 64]]
+OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
+STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_4": 1.0}
+CROP = 128
+PAINTERS, LIFE, REFRESH = 4, 300, 40  # networks at a time, their steps until rebirth, steps between copies for them
+ASSETS = Path(__file__).resolve().parents[1] / "fast_nst" / "assets"
+
+
+class Targets(NamedTuple):
+    """The teacher, and for each layer the (K, C) matrix that takes its activations to the student's output."""
+
+    teacher: LossNetwork
+    bases: dict[str, Tensor]
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        found = self.teacher(x)
+        return {name: F.conv2d(found[name], basis.to(found[name].dtype)[:, :, None, None]).float()
+                for name, basis in self.bases.items()}  # fmt: skip
+
+
+def principal_basis(moment: Tensor, components: int) -> tuple[Tensor, float]:
+    """The leading eigenvectors (K, C) of an uncentred second moment (C, C), scaled so that the outputs have a mean
+    square of 1; and the share of the Gram's squared norm that they keep."""
+    values, vectors = torch.linalg.eigh(moment.double())
+    kept = values[-components:]
+    share = float(kept.square().sum() / values.square().sum())
+    scale = (kept.sum() / components).rsqrt()
+    return (vectors[:, -components:].T.flip(0) * scale).float(), share
+
+
+@torch.no_grad()
+def find_bases(teacher: LossNetwork, batches: list[Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    moments: dict[str, Tensor] = {}
+    for batch in batches:
+        for name, found in teacher(batch).items():
+            flat = found.flatten(2).double()
+            moments[name] = moments.get(name, 0) + (flat @ flat.transpose(1, 2)).mean(0) / flat.shape[2]
+    found = {name: principal_basis(moments[name], OUTPUTS[name]) for name in OUTPUTS}
+    return {name: basis for name, (basis, _) in found.items()}, {name: share for name, (_, share) in found.items()}
+
+
+class Painter:
+    """An image transformation network in training against the student, for one painting, for `left` steps."""
+
+    def __init__(self, painting: Tensor, student: LossNetwork, left: int, rng: np.random.Generator) -> None:
+        torch.manual_seed(int(rng.integers(2**31)))
+        self.network = networks.build("slim", width=int(rng.choice([16, 24, 32])))
+        self.optimizer = torch.optim.Adam(self.network.parameters(), float(rng.choice([1e-3, 2e-3, 4e-3])), fused=True)
+        self.left = left
+        self.loss = PerceptualLoss(
+            student, painting, content_layers={"relu3_2": 1.0}, style_layers=STYLE_LAYERS, content_weight=1.0,
+            style_weight=math.exp(rng.uniform(math.log(3), math.log(60))), style_scales={1: 0.6, 2: 0.4},
+        ).to("cpu", torch.bfloat16)  # fmt: skip
+
+    def step(self, photographs: Tensor) -> Tensor:
+        """One step of training; what it painted, (B, 3, H, W)."""
+        self.left -= 1
+        with torch.autocast("cpu", torch.bfloat16):
+            painted = self.network(photographs)
+        self.optimizer.zero_grad()
+        self.loss(painted, photographs)["loss"].backward()
+        self.optimizer.step()
+        return painted.detach()
+
+
+def noise_like(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Gaussian noise at a random scale and strength, coloured or grey, of the shape of `x`."""
+    b, _, h, w = x.shape
+    scale = int(rng.choice([1, 1, 2, 4, 8]))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    small = torch.randn(b, int(rng.choice([1, 3])), h // scale, w // scale, generator=generator)
+    mode = str(rng.choice(["nearest", "bilinear"]))
+    return F.interpolate(small, size=(h, w), mode=mode).expand(b, 3, h, w) * float(rng.uniform(0.02, 0.3))
+
+
+def student_batch(photographs: Tensor, painted: Tensor, style: Tensor, rng: np.random.Generator) -> Tensor:
+    """Photographs, what a network made of them, blends of both, all of these with noise, and a piece of a painting."""
+    share = torch.from_numpy(rng.uniform(-0.3, 1.0, (len(painted), 1, 1, 1))).float()  # below 0: exaggerated
+    blends = torch.lerp(painted, photographs, share)[:2]
+    noisy = torch.cat([photographs[:1], painted[-1:]])
+    return torch.cat([photographs[2:], painted, blends, noisy + noise_like(noisy, rng), style])
+
+
+def errors(student: LossNetwork, x: Tensor, targets: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Relative squared errors of the features and of their Grams by layer, each (B,)."""
+    found = student(x)
+    features, grams = {}, {}
+    for name, target in targets.items():
+        energy = target.square().mean((1, 2, 3)).clamp_min(1e-3)
+        features[name] = (found[name] - target).square().mean((1, 2, 3)) / energy
+        ours, theirs = gram(found[name]), gram(target)
+        grams[name] = (ours - theirs).square().sum((1, 2)) / theirs.square().sum((1, 2)).clamp_min(1e-8)
+    return features, grams
+
+
+def crop_of(painting: Tensor, rng: np.random.Generator) -> Tensor:
+    top, left = (int(rng.integers(side - CROP + 1)) for side in painting.shape[2:])
+    return painting[:, :, top : top + CROP, left : left + CROP]
+
+
+def distill(arguments: argparse.Namespace) -> None:
+    rng = np.random.default_rng(arguments.seed)
+    torch.manual_seed(arguments.seed)
+    teacher = loss_networks.build("vgg19", OUTPUTS, arguments.vgg)
+    folder = Folder(arguments.photographs, shorter=2 * CROP, cache_mib=2048)
+    photographs = ContentImages(folder, list(range(len(folder))), CROP, seed=arguments.seed)
+    styles = [image.to_tensor(image.resize_shorter(image.open_picture(path).rgb, 256))
+              for path in list_pictures(arguments.styles)]  # fmt: skip
+    whole = [
+        image.to_tensor(image.resize_shorter(picture, 256)) for i in range(0, len(folder), 2) if (picture := folder[i])
+    ]
+    bases, shares = find_bases(teacher, [*styles, *whole])
+    print("share of the Gram's squared norm kept:", {k: round(v, 4) for k, v in shares.items()}, file=sys.stderr)
+    targets = Targets(teacher.to(torch.bfloat16), bases)
+
+    student = compact.architecture(CHANNELS, OUTPUTS)
+    for module in student.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    for head in student.heads.values():
+        nn.init.normal_(head.weight, std=0.01)  # type: ignore[arg-type]  # outputs begin small, errors at 1
+    student.requires_grad_(True)
+    quick = copy.deepcopy(student).requires_grad_(False)  # the same in bfloat16, for the painters
+    optimizer = torch.optim.Adam(student.parameters(), 2e-3, fused=True)
+
+    def birth(left: int) -> Painter:
+        # A photograph serves as a painting now and then: not every style is a painting.
+        pool = whole if rng.random() < 0.35 else styles
+        painting = pool[int(rng.integers(len(pool)))]
+        if rng.random() < 0.5:
+            painting = painting[:, torch.from_numpy(rng.permutation(3))]
+        if rng.random() < 0.3:
+            painting = 1 - painting
+        return Painter(painting, quick, left, rng)
+
+    painters = [birth(LIFE * (i + 1) // PAINTERS) for i in range(PAINTERS)]
+    begun, sums, count = time.monotonic(), {}, 0  # type: ignore[var-annotated]
+    for step in range(arguments.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / arguments.steps))
+        who = step % PAINTERS
+        if painters[who].left == 0:
+            painters[who] = birth(LIFE)
+        x = torch.stack([photographs[4 * step + i] for i in range(4)])
+        if step % REFRESH == 0:
+            quick.load_state_dict(student.state_dict())
+            for painter in painters:
+                painter.loss.to("cpu", torch.bfloat16)  # the painting as the student sees it now
+        painted = painters[who].step(x)
+        pool = styles if rng.random() < 0.7 else whole
+        batch = student_batch(x, painted, crop_of(pool[int(rng.integers(len(pool)))], rng), rng)
+        if step % 4 == 3:
+            batch = F.avg_pool2d(batch, 2)
+        features, grams = errors(student, batch, targets(batch))
+        optimizer.zero_grad()
+        # The root: a picture that is far off does not drown the rest.
+        loss = sum(features[n].mean() + 0.5 * (grams[n] + 1e-4).sqrt().mean() for n in OUTPUTS)
+        loss.backward()  # type: ignore[union-attr]
+        nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+        optimizer.step()
+        for name in OUTPUTS:
+            kinds = {"photographs": features[name][:2], "painted": features[name][2:6], "Gram": grams[name][2:6]}
+            for kind, value in kinds.items():
+                sums[kind, name] = sums.get((kind, name), 0) + value.detach().mean()
+        count += 1
+        if (step + 1) % 100 == 0 or step + 1 == arguments.steps:
+            rate = (step + 1) / (time.monotonic() - begun)
+            text = "  ".join(
+                f"{kind} " + " ".join(f"{float(sums[kind, n]) / count:.3f}" for n in OUTPUTS)
+                for kind in ("photographs", "painted", "Gram")
+            )
+            print(f"step {step + 1}/{arguments.steps}  {rate:.2f} step/s  {text}", file=sys.stderr, flush=True)
+            final = {f"{kind} {name}": round(float(v) / count, 4) for (kind, name), v in sums.items()}
+            sums, count = {}, 0
+        if (step + 1) % 1000 == 0 or step + 1 == arguments.steps:
+            with open(arguments.vgg, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            recipe = {
+                "channels": CHANNELS, "outputs": OUTPUTS, "made_by": "scripts/distill.py",
+                "package_version": fast_nst.__version__, "teacher": "VGG-19 (Simonyan and Zisserman 2014, CC BY 4.0)",
+                "teacher_sha256": digest, "photographs": len(folder), "styles": len(styles), "seed": arguments.seed,
+                "steps": step + 1, "of_steps": arguments.steps, "gram_share_kept": shares, "relative_errors": final,
+            }  # fmt: skip
+            with image.replacing(arguments.output) as temporary:
+                compact.save(temporary, student, recipe)
+    print(json.dumps(final), file=sys.stderr)
+    print(arguments.output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Distil VGG-19 into the compact loss network.")
+    parser.add_argument(
+        "--vgg", required=True, metavar="FILE", help="VGG-19 in torchvision's layout, up to relu3_4 or on"
+    )
+    parser.add_argument("--photographs", required=True, metavar="DIR")
+    parser.add_argument("--styles", default=ASSETS / "styles", metavar="DIR", help="paintings (default: the package's)")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")
+    arguments = parser.parse_args()
+    whole_number("--steps", arguments.steps, 1)
+    distill(arguments)
+
+
+if __name__ == "__main__":
+    command.run(main)

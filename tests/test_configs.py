@@ -1,0 +1,97 @@
+"""Every YAML composes, and what it names can be built."""
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fast_nst import data, networks
+from fast_nst.data import style
+from fast_nst.loss_networks import NAMES
+from fast_nst.loss_networks.vgg import layer_indices
+from fast_nst.training.module import SCHEDULES
+
+CONFIGS = ROOT / "configs"
+
+
+def composed(*overrides: str) -> dict:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
+
+
+def members(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+CHOICES = [(group.name, name) for group in sorted(CONFIGS.iterdir()) if group.is_dir() for name in members(group.name)]
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_composes_and_builds(group, name, photographs):
+    cfg = composed(f"{group}={name}")
+    networks.build(**cfg["network"])
+    assert style.load(style.find(cfg["style"]["image"]), 64).shape[1] == 3
+    assert cfg["loss_network"]["name"] in NAMES
+    assert cfg["optimizer"]["schedule"] in SCHEDULES
+    layers = [*cfg["loss"]["content_layers"], *cfg["loss"]["style_layers"]]
+    if cfg["loss_network"]["name"] != "compact":
+        assert set(layers) <= set(layer_indices(cfg["loss_network"]["name"]))
+    content = {key: value for key, value in cfg["data"].items() if key not in ("batch_size", "workers")}
+    if content["name"] == "folder":
+        content["root"] = photographs
+    if content["name"] != "mnist":  # needs its files: test_data.py
+        sets = data.build(**{**content, "count": content["count"] and 5}, seed=cfg["seed"])
+        assert sets.train[0].shape == (3, cfg["data"]["size"], cfg["data"]["size"])
+
+
+def test_the_default_needs_nothing_but_the_package():
+    cfg = composed()
+    assert (cfg["loss_network"]["name"], cfg["data"]["name"], cfg["network"]["name"]) == ("compact", "leaves", "slim")
+    assert cfg["loss"]["weighing"] == "relative"
+
+
+# The table of the published recipes: what each preset must say.
+RECIPES = {
+    "johnson2016": {
+        "optimizer": {"learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0},
+        "data": {"size": 256, "batch_size": 4, "crop": "center"},
+        "trainer": {"max_steps": 40000, "max_epochs": None},
+        "style": {"size": 256, "side": "longer"},
+        "loss_network": {"name": "vgg16", "pooling": "max"},
+        "network": {"filters": [32, 64, 128], "blocks": 5, "padding": "reflection_once", "upsampling": "transposed",
+                    "pixels": "caffe", "kernel": 9},
+        "loss": {"content_weight": 1, "style_weight": 5, "tv_weight": 1e-6, "content_layers": {"relu3_3": 1}},
+    },
+    "pytorch_examples": {
+        "optimizer": {"learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0},
+        "data": {"size": 256, "batch_size": 4, "crop": "center"},
+        "trainer": {"max_steps": None, "max_epochs": 2},
+        "style": {"size": None},
+        "loss_network": {"name": "vgg16", "pooling": "max"},
+        "network": {"filters": [32, 64, 128], "blocks": 5, "padding": "reflection", "upsampling": "nearest",
+                    "pixels": "rgb255", "norm": "instance", "kernel": 9},
+        "loss": {"content_weight": 1e5, "style_weight": 1e10, "tv_weight": 0, "content_layers": {"relu2_2": 1}},
+    },
+    "lengstrom": {
+        "optimizer": {"learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0},
+        "data": {"size": 256, "batch_size": 4},
+        "trainer": {"max_steps": None, "max_epochs": 2},
+        "style": {"size": None},
+        "loss_network": {"name": "vgg19", "pooling": "max"},
+        "network": {"filters": [32, 64, 128], "blocks": 5, "padding": "zero", "upsampling": "transposed",
+                    "pixels": "unit", "norm": "instance", "bias": False, "kernel": 9},
+        "loss": {"content_weight": 7.5, "style_weight": 1e2, "tv_weight": 2e2, "content_layers": {"relu4_2": 1}},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_the_published_one(name):
+    cfg = composed(f"experiment={name}")
+    for group, values in RECIPES[name].items():
+        assert {key: cfg[group][key] for key in values} == values, group
+
+
+def test_the_command_line_wins_over_an_experiment():
+    cfg = composed("experiment=pytorch_examples", "data.batch_size=2", "network=slim", "loss.style_weight=5")
+    assert (cfg["data"]["batch_size"], cfg["network"]["name"], cfg["loss"]["style_weight"]) == (2, "slim", 5)

@@ -1,0 +1,172 @@
+import gzip
+import pickle
+import struct
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from PIL import Image
+
+from fast_nst import data, image
+from fast_nst.data import content, folder, style
+from fast_nst.validate import Invalid
+
+CROPS = {"size": 32, "crop": "random_resized", "scale": (0.25, 1.0), "ratio": (0.8, 1.25), "val_images": 2,
+         "val_size": 48, "seed": 0}  # fmt: skip
+
+
+def test_a_crop_is_a_function_of_seed_and_position(photographs):
+    first, second = (data.build("folder", root=photographs, **CROPS).train for _ in range(2))
+    assert torch.equal(first[5], second[5])
+    again = pickle.loads(pickle.dumps(second))
+    assert torch.equal(first[40], again[40])
+    assert not torch.equal(first[5], first[5 + len(first)])  # another epoch, another crop
+    other = data.build("folder", root=photographs, **{**CROPS, "seed": 1}).train
+    assert not torch.equal(first[5], other[5])
+    assert first[5].shape == (3, 32, 32)
+    assert first[5].dtype == torch.float32
+
+
+def test_each_epoch_holds_each_picture_once():
+    class Source:
+        def __len__(self):
+            return 7
+
+        def __getitem__(self, index):
+            return Image.new("RGB", (20, 20), (index, 0, 0))
+
+    images = content.ContentImages(Source(), list(range(7)), 16)
+    for epoch in range(3):
+        seen = [round(float(images[7 * epoch + i][0, 0, 0]) * 255) for i in range(7)]
+        assert sorted(seen) == list(range(7))
+
+
+def test_held_out_pictures_are_not_trained_on(photographs):
+    sets = data.build("folder", root=photographs, **{**CROPS, "val_images": 16})
+    assert len(sets.train) == 7  # a fifth of eight at most
+    assert not set(sets.train.indices) & set(sets.val.indices)
+    assert sets.val[0].shape == (3, 48, 48)
+    assert torch.equal(sets.val[0], sets.val[0 + len(sets.val)])
+
+
+def test_one_photograph_is_enough(tmp_path):
+    picture(0).save(tmp_path / "only.png")
+    sets = data.build("folder", root=tmp_path, **CROPS)
+    assert (len(sets.train), len(sets.val)) == (1, 1)
+
+
+def test_the_random_box_has_the_area_and_ratio_asked_for():
+    rng = np.random.default_rng(0)
+    boxes = [content.random_resized_box(rng, 300, 200, (0.2, 0.5), (0.5, 2.0)) for _ in range(500)]
+    shares = [(r - l) * (b - t) / 60000 for l, t, r, b in boxes]  # noqa: E741
+    ratios = [(r - l) / (b - t) for l, t, r, b in boxes]  # noqa: E741
+    assert 0.19 < min(shares) < 0.22 < 0.45 < max(shares) < 0.51
+    assert 0.49 < min(ratios) < 0.6 < 1.5 < max(ratios) < 2.01
+    assert all(l >= 0 and t >= 0 and r <= 300.001 and b <= 200.001 for l, t, r, b in boxes)  # noqa: E741
+
+
+def test_a_box_that_cannot_fit_falls_back_to_the_middle():
+    left, top, right, bottom = content.random_resized_box(np.random.default_rng(0), 1000, 10, (0.9, 1.0), (0.8, 1.25))
+    assert (right - left) / (bottom - top) == pytest.approx(1.25)
+    assert left + right == pytest.approx(1000)
+
+
+def test_the_centre_crop_is_resizing_and_cropping(photographs):
+    source = folder.Folder(photographs, 1000)
+    ours = content.ContentImages(source, [0], 24, crop="center", shuffle=False)[0]
+    theirs = image.to_tensor(image.resize_shorter(source[0], 24))[0][:, :, 4:28]
+    assert (ours - theirs).abs().max() < 0.02
+
+
+def test_two_processes_see_what_one_would():
+    one = iter(content.StepSampler(4))
+    two = [iter(content.StepSampler(2, rank=rank, world=2)) for rank in range(2)]
+    for _ in range(5):
+        assert next(one) == [*next(two[0]), *next(two[1])]
+    later = iter(content.StepSampler(4, first=5))
+    assert next(later) == next(one)
+
+
+def test_an_unreadable_picture_is_reported_once_and_skipped(photographs):
+    (photographs / "broken.jpg").write_bytes(b"no picture")
+    (photographs / "notes.txt").write_text("not looked at")
+    images = content.ContentImages(folder.Folder(photographs, 64), list(range(9)), 32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for position in range(27):
+            assert images[position].shape == (3, 32, 32)
+    assert len(caught) == 1
+    assert "broken.jpg" in str(caught[0].message)
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    images = content.ContentImages(folder.Folder(tmp_path, 64), [0], 32)
+    with pytest.warns(folder.UnreadablePictureWarning), pytest.raises(image.ImageError, match="none of the content"):
+        images[0]
+
+
+def test_folders_that_cannot_serve(tmp_path, photographs):
+    (tmp_path / "empty").mkdir()
+    for root, message in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "holds no picture"),
+                          (photographs / "photo 0.png", "is a file"), (None, "needs data.root=DIR")):  # fmt: skip
+        with pytest.raises(image.ImageError, match=message):
+            data.build("folder", root=root, **CROPS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 8}, "data.size: got 8"),
+        ({"size": 32.5}, "data.size: got 32.5"),
+        ({"crop": "round"}, "data.crop: got 'round'; allowed: random_resized, center"),
+        ({"scale": (0.5, 0.2)}, "data.scale"),
+        ({"ratio": (0, 1)}, "data.ratio"),
+        ({"val_images": 0}, "data.val_images"),
+    ],
+)
+def test_a_wrong_value_is_named(photographs, change, message):
+    with pytest.raises(Invalid, match=message):
+        data.build("folder", root=photographs, **{**CROPS, **change})
+
+
+def test_mnist(tmp_path):
+    """Its files as torchvision expects them, with three digits of our own."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    digits = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)
+    for part in ("train", "t10k"):
+        with gzip.open(raw / f"{part}-images-idx3-ubyte.gz", "wb") as file:
+            file.write(struct.pack(">IIII", 2051, 3, 28, 28) + digits.tobytes())
+        with gzip.open(raw / f"{part}-labels-idx1-ubyte.gz", "wb") as file:
+            file.write(struct.pack(">II", 2049, 3) + bytes(3))
+        for name in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+            (raw / f"{part}-{name}").write_bytes(gzip.decompress((raw / f"{part}-{name}.gz").read_bytes()))
+    sets = data.build("mnist", root=tmp_path, **{**CROPS, "crop": "center", "size": 28})
+    assert len(sets.train) + len(sets.val) == 3
+    found = sets.train.source[1]
+    assert found.mode == "RGB"
+    assert np.array_equal(np.asarray(found)[..., 2], digits[1])
+
+
+def test_leaves_are_the_default_and_need_nothing():
+    sets = data.build("leaves", count=3, **CROPS)
+    assert sets.train[0].shape == (3, 32, 32)
+
+
+def test_style_sizes(tmp_path):
+    picture(0, 120, 160).save(tmp_path / "a.png")
+    assert style.load(tmp_path / "a.png", 60).shape == (1, 3, 60, 80)
+    assert style.load(tmp_path / "a.png", 80, "longer").shape == (1, 3, 60, 80)
+    assert style.load(tmp_path / "a.png", None).shape == (1, 3, 120, 160)
+    picture(0, 8, 8).save(tmp_path / "tiny.png")
+    with pytest.raises(image.ImageError, match="too few"):
+        style.load(tmp_path / "tiny.png", None)
+
+
+def test_bundled_styles():
+    assert style.find("bundled:starry_night.jpg").is_file()
+    with pytest.raises(image.ImageError, match=r"bundled:starry_night\.jpg"):
+        style.find("bundled:mona_lisa.jpg")

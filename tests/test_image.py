@@ -1,0 +1,188 @@
+"""Files of every kind come in as a person sees them."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from PIL import Image, ImageCms
+
+from fast_nst import image
+
+
+def write(path, content: Image.Image, **options):
+    content.save(path, **options)
+    return path
+
+
+def halves(mode: str, left, right, size=(8, 6)) -> Image.Image:
+    """A picture of two flat halves."""
+    result = Image.new(mode, size, right)
+    result.paste(left, (0, 0, size[0] // 2, size[1]))
+    return result
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(image.open_picture(path).rgb)
+
+
+def test_round_trip_of_a_tensor(tmp_path):
+    x = image.to_tensor(picture(0))
+    assert x.shape == (1, 3, 48, 64)
+    assert 0 <= x.min() < x.max() <= 1
+    image.save_picture(image.to_pillow(x), tmp_path / "a.png")
+    assert torch.equal(image.to_tensor(image.open_picture(tmp_path / "a.png").rgb), x)
+
+
+@pytest.mark.parametrize("suffix", image.WRITABLE)
+def test_every_written_format_reads_back(tmp_path, suffix):
+    image.save_picture(picture(0), tmp_path / f"a{suffix}")
+    difference = np.abs(pixels(tmp_path / f"a{suffix}").astype(int) - np.asarray(picture(0)))
+    assert difference.mean() < 3
+
+
+def test_exif_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned a quarter clockwise
+    path = write(tmp_path / "a.jpg", halves("RGB", "red", "blue"), exif=exif, quality=95)
+    found = pixels(path)
+    assert found.shape == (8, 6, 3)
+    assert found[0, 3, 0] > 200  # what was left is now above
+    assert found[7, 3, 2] > 200
+
+
+def test_no_metadata_is_written(tmp_path):
+    exif = Image.Exif()
+    exif[0x8825] = {1: "N"}
+    source = write(tmp_path / "a.jpg", picture(0), exif=exif)
+    for suffix in (".jpg", ".png"):
+        image.save_picture(image.open_picture(source).rgb, tmp_path / f"b{suffix}")
+        with Image.open(tmp_path / f"b{suffix}") as result:
+            assert not result.getexif()
+
+
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
+    path = write(tmp_path / "a.png", Image.fromarray(values))
+    assert pixels(path)[0, :, 0].tolist() == [0, 100, 255]
+    path = write(tmp_path / "a.tif", Image.fromarray(values))
+    assert pixels(path)[0, :, 0].tolist() == [0, 100, 255]
+
+
+def test_float_tiff(tmp_path):
+    path = write(tmp_path / "a.tif", Image.fromarray(np.array([[0.0, 0.5, 1.0, np.nan]], dtype=np.float32)))
+    assert pixels(path)[0, :, 0].tolist() == [0, 128, 255, 0]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
+def test_other_modes(tmp_path, mode):
+    suffix = {"CMYK": "tif", "YCbCr": "jpg"}.get(mode, "png")
+    path = write(tmp_path / f"a.{suffix}", halves("L", 255, 0).convert("RGB").convert(mode))
+    found = pixels(path)
+    assert found[3, 1].min() > 250
+    assert found[3, 6].max() < 5
+
+
+def test_alpha_is_carried_through(tmp_path):
+    source = Image.merge("RGBA", (*picture(0).split(), halves("L", 255, 0, (64, 48))))
+    found = image.open_picture(write(tmp_path / "a.png", source))
+    assert np.asarray(found.alpha)[0].tolist() == [255] * 32 + [0] * 32
+    image.save_picture(found.rgb, tmp_path / "b.png", found.alpha)
+    with Image.open(tmp_path / "b.png") as result:
+        assert result.mode == "RGBA"
+
+
+def test_palette_with_transparency(tmp_path):
+    source = halves("RGB", "red", "blue").quantize(4)
+    index = source.getpixel((7, 0))
+    found = image.open_picture(write(tmp_path / "a.png", source, transparency=index))
+    assert np.asarray(found.alpha)[0].tolist() == [255] * 4 + [0] * 4
+
+
+def test_an_icc_profile_is_applied(tmp_path):
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    srgb = ImageCms.createProfile("sRGB")
+    red = Image.new("RGB", (4, 4), (200, 30, 40))
+    source = ImageCms.profileToProfile(red, srgb, lab, outputMode="LAB")
+    path = write(tmp_path / "a.tif", source, icc_profile=lab.tobytes())
+    assert np.abs(pixels(path)[0, 0].astype(int) - (200, 30, 40)).max() <= 3
+
+
+def test_a_broken_icc_profile_is_passed_over(tmp_path):
+    path = write(tmp_path / "a.png", picture(0), icc_profile=b"nonsense" * 20)
+    assert np.array_equal(pixels(path), np.asarray(picture(0)))
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    for suffix in ("gif", "webp"):
+        path = tmp_path / f"a.{suffix}"
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+        assert pixels(path)[0, 0, 0] > 200
+
+
+def truncated(content: Image.Image, form: str) -> bytes:
+    buffer = io.BytesIO()
+    content.save(buffer, form)
+    return buffer.getvalue()[: len(buffer.getvalue()) * 2 // 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jpg", b"", "not a picture"),
+        ("a.jpg", b"this is text, whatever its name says", "not a picture"),
+        ("a.jpg", truncated(picture(0, 200, 300), "JPEG"), "damaged"),
+        ("a.png", truncated(picture(0, 200, 300), "PNG"), "damaged"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(image.ImageError, match=message) as caught:
+        image.open_picture(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_missing_file_directory_and_bomb(tmp_path):
+    with pytest.raises(image.ImageError, match="no such file"):
+        image.open_picture(tmp_path / "a.png")
+    with pytest.raises(image.ImageError, match="is a directory"):
+        image.open_picture(tmp_path)
+    Image.new("1", (30000, 30000)).save(tmp_path / "bomb.png")
+    with pytest.raises(image.ImageError, match="decompression bomb"):
+        image.open_picture(tmp_path / "bomb.png")
+
+
+def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(image.ImageError, match=r"\.png"):
+        image.save_picture(picture(0), tmp_path / "a.xyz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+
+    def fail() -> None:
+        with image.replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_resizing_keeps_the_proportions():
+    assert image.resize_shorter(picture(0), 24).size == (32, 24)
+    assert image.resize_longer(picture(0), 32).size == (32, 24)
+    assert image.resize_longer(Image.new("RGB", (1000, 1)), 10).size == (10, 1)
+
+
+def test_a_large_jpeg_is_decoded_at_reduced_size(tmp_path):
+    path = write(tmp_path / "a.jpg", picture(0, 480, 640))
+    assert min(image.open_picture(path, shorter=100).rgb.size) == 120  # a quarter, no less than asked
+    assert image.open_picture(path).rgb.size == (640, 480)

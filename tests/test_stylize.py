@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from PIL import Image
+from torch import nn
+
+from fast_nst import image, stylize
+from fast_nst.stylize.color import keep_chroma, keep_statistics, luma
+from fast_nst.stylize.sheet import sheet
+from fast_nst.validate import Invalid
+
+
+class Negative(nn.Module):
+    """Turns an image into its negative, a little out of range."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.2))
+
+    def forward(self, x):
+        return (0.5 - x) * self.scale + 0.5
+
+
+@pytest.fixture
+def photograph():
+    return image.to_tensor(picture(3))
+
+
+def test_strength(photograph):
+    full = stylize.stylize_tensor(Negative(), photograph)
+    torch.testing.assert_close(full, ((0.5 - photograph) * 1.2 + 0.5).clamp(0, 1))
+    assert torch.equal(stylize.stylize_tensor(Negative(), photograph, 0.0), photograph)
+    half = stylize.stylize_tensor(Negative(), photograph, 0.5)
+    torch.testing.assert_close(half, (full + photograph) / 2)
+    with pytest.raises(Invalid, match="strength: got 2"):
+        stylize.stylize_tensor(Negative(), photograph, 2)
+
+
+def test_keep_chroma():
+    grey, colored = torch.full((1, 3, 4, 4), 0.5), torch.tensor([0.5, 0.4, 0.3])[None, :, None, None].expand(1, 3, 4, 4)
+    found = keep_chroma(grey, colored)
+    torch.testing.assert_close(luma(found), luma(grey))
+    torch.testing.assert_close(found - luma(found), colored - luma(colored))
+
+
+def test_keep_statistics():
+    generator = torch.Generator().manual_seed(0)
+    # Far from 0 and 1, so that nothing is clipped.
+    a, b = (0.5 + 0.05 * torch.randn(1, 3, 40, 40, generator=generator) for _ in range(2))
+    b = b * torch.tensor([1.0, 0.5, 0.2])[:, None, None] + torch.tensor([0.1, 0.0, 0.2])[:, None, None]
+    found = keep_statistics(a, b).flatten(2)[0]
+    torch.testing.assert_close(found.mean(1), b.flatten(2)[0].mean(1))
+    torch.testing.assert_close(torch.cov(found), torch.cov(b.flatten(2)[0]), rtol=1e-2, atol=1e-5)
+    torch.testing.assert_close(keep_statistics(a, a), a, rtol=1e-3, atol=1e-3)
+    assert keep_statistics(torch.full_like(a, 0.3), b).isfinite().all()
+
+
+def test_a_file_keeps_its_size_and_its_transparency(tmp_path):
+    source = picture(0, 37, 53)
+    source.putalpha(Image.new("L", source.size, 77))
+    source.save(tmp_path / "in.png")
+    stylize.stylize_file(Negative(), tmp_path / "in.png", tmp_path / "new" / "out.png")
+    with Image.open(tmp_path / "new" / "out.png") as result:
+        assert result.size == (53, 37)
+        assert np.asarray(result.getchannel("A")).max() == 77
+    stylize.stylize_file(Negative(), tmp_path / "in.png", tmp_path / "out.jpg", size=20)
+    with Image.open(tmp_path / "out.jpg") as result:
+        assert result.size == (20, 14)
+
+
+def test_the_sheet_shows_everything(photograph):
+    painting = torch.zeros(1, 3, 60, 90)
+    found = sheet(painting, photograph.repeat(2, 1, 1, 1), photograph.repeat(2, 1, 1, 1) * 0.5, gap=4)
+    assert found.size == (150 + 2 * 68, 100)
+    assert np.array_equal(np.asarray(found)[:48, 154:218], np.asarray(picture(3)))

@@ -1,0 +1,168 @@
+"""The real commands, on small data: train, then repaint."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, picture
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from fast_nst import weights
+from fast_nst.loss_networks import compact
+
+RECIPE = {
+    "channels": [[4, 6], [6, 8], [8, 8, 8, 8]],
+    "outputs": {"relu1_2": 4, "relu2_2": 6, "relu3_2": 8, "relu3_4": 8},
+}
+
+
+def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def small(folder: Path) -> list[str]:
+    """The overrides of a run of a few seconds, with a random little loss network."""
+    torch.manual_seed(3)
+    network = compact.architecture(**RECIPE)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    compact.save(folder / "tiny.safetensors", network, RECIPE)
+    return [
+        "loss_network.weights=tiny.safetensors", "data=folder", "data.root=photographs", "data.size=32",
+        "data.val_size=32", "data.batch_size=2", "network.width=8", "network.blocks=1", "trainer.val_every_n_steps=4",
+        "trainer.log_every_n_steps=1", "preview.every_n_steps=4", "trainer.max_steps=6",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "photographs").mkdir()
+    for index in range(8):
+        picture(index).save(folder / "photographs" / f"photo {index} (copy)=.png")
+    picture(100, 64, 64).save(folder / "my painting.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(workplace: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    overrides = [*small(workplace), "style.image='my painting.png'", "output_dir=run"]
+    result = run("train.py", *overrides, cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    return workplace / "run", result
+
+
+def test_a_run_leaves_what_it_should(trained):
+    folder, result = trained
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "tfevents" not in p.name}
+    assert found == {"my painting.safetensors", "preview.png", "config.yaml", "checkpoints/last.ckpt"}
+    assert "step 6/6" in result.stderr
+    assert "step/s" in result.stderr
+    assert "Warning" not in result.stderr
+    assert result.stdout.strip().endswith("python scripts/infer.py 'run/my painting.safetensors' PHOTOGRAPH")
+    metadata = weights.describe(folder / "my painting.safetensors")
+    assert metadata["steps"] == 6
+    assert metadata["style"]["names"] == ["my painting"]
+    assert len(metadata["style"]["sha256"][0]) == 64
+    assert metadata["loss"]["style_weight"] == 10
+    assert set(metadata["held_out_losses"]) == {"loss", "content", "style", "tv"}
+
+
+def test_tensorboard_has_each_term_the_rate_and_the_sheet(trained):
+    events = EventAccumulator(str(trained[0] / "tensorboard")).Reload()
+    tags = events.Tags()
+    terms = {f"{part}/{name}" for part in ("train", "val") for name in ("loss", "content", "style", "tv")}
+    assert terms | {"lr-Adam"} <= set(tags["scalars"])
+    assert tags["images"] == ["preview"]
+    total, content, style = (events.Scalars(f"train/{name}")[-1].value for name in ("loss", "content", "style"))
+    assert total == pytest.approx(content + 10 * style, rel=1e-3)
+
+
+def test_the_checkpoint_holds_the_network_and_not_the_loss_network(trained):
+    checkpoint = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=False)
+    assert checkpoint["global_step"] == 6
+    assert all(name.startswith("network.") for name in checkpoint["state_dict"])
+
+
+def test_a_second_run_gives_the_same_weights(trained, workplace):
+    overrides = [*small(workplace), "style.image='my painting.png'", "output_dir=again"]
+    assert run("train.py", *overrides, cwd=workplace).returncode == 0
+    first, second = (weights.load(workplace / run_ / "my painting.safetensors")[0] for run_ in ("run", "again"))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_series_of_styles(workplace):
+    result = run("train.py", "-m", *small(workplace), "style=starry_night,cubist", "trainer.max_steps=1", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    for name in ("starry_night", "cubist"):
+        (found,) = (workplace / "outputs" / name).glob("*/*.safetensors")
+        assert weights.describe(found)["style"]["names"] == [name]
+
+
+def test_infer_one_photograph(trained, workplace):
+    source = workplace / "photographs" / "photo 0 (copy)=.png"
+    result = run("infer.py", trained[0] / "my painting.safetensors", source, "-o", "out.png", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "out.png"
+    with Image.open(workplace / "out.png") as image, Image.open(source) as photograph:
+        assert image.size == photograph.size
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(photograph)).mean() > 2
+
+
+def test_infer_a_folder_goes_on_after_a_bad_file(trained, workplace):
+    folder = workplace / "mixed"
+    (folder / "below").mkdir(parents=True)
+    picture(1).save(folder / "a.png")
+    picture(2).save(folder / "below" / "b.jpg")
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    result = run("infer.py", trained[0] / "my painting.safetensors", folder, "-o", "painted/", cwd=workplace)
+    assert result.returncode == 1
+    assert "bad.jpg: not a picture" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert sorted(str(p.relative_to(workplace / "painted")) for p in (workplace / "painted").rglob("*.png")) == [
+        "a.png", "below/b.png",
+    ]  # fmt: skip
+
+
+def bad_train(*overrides: str) -> tuple[str, list[str]]:
+    return "train.py", ["loss_network.weights=tiny.safetensors", "data=folder", "data.root=photographs", *overrides]
+
+
+FILE = "run/my painting.safetensors"
+BAD = {
+    "unknown style": (*bad_train("style=mona_lisa"), "starry_night"),
+    "unknown key": (*bad_train("loss.style_wait=3"), "style_wait"),
+    "missing painting": (*bad_train("style.image=none.jpg"), "none.jpg: no such file"),
+    "negative weight": (*bad_train("loss.style_weight=-1"), "loss.style_weight: got -1"),
+    "zero steps": (*bad_train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
+    "wrong type": (*bad_train("data.batch_size=four"), "data.batch_size: got 'four'"),
+    "batch too large": (*bad_train("data.batch_size=99"), "data.batch_size: got 99"),
+    "no folder": (*bad_train("data.root=nowhere"), "data.root: nowhere: no such folder"),
+    "bad layer": (*bad_train("loss.content_layers={relu9_9: 1}"), "layer 'relu9_9' does not exist"),
+    "bad override": (*bad_train("style.image=a=b(c"), "style.image"),
+    "bad weights file": ("infer.py", ["tiny.safetensors", "photographs"], "not one that fast_nst wrote"),
+    "missing photograph": ("infer.py", [FILE, "none.jpg"], "none.jpg: no such file"),
+    "bad strength": ("infer.py", [FILE, "photographs", "--strength", "7"], "--strength: got 7"),
+    "no such device": ("infer.py", [FILE, "photographs", "--device", "abacus"], "--device: abacus"),
+    "bad output format": ("infer.py", [FILE, "my painting.png", "-o", "a.xyz"], "a.xyz: cannot write"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mistake_is_one_line_and_exit_code_2(name, trained, workplace):
+    script, arguments, message = BAD[name]
+    before = sorted(workplace.rglob("*"))
+    result = run(script, *arguments, cwd=workplace)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert sorted(workplace.rglob("*")) == before
