@@ -7,6 +7,10 @@ class Invalid(ValueError):
     """A user's mistake: bad input or a value out of range. The message is one line that says what to do."""
 
 
+class Failure(RuntimeError):
+    """Work that could not be finished through no mistake of the user's. The message is one line."""
+
+
 def whole_number(name: str, value: Any, minimum: int) -> int:
     """`value` if it is an int of at least `minimum`; Invalid otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:

@@ -1,4 +1,4 @@
-"""What every script does with an error: a user's mistake is one line on stderr and exit code 2, no traceback."""
+"""What every script does with an error: one line on stderr, no traceback; exit code 2 for a user's mistake, else 1."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from fast_nst.validate import Invalid
+from fast_nst.validate import Failure, Invalid
 
 
 def one_line(error: BaseException) -> str:
@@ -15,7 +15,7 @@ def one_line(error: BaseException) -> str:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit with what it returns; 2 after a user's mistake, 130 after Ctrl-C."""
+    """Call `main` and exit with what it returns; 2 after a user's mistake, 1 after a failure, 130 after Ctrl-C."""
     try:
         sys.exit(main() or 0)
     except (Invalid, HydraException, OmegaConfBaseException) as error:
@@ -24,6 +24,9 @@ def run(main: Callable[[], int | None]) -> None:
             cause = cause.__cause__  # Hydra wraps the error that names the key
         print(f"error: {one_line(cause)}", file=sys.stderr)
         sys.exit(2)
+    except Failure as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -58,7 +58,8 @@ def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, 
         else:
             sources.append((item, Path(item.name)))
     target = None if output is None else Path(output)
-    if target is not None and target.suffix and not target.is_dir():
+    is_file = target is not None and target.suffix != "" and not (target.is_dir() or str(output).endswith("/"))
+    if target is not None and is_file:
         if len(sources) > 1:
             raise Invalid(f"-o {target}: is one file, and there are {len(sources)} photographs; give a folder")
         pairs = [(sources[0][0], target)]

@@ -155,7 +155,7 @@ def train(composed: DictConfig) -> None:
             f"writing to {folder}",
             file=sys.stderr,
         )
-    trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
+    trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         minutes = (time.monotonic() - begun) / 60
         print(

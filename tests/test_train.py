@@ -23,7 +23,7 @@ RECIPE = {
 
 
 def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
@@ -98,6 +98,15 @@ def test_a_second_run_gives_the_same_weights(trained, workplace):
     first, second = (weights.load(workplace / run_ / "my painting.safetensors")[0] for run_ in ("run", "again"))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_diverged_run_says_so(workplace):
+    overrides = [*small(workplace), "style.image='my painting.png'", "output_dir=diverged", "optimizer.learning_rate=1e30"]
+    result = run("train.py", *overrides, cwd=workplace)
+    assert result.returncode == 1
+    assert "NaN or infinite. Try a lower optimizer.learning_rate" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (workplace / "diverged" / "my painting.safetensors").exists()
 
 
 def test_a_series_of_styles(workplace):

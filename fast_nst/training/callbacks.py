@@ -164,6 +164,11 @@ class SaveCheckpoint(pl.Callback):
         # Not after an ordinary error: the state may be half a step.
         if isinstance(exception, KeyboardInterrupt | pl.utilities.exceptions.SIGTERMException):
             self._save(trainer)
+            if trainer.is_global_zero:
+                print(
+                    f"interrupted at step {trainer.global_step}; go on with the same command and ckpt_path={self.path}",
+                    file=sys.stderr,
+                )
 
 
 class WholeCheckpoints(TorchCheckpointIO):

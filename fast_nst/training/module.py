@@ -80,7 +80,7 @@ class StyleTransfer(pl.LightningModule):
                 raise Diverged(self.global_step, f"the parameter {name}")
 
 
-class Diverged(RuntimeError):
+class Diverged(validate.Failure):
     """The loss or a parameter became NaN or infinite; the message says what to try."""
 
     def __init__(self, step: int, what: str) -> None:
