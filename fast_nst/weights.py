@@ -101,7 +101,7 @@ def load_pytorch_examples(path: str | os.PathLike[str]) -> nn.Module:
     path = _existing(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
         raise WeightsError(f"{path}: cannot be read as weights ({_one_line(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: not a table of tensors (a state dict)")

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Callable
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from fast_nst.validate import Failure, Invalid
+
+MISTAKES = (Invalid, HydraException, OmegaConfBaseException)
 
 
 def one_line(error: BaseException) -> str:
@@ -14,19 +16,26 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def report(error: BaseException) -> int:
+    """Say on one line what went wrong; the exit code for it."""
+    if isinstance(error, OverrideParseException):
+        message = (
+            f"{error.override}: not key=value as Hydra reads it; a value with signs in it needs quotes: \"key='…'\""
+        )
+    else:
+        while not isinstance(error, Invalid) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # Hydra wraps the error that names the key
+        message = one_line(error)
+    print(f"error: {message}", file=sys.stderr)
+    return 1 if isinstance(error, Failure) else 2
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with what it returns; 2 after a user's mistake, 1 after a failure, 130 after Ctrl-C."""
     try:
         sys.exit(main() or 0)
-    except (Invalid, HydraException, OmegaConfBaseException) as error:
-        cause: BaseException = error
-        while not isinstance(cause, Invalid) and isinstance(cause.__cause__, Exception):
-            cause = cause.__cause__  # Hydra wraps the error that names the key
-        print(f"error: {one_line(cause)}", file=sys.stderr)
-        sys.exit(2)
-    except Failure as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(1)
+    except (*MISTAKES, Failure) as error:
+        sys.exit(report(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

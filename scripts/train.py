@@ -27,7 +27,7 @@ from fast_nst.image import replacing, to_tensor
 from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.training import callbacks, machine
 from fast_nst.training.module import StyleTransfer
-from fast_nst.validate import Invalid, whole_number
+from fast_nst.validate import Failure, Invalid, whole_number
 from fast_nst.weights import sha256
 
 RUN_DIR = "FAST_NST_RUN_DIR"  # how the processes that Lightning starts learn the folder of the first one
@@ -63,8 +63,9 @@ def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> t
 
 def make_loss(cfg: dict[str, Any], painting: Path) -> PerceptualLoss:
     """The perceptual loss of the composed configuration, on the CPU."""
-    network, unit_mean = dict(cfg["loss_network"]), cfg["loss_network"]["unit_mean"]
-    del network["unit_mean"]
+    network = dict(cfg["loss_network"])
+    unit_mean = network.pop("unit_mean")
+    del network["default_layers"]  # for the YAML of the losses
     layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
     loss_network = loss_networks.build(layers=layers, **network)
     if unit_mean is not None:
@@ -166,7 +167,10 @@ def train(composed: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def main(composed: DictConfig) -> None:
-    train(composed)
+    try:
+        train(composed)
+    except (*command.MISTAKES, Failure) as error:
+        sys.exit(command.report(error))  # an exception that reached Hydra would get a line of Hydra's as well
 
 
 if __name__ == "__main__":

@@ -91,3 +91,18 @@ def test_caffe_pixels_are_bgr_minus_the_mean():
 
     red = torch.tensor([1.0, 0.0, 0.0])[None, :, None, None]
     torch.testing.assert_close(encode(red, "caffe").flatten(), torch.tensor([-103.939, -116.779, 255 - 123.68]))
+
+
+def test_the_grain_of_slim_is_the_same_at_every_call_and_its_margin_is_cut_off():
+    network = networks.build("slim", width=4).eval()
+    x = torch.rand(1, 3, 40, 300)
+    assert torch.equal(network(x), network(x))
+    assert network(x).shape == x.shape
+    # The margin is what a person would do by hand: reflect, repaint, cut.
+    bare = networks.build("slim", width=4, margin=0, noise=0.0).eval()
+    ours = networks.build("slim", width=4, margin=16, noise=0.0).eval()
+    bare.load_state_dict(ours.state_dict())
+    by_hand = bare(F.pad(x, (16, 16, 16, 16), mode="reflect"))[:, :, 16:-16, 16:-16]
+    torch.testing.assert_close(ours(x), by_hand)
+    with pytest.raises(Invalid, match="margin: got 6"):
+        networks.build("slim", margin=6)

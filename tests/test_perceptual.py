@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fast_nst.loss_networks import LossNetwork
@@ -15,7 +16,8 @@ PRESETS = sorted(path.stem for path in (ROOT / "configs" / "loss").glob("*.yaml"
 
 
 def settings(name: str) -> dict:
-    return OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "loss" / f"{name}.yaml"))
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return OmegaConf.to_container(compose("train", [f"loss={name}"]), resolve=True)["loss"]
 
 
 def loss_network(layers) -> LossNetwork:

@@ -8,7 +8,9 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = [line.split("  #")[0] for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
+COMMANDS = [
+    line.split(" #")[0] for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()
+]
 TRAIN = [line.split("scripts/train.py", 1)[1] for line in COMMANDS if "scripts/train.py" in line]
 
 
@@ -40,7 +42,9 @@ def test_every_key_of_the_table_exists():
 
 
 def test_every_file_and_style_named_exists():
-    for path in re.findall(r"`((?:configs|fast_nst|scripts|docs)/[\w./]*)`", README) + re.findall(r"\]\((docs/.*?)\)", README):
+    for path in re.findall(r"`((?:configs|fast_nst|scripts|docs)/[\w./]*)`", README) + re.findall(
+        r"\]\((docs/.*?)\)", README
+    ):
         assert (ROOT / path).exists(), path
     styles = re.search(r"Bundled styles: (.*?),\nall", README, re.S)
     assert styles
