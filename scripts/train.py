@@ -145,7 +145,7 @@ def train(composed: DictConfig) -> None:
     )
     steps = total_steps(cfg["trainer"], len(sets.train), batch_size * trainer.world_size)
     trainer.fit_loop.epoch_loop.max_steps = steps  # max_epochs needs the number of processes, which the trainer knows
-    module = StyleTransfer(network, loss, total_steps=steps, **cfg["optimizer"])
+    module = StyleTransfer(network, loss, total_steps=steps, seed=cfg["seed"], **cfg["optimizer"])
     if trainer.is_global_zero:
         os.environ[RUN_DIR] = str(folder)
         with replacing(folder / "config.yaml") as temporary:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,30 @@ def test_a_second_run_gives_the_same_weights(trained, workplace):
     assert run("train.py", *overrides, cwd=workplace).returncode == 0
     first, second = (weights.load(workplace / run_ / "my painting.safetensors")[0] for run_ in ("run", "again"))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(workplace):
+    overrides = [*small(workplace), "style.image='my painting.png'", "trainer.max_steps=300",
+                 "checkpoint.every_n_steps=40", "preview.every_n_steps=300", "trainer.val_every_n_steps=100"]  # fmt: skip
+    assert run("train.py", *overrides, "output_dir=unbroken", cwd=workplace).returncode == 0
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides, "output_dir=killed"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    checkpoint = workplace / "killed" / "checkpoints" / "last.ckpt"
+    with subprocess.Popen(command, cwd=workplace, env=environment, stderr=subprocess.DEVNULL) as process:
+        while not checkpoint.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (workplace / "killed" / "my painting.safetensors").exists()
+    result = run("train.py", *overrides, "output_dir=killed", "ckpt_path=auto", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert "step 1/300" not in result.stderr
+    assert "Warning" not in result.stderr
+    ours, theirs = (
+        weights.load(workplace / folder / "my painting.safetensors")[0] for folder in ("killed", "unbroken")
+    )
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
 
 

@@ -40,8 +40,8 @@ def build(
     """The sets of the source `name`: "leaves" (`count` synthetic pictures), "folder" (below `root`) or "mnist".
 
     size: of the square crops, in pixels. crop, scale, ratio: how they are cut, `content.ContentImages`.
-    val_images, val_size: how many pictures are held out, a fifth at most, and the size of their centre crop.
-    With a single picture, both sets are that picture. Raises Invalid naming the argument, what came and what is allowed.
+    val_images: pictures held out, a fifth at most; val_size: of their centre crop, in pixels.
+    With a single picture, both sets are that picture. Raises Invalid naming the argument, what came, what is allowed.
     """
     validate.one_of("data.name", name, SOURCES)
     validate.whole_number("data.size", size, 16)

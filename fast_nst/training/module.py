@@ -26,7 +26,9 @@ class StyleTransfer(pl.LightningModule):
     """Adam on the parameters of `network`, batches of content images (B, 3, S, S) in [0, 1].
 
     loss: held as a plain object, so that its loss network is in no checkpoint, broadcast or bucket.
-    total_steps: the length that a cosine schedule spans. Raises Invalid for values out of range.
+    total_steps: the length that a cosine schedule spans. seed: of whatever is random in a step, which is a function of
+    the seed and the step alone, so that a resumed run goes on as the unbroken one would.
+    Raises Invalid for values out of range.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class StyleTransfer(pl.LightningModule):
         schedule: str,
         warmup_steps: int,
         total_steps: int,
+        seed: int,
     ) -> None:
         super().__init__()
         self.network = network
@@ -44,6 +47,7 @@ class StyleTransfer(pl.LightningModule):
         self.learning_rate = validate.number("optimizer.learning_rate", learning_rate, 0)
         self.schedule = validate.one_of("optimizer.schedule", schedule, SCHEDULES)
         self.warmup_steps = validate.whole_number("optimizer.warmup_steps", warmup_steps, 0)
+        self.seed = validate.whole_number("seed", seed, 0)
         self.total_steps = validate.whole_number("trainer.max_steps", total_steps, 1)
 
     def forward(self, photograph: Tensor) -> Tensor:
@@ -53,6 +57,9 @@ class StyleTransfer(pl.LightningModule):
         # bfloat16 throughout the loss network; its sums are float32 all the same (losses.functional).
         low = str(self.trainer.precision).startswith("bf16")
         self.loss.to(self.device, torch.bfloat16 if low else torch.float32)
+
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        torch.manual_seed((self.seed << 32) + self.global_step)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         terms = self.loss(self(batch), batch)
