@@ -1,6 +1,6 @@
 """A contact sheet of trained networks: each painting, some photographs, and what its network makes of them.
 
-python scripts/sheet.py a.jpg b.jpg --weights starry_night.safetensors --style-image bundled:starry_night.jpg -o sheet.jpg
+python scripts/sheet.py a.jpg b.jpg --weights cubist.safetensors --style-image bundled:cubist.jpg -o sheet.jpg
 """
 
 import argparse

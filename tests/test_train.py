@@ -103,7 +103,8 @@ def test_a_second_run_gives_the_same_weights(trained, workplace):
 
 def test_a_killed_run_goes_on_to_the_same_weights(workplace):
     overrides = [*small(workplace), "style.image='my painting.png'", "trainer.max_steps=300",
-                 "checkpoint.every_n_steps=40", "preview.every_n_steps=300", "trainer.val_every_n_steps=99"]  # fmt: skip
+                 "checkpoint.every_n_steps=40", "preview.every_n_steps=300",
+                 "trainer.val_every_n_steps=99"]  # fmt: skip
     assert run("train.py", *overrides, "output_dir=unbroken", cwd=workplace).returncode == 0
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides, "output_dir=killed"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -174,8 +175,9 @@ def test_infer_a_folder_goes_on_after_a_bad_file(trained, workplace):
 
 def test_a_sheet(trained, workplace):
     file = trained[0] / "my painting.safetensors"
-    result = run("sheet.py", "my painting.png", "my painting.png", "--weights", file, "--style-image", "my painting.png",
-                 "--size", 32, "-o", "sheet.png", cwd=workplace)  # fmt: skip
+    painting = "my painting.png"
+    options = ["--weights", file, "--style-image", painting, "--size", 32, "-o", "sheet.png"]
+    result = run("sheet.py", painting, painting, *options, cwd=workplace)
     assert result.returncode == 0, result.stderr
     with Image.open(workplace / "sheet.png") as image:
         assert image.size == (68 + 2 * 36, 68)
