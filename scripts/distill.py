@@ -6,8 +6,9 @@ The student reproduces VGG-19's relu1_2, relu2_2, relu3_2 and relu3_4 in a reduc
 principal components of each layer's activations, scaled to unit mean square. Photographs alone are not enough: an
 image transformation network trained against such a student finds what the student does not see, woven patterns of
 high frequency. So it learns on policy: while it learns, a handful of networks train against it, each for a painting of
-its own, reborn with another one every few hundred steps, and the student sees what they paint, blends of that with the
-photographs, and noise at several scales. Steps and seed determine the result (for one torch and number of threads).
+its own, as long as a real run does or a tenth of it, and the student sees what they paint, blends of that with the
+photographs, and noise at several scales. Where the student and VGG-19 disagree about a Gram is where such a network
+goes, so Grams weigh more than features. Steps and seed determine the result (for one torch and number of threads).
 """
 
 import argparse
@@ -30,16 +31,18 @@ import fast_nst
 from fast_nst import image, loss_networks, networks
 from fast_nst.data.content import ContentImages
 from fast_nst.data.folder import Folder, list_pictures
+from fast_nst.data.leaves import Leaves
 from fast_nst.loss_networks import LossNetwork, compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import gram
 from fast_nst.validate import whole_number
 
-CHANNELS = [[16, 24], [32, 48], [64, 64, 64, 64]]
+CHANNELS = [[16, 24], [48, 64], [96, 96, 96, 96]]
 OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
 STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_4": 1.0}
+STYLE_SCALES = {1: 0.5, 2: 0.3, 4: 0.2}
 CROP = 128
-PAINTERS, LIFE, REFRESH = 4, 300, 40  # networks at a time, their steps until rebirth, steps between copies for them
+PAINTERS, LIVES, REFRESH = 4, (300, 3000), 20  # networks at a time, their lengths, steps between copies for them
 ASSETS = Path(__file__).resolve().parents[1] / "fast_nst" / "assets"
 
 
@@ -78,21 +81,23 @@ def find_bases(teacher: LossNetwork, batches: list[Tensor]) -> tuple[dict[str, T
 
 
 class Painter:
-    """An image transformation network in training against the student, for one painting, for `left` steps."""
+    """An image transformation network in training against the student, for one painting, for `life` steps."""
 
-    def __init__(self, painting: Tensor, student: LossNetwork, left: int, rng: np.random.Generator) -> None:
+    def __init__(self, painting: Tensor, student: LossNetwork, life: int, rng: np.random.Generator) -> None:
         torch.manual_seed(int(rng.integers(2**31)))
-        self.network = networks.build("slim", width=int(rng.choice([16, 24, 32])))
-        self.optimizer = torch.optim.Adam(self.network.parameters(), float(rng.choice([1e-3, 2e-3, 4e-3])), fused=True)
-        self.left = left
+        self.network = networks.build("slim", width=int(rng.choice([24, 32, 32])))
+        self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)
+        self.life = self.left = life
         self.loss = PerceptualLoss(
             student, painting, content_layers={"relu3_2": 1.0}, style_layers=STYLE_LAYERS, content_weight=1.0,
-            style_weight=math.exp(rng.uniform(math.log(3), math.log(60))), style_scales={1: 0.6, 2: 0.4},
+            style_weight=math.exp(rng.uniform(math.log(4), math.log(40))), style_scales=STYLE_SCALES,
         ).to("cpu", torch.bfloat16)  # fmt: skip
 
     def step(self, photographs: Tensor) -> Tensor:
         """One step of training; what it painted, (B, 3, H, W)."""
         self.left -= 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = 2e-3 * (0.5 - 0.5 * math.cos(math.pi * (self.left + 1) / self.life))
         with torch.autocast("cpu", torch.bfloat16):
             painted = self.network(photographs)
         self.optimizer.zero_grad()
@@ -119,9 +124,8 @@ def student_batch(photographs: Tensor, painted: Tensor, style: Tensor, rng: np.r
     return torch.cat([photographs[2:], painted, blends, noisy + noise_like(noisy, rng), style])
 
 
-def errors(student: LossNetwork, x: Tensor, targets: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def errors(found: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Relative squared errors of the features and of their Grams by layer, each (B,)."""
-    found = student(x)
     features, grams = {}, {}
     for name, target in targets.items():
         energy = target.square().mean((1, 2, 3)).clamp_min(1e-3)
@@ -142,6 +146,7 @@ def distill(arguments: argparse.Namespace) -> None:
     teacher = loss_networks.build("vgg19", OUTPUTS, arguments.vgg)
     folder = Folder(arguments.photographs, shorter=2 * CROP, cache_mib=2048)
     photographs = ContentImages(folder, list(range(len(folder))), CROP, seed=arguments.seed)
+    leaves = ContentImages(Leaves(400, 2 * CROP, arguments.seed), list(range(400)), CROP, seed=arguments.seed)
     styles = [image.to_tensor(image.resize_shorter(image.open_picture(path).rgb, 256))
               for path in list_pictures(arguments.styles)]  # fmt: skip
     whole = [
@@ -162,7 +167,7 @@ def distill(arguments: argparse.Namespace) -> None:
     quick = copy.deepcopy(student).requires_grad_(False)  # the same in bfloat16, for the painters
     optimizer = torch.optim.Adam(student.parameters(), 2e-3, fused=True)
 
-    def birth(left: int) -> Painter:
+    def birth(life: int) -> Painter:
         # A photograph serves as a painting now and then: not every style is a painting.
         pool = whole if rng.random() < 0.35 else styles
         painting = pool[int(rng.integers(len(pool)))]
@@ -170,30 +175,36 @@ def distill(arguments: argparse.Namespace) -> None:
             painting = painting[:, torch.from_numpy(rng.permutation(3))]
         if rng.random() < 0.3:
             painting = 1 - painting
-        return Painter(painting, quick, left, rng)
+        return Painter(painting, quick, life, rng)
 
-    painters = [birth(LIFE * (i + 1) // PAINTERS) for i in range(PAINTERS)]
+    def life() -> int:
+        return round(math.exp(rng.uniform(*map(math.log, LIVES))))
+
+    painters = [birth(life()) for _ in range(PAINTERS)]
     begun, sums, count = time.monotonic(), {}, 0  # type: ignore[var-annotated]
     for step in range(arguments.steps):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / arguments.steps))
         who = step % PAINTERS
-        if painters[who].left == 0:
-            painters[who] = birth(LIFE)
-        x = torch.stack([photographs[4 * step + i] for i in range(4)])
+        if painters[who].left <= 0:
+            painters[who] = birth(life())
         if step % REFRESH == 0:
             quick.load_state_dict(student.state_dict())
             for painter in painters:
                 painter.loss.to("cpu", torch.bfloat16)  # the painting as the student sees it now
-        painted = painters[who].step(x)
+        for i in (2 * step, 2 * step + 1):
+            x = torch.stack([leaves[2 * i], leaves[2 * i + 1], photographs[2 * i], photographs[2 * i + 1]])
+            painted = painters[who].step(x)
         pool = styles if rng.random() < 0.7 else whole
         batch = student_batch(x, painted, crop_of(pool[int(rng.integers(len(pool)))], rng), rng)
         if step % 4 == 3:
-            batch = F.avg_pool2d(batch, 2)
-        features, grams = errors(student, batch, targets(batch))
+            batch = F.avg_pool2d(batch, 2 if step % 8 == 3 else 4)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = student(batch)
+        features, grams = errors(found, targets(batch))
         optimizer.zero_grad()
         # The root: a picture that is far off does not drown the rest.
-        loss = sum(features[n].mean() + 0.5 * (grams[n] + 1e-4).sqrt().mean() for n in OUTPUTS)
+        loss = sum(features[n].mean() + (grams[n] + 1e-4).sqrt().mean() for n in OUTPUTS)
         loss.backward()  # type: ignore[union-attr]
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimizer.step()

@@ -93,7 +93,7 @@ def test_caffe_pixels_are_bgr_minus_the_mean():
     torch.testing.assert_close(encode(red, "caffe").flatten(), torch.tensor([-103.939, -116.779, 255 - 123.68]))
 
 
-def test_the_grain_of_slim_is_the_same_at_every_call_and_its_margin_is_cut_off():
+def test_the_noise_of_slim_is_the_same_at_every_call_and_its_margin_is_cut_off():
     network = networks.build("slim", width=4).eval()
     x = torch.rand(1, 3, 40, 300)
     assert torch.equal(network(x), network(x))
@@ -106,3 +106,19 @@ def test_the_grain_of_slim_is_the_same_at_every_call_and_its_margin_is_cut_off()
     torch.testing.assert_close(ours(x), by_hand)
     with pytest.raises(Invalid, match="margin: got 6"):
         networks.build("slim", margin=6)
+
+
+def test_the_noise_of_slim_joins_itself_and_tells_flat_places_apart():
+    from fast_nst.networks.slim import octaves
+
+    noise = octaves(4, 64)
+    assert noise.shape == (1, 4, 64, 64)
+    torch.testing.assert_close(noise.std((2, 3)), torch.ones(1, 4), rtol=0.01, atol=0)
+    for k, channel in enumerate(noise[0]):
+        inner = channel.diff(dim=1).square().mean().sqrt()
+        seam = (channel[:, 0] - channel[:, -1]).square().mean().sqrt()
+        assert seam < 1.5 * inner  # as smooth across the tile's border as within
+        assert inner < 1.5 * 2 ** (0.5 - k)  # the higher the octave, the larger the shapes
+    flat = torch.full((1, 3, 128, 128), 0.5)
+    spread = {n: networks.build("slim", width=4, noise=n).eval()(flat)[..., 32:96, 32:96].std((2, 3)).max() for n in (0.0, 0.2)}
+    assert spread[0.2] > 2 * spread[0.0]

@@ -16,19 +16,21 @@ class Slim(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1]. Any H and W from 1 on.
 
     width: channels at half the size; half of it at full size, twice at a quarter. blocks: residual blocks.
-    noise: standard deviation of a grain added to the input, in pixels of [0, 1]. Where a photograph is flat, a clear
-    sky, a convolution has nothing to tell one stroke's place from another's but the phases of its strides, and paints
-    nothing or a grid; the grain tells it. It is the same at every call, a tile of seeded noise; in training the tile is
-    shifted at random.
+    noise: standard deviation of the noise that the residual blocks are given with the photograph's features, at first;
+    0: none. Where a photograph is flat, a clear sky, a convolution has nothing to tell one stroke's place and direction
+    from another's but the phases of its strides, and paints nothing or a lattice. Noise of several octaves (Ulyanov et
+    al. 2016, arXiv 1603.03417, sec. 3.1) tells it, up to the size of a star. It is the same at every call, a tile that
+    joins itself on all sides; in training it is shifted at random.
     margin: pixels of reflection around a photograph that are cut off its result again, a multiple of 4. Next to the
     padding of its convolutions a network paints a frame, which lies outside the picture then. Not in training, where
     the frame is of use: it holds what the painting's Gram asks for and the photograph has no place for.
     """
 
-    TILE = 256
+    OCTAVES = 4
+    TILE = 256  # pixels of the noise's tile at a quarter of the size
     SMALLEST = 16  # pixels a side that two halvings need for their reflections
 
-    def __init__(self, width: int = 32, blocks: int = 5, noise: float = 0.05, margin: int = 16) -> None:
+    def __init__(self, width: int = 32, blocks: int = 5, noise: float = 0.2, margin: int = 16) -> None:
         super().__init__()
         whole_number("width", width, 2)
         whole_number("blocks", blocks, 0)
@@ -36,12 +38,14 @@ class Slim(nn.Module):
         self.margin = whole_number("margin", margin, 0)
         if margin % 4:
             raise Invalid(f"margin: got {margin}; allowed: a multiple of 4")
-        tile = torch.randn(1, 1, self.TILE, self.TILE, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("tile", tile, persistent=False)
         self.down = nn.Sequential(
             ConvBlock(3, width, 7, stride=2),
             ConvBlock(width, 2 * width, 3, stride=2),
         )
+        self.scatter = nn.Conv2d(self.OCTAVES, 2 * width, 1, bias=False) if noise else None
+        if self.scatter is not None:
+            self.register_buffer("octaves", octaves(self.OCTAVES, self.TILE), persistent=False)
+            nn.init.normal_(self.scatter.weight, std=noise * self.OCTAVES**-0.5)
         self.blocks = nn.Sequential(*(ResidualBlock(2 * width) for _ in range(blocks)))
         self.up = nn.Sequential(
             ConvBlock(2 * width, width, 3, upsampling="nearest"),
@@ -49,12 +53,15 @@ class Slim(nn.Module):
             ConvBlock(width // 2, 3, 3, norm=None, relu=False),
         )
 
-    def grain(self, height: int, width: int) -> Tensor:
-        """The noise of an image's size, (1, 1, H, W)."""
-        tile = self.get_buffer("tile")
+    def sprinkle(self, features: Tensor) -> Tensor:
+        """Features at a quarter of the size, (B, 2 * width, H/4, W/4), with the noise added."""
+        if self.scatter is None:
+            return features
+        tile = self.get_buffer("octaves")
         if self.training:
             tile = tile.roll([int(i) for i in torch.randint(self.TILE, (2,))], (2, 3))
-        return tile.repeat(1, 1, -(-height // self.TILE), -(-width // self.TILE))[:, :, :height, :width]
+        h, w = features.shape[2:]
+        return features + self.scatter(tile.repeat(1, 1, -(-h // self.TILE), -(-w // self.TILE))[:, :, :h, :w])
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
@@ -62,7 +69,22 @@ class Slim(nn.Module):
         missing_h, missing_w = (max(0, max(self.SMALLEST, margin + 1) - side) for side in (height, width))
         if missing_h or missing_w:
             x = F.pad(x, (0, missing_w, 0, missing_h), mode="replicate")
-        x = pad(x, margin, "reflect")
-        y = encode(x + self.noise * self.grain(*x.shape[2:]), "centred")
-        y = self.up(self.blocks(self.down(y)))  # each side a multiple of 4, none smaller than it went in
+        y = self.down(encode(pad(x, margin, "reflect"), "centred"))
+        y = self.up(self.blocks(self.sprinkle(y)))  # each side a multiple of 4, none smaller than it went in
         return decode(y[:, :, margin : margin + height, margin : margin + width], "centred")
+
+
+def octaves(count: int, side: int) -> Tensor:
+    """Noise of `count` octaves, (1, count, side, side), each of unit variance, periodic, the same every time.
+
+    Octave k is Gaussian noise of `side` / 2**k points a side, interpolated.
+    """
+    generator = torch.Generator().manual_seed(0)
+    channels = []
+    for k in range(count):
+        coarse = F.pad(torch.randn(1, 1, side >> k, side >> k, generator=generator), (2,) * 4, mode="circular")
+        fine = F.interpolate(coarse, scale_factor=float(2**k), mode="bicubic")
+        edge = 2 << k
+        fine = fine[:, :, edge : edge + side, edge : edge + side]
+        channels.append(fine / fine.std())
+    return torch.cat(channels, 1)
