@@ -10,6 +10,8 @@ class Invalid(ValueError):
 class Failure(RuntimeError):
     """Work that could not be finished through no mistake of the user's. The message is one line."""
 
+    exit_code = 1
+
 
 def whole_number(name: str, value: Any, minimum: int) -> int:
     """`value` if it is an int of at least `minimum`; Invalid otherwise."""

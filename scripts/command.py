@@ -27,7 +27,7 @@ def report(error: BaseException) -> int:
             error = error.__cause__  # Hydra wraps the error that names the key
         message = one_line(error)
     print(f"error: {message}", file=sys.stderr)
-    return 1 if isinstance(error, Failure) else 2
+    return error.exit_code if isinstance(error, Failure) else 2
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -7,6 +7,7 @@ python scripts/train.py style.image=painting.jpg data=folder data.root=photograp
 import logging
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any, cast
 import command
 import hydra
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fast_nst import data, loss_networks, networks
@@ -25,7 +27,7 @@ from fast_nst.data.datamodule import ContentData
 from fast_nst.data.folder import Folder
 from fast_nst.image import replacing, to_tensor
 from fast_nst.losses import PerceptualLoss, layers_needed
-from fast_nst.training import callbacks, machine
+from fast_nst.training import callbacks, machine, resume
 from fast_nst.training.module import StyleTransfer
 from fast_nst.validate import Failure, Invalid, whole_number
 from fast_nst.weights import sha256
@@ -36,10 +38,13 @@ RUN_DIR = "FAST_NST_RUN_DIR"  # how the processes that Lightning starts learn th
 def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> tuple[Path, Path | None]:
     """The folder of this run, and the checkpoint to go on from.
 
-    A run that goes on stays in its folder; `auto` is the checkpoint in `output_dir`, or of the style's newest run.
+    A run that goes on stays in its folder; `auto` is the checkpoint in `output_dir`, if there is one
+    yet, or of the style's newest run.
     """
     if ckpt_path is None:
         if output_dir is not None:
+            if (Path(output_dir) / "checkpoints" / "last.ckpt").exists():
+                raise Invalid(f"output_dir: {output_dir} holds a run; go on with ckpt_path=auto, or give another folder")
             return Path(output_dir), None
         if RUN_DIR in os.environ and "LOCAL_RANK" in os.environ:
             return Path(os.environ[RUN_DIR]), None
@@ -56,9 +61,20 @@ def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> t
     else:
         found = sorted((Path("outputs") / name).glob("*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
         checkpoint = found[-1] if found else Path("outputs") / name / "*" / "checkpoints" / "last.ckpt"
+    if not checkpoint.is_file() and ckpt_path == "auto" and output_dir is not None:
+        return Path(output_dir), None  # the first start of a job that is started again until it is done
     if not checkpoint.is_file():
         raise Invalid(f"ckpt_path: {checkpoint}: no such checkpoint")
     return (Path(output_dir) if output_dir is not None else checkpoint.parent.parent), checkpoint
+
+
+def command_to_go_on(checkpoint: Path) -> str:
+    """What to type to go on from `checkpoint`: this command with ckpt_path."""
+    path = str(checkpoint)
+    if not re.fullmatch(r"[\w./-]+", path):
+        path = "'" + path.replace("'", "\\'") + "'"  # as Hydra quotes
+    overrides = [item for item in HydraConfig.get().overrides.task if not item.startswith("ckpt_path=")]
+    return shlex.join(["python", sys.argv[0], *overrides, f"ckpt_path={path}"])
 
 
 def make_loss(cfg: dict[str, Any], painting: Path) -> PerceptualLoss:
@@ -122,10 +138,13 @@ def train(composed: DictConfig) -> None:
     }
     count = whole_number("preview.images", cfg["preview"]["images"], 1)
 
-    weights_file = folder / f"{name}.safetensors"
+    weights_file, last = folder / f"{name}.safetensors", folder / "checkpoints" / "last.ckpt"
+    digest = sha256(painting)
+    settings = {**cfg, "style": {**cfg["style"], "image": digest}}
+    saving = callbacks.SaveCheckpoint(last, every["checkpoint"], settings, command_to_go_on(last))
     description = {
         "network": cfg["network"],
-        "style": {"names": [name], "sha256": [sha256(painting)]},
+        "style": {"names": [name], "sha256": [digest]},
         "loss_network": cfg["loss_network"]["name"],
         "loss": cfg["loss"],
     }
@@ -139,13 +158,18 @@ def train(composed: DictConfig) -> None:
             callbacks.StopOnNan(cfg["trainer"]["log_every_n_steps"]),
             pl.callbacks.LearningRateMonitor("step"),
             callbacks.Preview(folder / "preview.png", loss.style_image, sets.val, count, every["preview"]),
-            callbacks.SaveCheckpoint(folder / "checkpoints" / "last.ckpt", every["checkpoint"]),
+            saving,
             callbacks.SaveWeights(weights_file, description),
         ],
     )
     steps = total_steps(cfg["trainer"], len(sets.train), batch_size * trainer.world_size)
     trainer.fit_loop.epoch_loop.max_steps = steps  # max_epochs needs the number of processes, which the trainer knows
     module = StyleTransfer(network, loss, total_steps=steps, seed=cfg["seed"], **cfg["optimizer"])
+    saving.settings["processes"] = trainer.world_size
+    changed = []
+    if checkpoint is not None:
+        before = resume.read(checkpoint)
+        changed = resume.check(before["settings"], saving.settings, before["step"], steps)
     if trainer.is_global_zero:
         os.environ[RUN_DIR] = str(folder)
         with replacing(folder / "config.yaml") as temporary:
@@ -156,6 +180,10 @@ def train(composed: DictConfig) -> None:
             f"writing to {folder}",
             file=sys.stderr,
         )
+        if checkpoint is not None:
+            print(f"going on from {checkpoint}, at step {before['step']}", file=sys.stderr)
+        for text in changed:
+            print(f"changed: {text}", file=sys.stderr)
     trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         minutes = (time.monotonic() - begun) / 60

@@ -1,14 +1,21 @@
-"""What several tests need: small pictures, a small loss network, and where the large real data may lie."""
+"""What several tests need: small pictures, the real commands on them, a small loss network, and where the large real data may lie."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+
+from fast_nst.loss_networks import compact
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 VGG19 = SHARED / "weights" / "vgg19_to_conv3_4.safetensors"
 
 
@@ -38,3 +45,46 @@ def painting(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+RECIPE = {
+    "channels": [[4, 6], [6, 8], [8, 8, 8, 8]],
+    "outputs": {"relu1_2": 4, "relu2_2": 6, "relu3_2": 8, "relu3_4": 8},
+}
+
+
+def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def small(folder: Path) -> list[str]:
+    """The overrides of a run of a few seconds, with a random little loss network."""
+    torch.manual_seed(3)
+    network = compact.architecture(**RECIPE)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    compact.save(folder / "tiny.safetensors", network, RECIPE)
+    return [
+        "loss_network.weights=tiny.safetensors", "data=folder", "data.root=photographs", "data.size=32",
+        "data.val_size=32", "data.batch_size=2", "network.width=8", "network.blocks=1", "trainer.val_every_n_steps=4",
+        "trainer.log_every_n_steps=1", "preview.every_n_steps=4", "trainer.max_steps=6",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "photographs").mkdir()
+    for index in range(8):
+        picture(index).save(folder / "photographs" / f"photo {index} (copy)=.png")
+    picture(100, 64, 64).save(folder / "my painting.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(workplace: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    overrides = [*small(workplace), "style.image='my painting.png'", "output_dir=run"]
+    result = run("train.py", *overrides, cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    return workplace / "run", result

@@ -1,65 +1,15 @@
 """The real commands, on small data: train, then repaint."""
 
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, picture
+from conftest import picture, run, small
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 
 from fast_nst import weights
-from fast_nst.loss_networks import compact
-
-RECIPE = {
-    "channels": [[4, 6], [6, 8], [8, 8, 8, 8]],
-    "outputs": {"relu1_2": 4, "relu2_2": 6, "relu3_2": 8, "relu3_4": 8},
-}
-
-
-def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
-
-
-def small(folder: Path) -> list[str]:
-    """The overrides of a run of a few seconds, with a random little loss network."""
-    torch.manual_seed(3)
-    network = compact.architecture(**RECIPE)
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    compact.save(folder / "tiny.safetensors", network, RECIPE)
-    return [
-        "loss_network.weights=tiny.safetensors", "data=folder", "data.root=photographs", "data.size=32",
-        "data.val_size=32", "data.batch_size=2", "network.width=8", "network.blocks=1", "trainer.val_every_n_steps=4",
-        "trainer.log_every_n_steps=1", "preview.every_n_steps=4", "trainer.max_steps=6",
-    ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("work")
-    (folder / "photographs").mkdir()
-    for index in range(8):
-        picture(index).save(folder / "photographs" / f"photo {index} (copy)=.png")
-    picture(100, 64, 64).save(folder / "my painting.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(workplace: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    overrides = [*small(workplace), "style.image='my painting.png'", "output_dir=run"]
-    result = run("train.py", *overrides, cwd=workplace)
-    assert result.returncode == 0, result.stderr
-    return workplace / "run", result
-
 
 def test_a_run_leaves_what_it_should(trained):
     folder, result = trained
@@ -98,31 +48,6 @@ def test_a_second_run_gives_the_same_weights(trained, workplace):
     assert run("train.py", *overrides, cwd=workplace).returncode == 0
     first, second = (weights.load(workplace / run_ / "my painting.safetensors")[0] for run_ in ("run", "again"))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_killed_run_goes_on_to_the_same_weights(workplace):
-    overrides = [*small(workplace), "style.image='my painting.png'", "trainer.max_steps=300",
-                 "checkpoint.every_n_steps=40", "preview.every_n_steps=300",
-                 "trainer.val_every_n_steps=99"]  # fmt: skip
-    assert run("train.py", *overrides, "output_dir=unbroken", cwd=workplace).returncode == 0
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides, "output_dir=killed"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    checkpoint = workplace / "killed" / "checkpoints" / "last.ckpt"
-    with subprocess.Popen(command, cwd=workplace, env=environment, stderr=subprocess.DEVNULL) as process:
-        while not checkpoint.exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.kill()
-    assert not (workplace / "killed" / "my painting.safetensors").exists()
-    result = run("train.py", *overrides, "output_dir=killed", "ckpt_path=auto", cwd=workplace)
-    assert result.returncode == 0, result.stderr
-    assert "step 1/300" not in result.stderr
-    assert "Warning" not in result.stderr
-    ours, theirs = (
-        weights.load(workplace / folder / "my painting.safetensors")[0] for folder in ("killed", "unbroken")
-    )
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
 
 

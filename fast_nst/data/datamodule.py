@@ -1,11 +1,12 @@
 """The content images as Lightning takes them."""
 
 import os
+import signal
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from fast_nst import validate
 from fast_nst.data import Sets
@@ -33,7 +34,10 @@ class ContentData(pl.LightningDataModule):
 
     def _loader(self, **arguments: Any) -> DataLoader[Tensor]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(**arguments, num_workers=self.workers, pin_memory=on_gpu, persistent_workers=self.workers > 0)
+        return DataLoader(
+            **arguments, num_workers=self.workers, pin_memory=on_gpu, persistent_workers=self.workers > 0,
+            worker_init_fn=_outlive_interrupts,
+        )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         assert self.trainer is not None
@@ -43,9 +47,13 @@ class ContentData(pl.LightningDataModule):
         return self._loader(dataset=self.sets.train, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
-        assert self.trainer is not None
-        share = range(self.trainer.global_rank, len(self.sets.val), self.trainer.world_size)
-        return self._loader(dataset=Subset(self.sets.val, list(share)), batch_size=self.batch_size)
+        # All of them on every process: they are few, and shares of unequal size would have other means.
+        return self._loader(dataset=self.sets.val, batch_size=self.batch_size)
+
+
+def _outlive_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the workers too; the step under way still needs them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _auto_workers() -> int:

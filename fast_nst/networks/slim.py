@@ -38,18 +38,19 @@ class Slim(nn.Module):
         self.margin = whole_number("margin", margin, 0)
         if margin % 4:
             raise Invalid(f"margin: got {margin}; allowed: a multiple of 4")
+        # No biases before a norm, which takes them out again: their gradient would be rounding errors alone.
         self.down = nn.Sequential(
-            ConvBlock(3, width, 7, stride=2),
-            ConvBlock(width, 2 * width, 3, stride=2),
+            ConvBlock(3, width, 7, stride=2, bias=False),
+            ConvBlock(width, 2 * width, 3, stride=2, bias=False),
         )
         self.scatter = nn.Conv2d(self.OCTAVES, 2 * width, 1, bias=False) if noise else None
         if self.scatter is not None:
             self.register_buffer("octaves", octaves(self.OCTAVES, self.TILE), persistent=False)
             nn.init.normal_(self.scatter.weight, std=noise * self.OCTAVES**-0.5)
-        self.blocks = nn.Sequential(*(ResidualBlock(2 * width) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(ResidualBlock(2 * width, bias=False) for _ in range(blocks)))
         self.up = nn.Sequential(
-            ConvBlock(2 * width, width, 3, upsampling="nearest"),
-            ConvBlock(width, width // 2, 3, upsampling="nearest"),
+            ConvBlock(2 * width, width, 3, upsampling="nearest", bias=False),
+            ConvBlock(width, width // 2, 3, upsampling="nearest", bias=False),
             ConvBlock(width // 2, 3, 3, norm=None, relu=False),
         )
 

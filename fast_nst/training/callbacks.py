@@ -1,10 +1,12 @@
 """What a run shows and leaves: progress, pictures, checkpoints, the weights file."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,7 +18,9 @@ from tqdm import tqdm
 from fast_nst import image, weights
 from fast_nst.data.content import ContentImages
 from fast_nst.stylize.sheet import sheet
+from fast_nst.training import resume
 from fast_nst.training.module import Diverged, StyleTransfer
+from fast_nst.validate import Failure
 
 TERMS = ("loss", "content", "style", "tv")
 
@@ -139,36 +143,77 @@ class SaveWeights(pl.Callback):
             weights.save(self.path, pl_module.network, description)
 
 
-class SaveCheckpoint(pl.Callback):
-    """`path` every `every_n_steps`, at the end, and when the run is interrupted or fails: what it resumes from."""
+class Interrupted(Failure):
+    """A signal asked the run to stop, and it saved first; the message holds the command to go on."""
 
-    def __init__(self, path: Path, every_n_steps: int) -> None:
-        self.path, self.every_n_steps = path, every_n_steps
+    def __init__(self, number: int, step: int, command: str) -> None:
+        super().__init__(f"{signal.Signals(number).name} at step {step}: saved. Go on with: {command}")
+        self.exit_code = 128 + number
+
+
+class SaveCheckpoint(pl.Callback):
+    """`path` every `every_n_steps`, at the end, and on SIGINT, SIGTERM or SIGUSR1 after the step under way, when the
+    run ends with `Interrupted`. A second signal has its ordinary effect at once.
+
+    settings: kept in the checkpoint (`resume.KEY`). command: what goes on from it.
+    """
+
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+    AGREE = 10  # steps between the processes of a run asking each other for signals: each asking waits
+
+    def __init__(self, path: Path, every_n_steps: int, settings: Mapping[str, Any], command: str) -> None:
+        self.path, self.every_n_steps, self.settings, self.command = path, every_n_steps, dict(settings), command
         self.saved_step = -1
+        self.signal = 0
+        self.handlers: dict[int, Any] = {}
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self._release()
+
+    def _release(self) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+    def _stopping(self, trainer: pl.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.signal != 0
+        if trainer.global_step % self.AGREE:
+            return False
+        return trainer.strategy.reduce_boolean_decision(self.signal != 0, all=False)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.global_step != self.saved_step:
             self.saved_step = trainer.global_step
             trainer.save_checkpoint(self.path)
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[resume.KEY] = self.settings
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        default = {signal.SIGINT: signal.default_int_handler}
+        self.handlers = {number: default.get(number, signal.SIG_DFL) for number in self.SIGNALS}
+        for number in self.SIGNALS:
+            signal.signal(number, self._catch)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every_n_steps == 0:
+        stopping = self._stopping(trainer)
+        if stopping or trainer.global_step % self.every_n_steps == 0:
             self._save(trainer)
+        if stopping:
+            raise Interrupted(self.signal or signal.SIGTERM, trainer.global_step, self.command)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._release()
         self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # Not after an ordinary error: the state may be half a step.
-        if isinstance(exception, KeyboardInterrupt | pl.utilities.exceptions.SIGTERMException):
-            self._save(trainer)
-            if trainer.is_global_zero:
-                print(
-                    f"interrupted at step {trainer.global_step}; go on with the same command and ckpt_path={self.path}",
-                    file=sys.stderr,
-                )
+        self._release()
 
 
 class WholeCheckpoints(TorchCheckpointIO):

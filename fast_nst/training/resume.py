@@ -1,0 +1,60 @@
+"""Going on from a checkpoint: what the run that wrote it was, and what may be different now."""
+
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from fast_nst.validate import Invalid
+
+KEY = "fast_nst"  # of the run's settings in a checkpoint
+# What has no part in the result.
+_FREE = (
+    "output_dir", "ckpt_path", "preview", "checkpoint", "data.workers", "data.cache_mib", "trainer.accelerator",
+    "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_time", "trainer.log_every_n_steps",
+    "trainer.val_every_n_steps",
+)  # fmt: skip
+_FIXED = ("network", "style")  # another network does not fit; half of each painting is neither
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings that a checkpoint was written under, and its step: {"settings", "step"}. Raises Invalid."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return {"settings": dict(checkpoint[KEY]), "step": int(checkpoint["global_step"])}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError):
+        raise Invalid(f"ckpt_path: {os.fspath(path)}: damaged, or not a checkpoint of scripts/train.py") from None
+
+
+def check(before: Mapping[str, Any], now: Mapping[str, Any], step: int, steps: int) -> list[str]:
+    """What changed between two runs' settings, a text each, for a run that goes on from `step` to `steps`.
+
+    Raises Invalid where the result would make no sense.
+    """
+    changed = list(_differences(dict(_flat(before)), dict(_flat(now))))
+    if refused := [text for name, text in changed if _is_under(name, _FIXED)]:
+        raise Invalid(f"ckpt_path: its run cannot go on with other settings ({'; '.join(refused)}); start a new run")
+    if steps < step:
+        raise Invalid(f"trainer.max_steps: got {steps}; the checkpoint is past that, at step {step}")
+    return [text for _, text in changed]
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old != new and not _is_under(name, _FREE):
+            yield name, f"{name}: {old} before, {new} now"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_under(name: str, groups: tuple[str, ...]) -> bool:
+    return any(name == group or name.startswith(f"{group}.") for group in groups)

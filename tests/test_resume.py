@@ -1,0 +1,125 @@
+"""Interrupted runs go on: through the real command, bit for bit."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ENVIRONMENT, ROOT, run, small
+
+from fast_nst import weights
+from fast_nst.training import resume
+from fast_nst.validate import Invalid
+
+STEPS = 200
+
+
+def overrides(workplace: Path) -> list[str]:
+    return [
+        *small(workplace), "style.image='my painting.png'", f"trainer.max_steps={STEPS}", "checkpoint.every_n_steps=7",
+        f"preview.every_n_steps={STEPS}", "trainer.val_every_n_steps=33",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unbroken(workplace: Path) -> bytes:
+    """The weights file of a run that nothing interrupted."""
+    result = run("train.py", *overrides(workplace), "output_dir=unbroken", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    return (workplace / "unbroken" / "my painting.safetensors").read_bytes()
+
+
+def stopped(workplace: Path, folder: str, number: int, step: int) -> tuple[int, str]:
+    """Start a run, send it a signal once its checkpoint is at `step` or later; its exit code and stderr."""
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), f"output_dir={folder}"]
+    checkpoint = workplace / folder / "checkpoints" / "last.ckpt"
+    with subprocess.Popen(command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        while not checkpoint.exists() or resume.read(checkpoint)["step"] < step:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        return process.returncode, errors
+
+
+@pytest.mark.parametrize("step", np.random.default_rng().integers(1, STEPS - 60, 3).tolist(), ids="abc")
+def test_a_killed_run_goes_on_to_the_same_file(workplace, unbroken, step, request):
+    folder = f"killed {request.node.callspec.id}"
+    code, _ = stopped(workplace, folder, signal.SIGKILL, step)
+    assert code == -signal.SIGKILL
+    assert not (workplace / folder / "my painting.safetensors").exists()
+    result = run("train.py", *overrides(workplace), f"output_dir='{folder}'", "ckpt_path=auto", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert "going on from" in result.stderr
+    assert "Warning" not in result.stderr
+    assert (workplace / folder / "my painting.safetensors").read_bytes() == unbroken, f"killed after step {step}"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_saves_first_and_tells_how_to_go_on(workplace, unbroken, name):
+    number = signal.Signals[name]
+    code, errors = stopped(workplace, name, number, 1)
+    assert code == 128 + number, errors
+    assert "Traceback" not in errors
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith(f"error: {name} at step ")
+    step = resume.read(workplace / name / "checkpoints" / "last.ckpt")["step"]
+    assert f"at step {step}: saved" in last
+    # The command in the message, as a shell reads it.
+    command = last.split("Go on with: ")[1].replace("python ", f"{sys.executable} ", 1)
+    result = subprocess.run(
+        command, shell=True, cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert (workplace / name / "my painting.safetensors").read_bytes() == unbroken
+
+
+def test_changed_settings_are_told_or_refused(workplace, unbroken):
+    again = [*overrides(workplace), "output_dir=unbroken", "ckpt_path=auto"]
+    more = run("train.py", *again, "loss.style_weight=3", f"trainer.max_steps={STEPS + 2}", cwd=workplace)
+    assert more.returncode == 0, more.stderr
+    assert "changed: loss.style_weight: 10.0 before, 3 now" in more.stderr
+    assert f"changed: trainer.max_steps: {STEPS} before, {STEPS + 2} now" in more.stderr
+    for change, message in {
+        "network.width=16": "network.width: 8 before, 16 now",
+        "style.size=64": "style.size: 256 before, 64 now",
+        "style.image='photographs/photo 1 (copy)=.png'": "style.image: ",
+        "trainer.max_steps=3": f"the checkpoint is past that, at step {STEPS + 2}",
+    }.items():
+        result = run("train.py", *again, change, cwd=workplace)
+        assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
+        assert message in result.stderr
+
+
+def test_a_run_that_is_there_is_not_overwritten(workplace, unbroken):
+    before = (workplace / "unbroken" / "checkpoints" / "last.ckpt").read_bytes()
+    result = run("train.py", *overrides(workplace), "output_dir=unbroken", cwd=workplace)
+    assert result.returncode == 2
+    assert "output_dir: unbroken holds a run; go on with ckpt_path=auto" in result.stderr
+    assert (workplace / "unbroken" / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_a_checkpoint_that_is_none(tmp_path):
+    damaged, other = tmp_path / "damaged.ckpt", tmp_path / "other.ckpt"
+    damaged.write_bytes(b"no checkpoint")
+    torch.save({"state_dict": {}}, other)
+    for path in (damaged, other):
+        with pytest.raises(Invalid, match="damaged, or not a checkpoint of"):
+            resume.read(path)
+
+
+def test_what_changed_is_named_by_its_key():
+    before = {"loss": {"style_weight": 1.0, "style_layers": {"a": 1.0}}, "preview": {"images": 4}, "network": {"w": 1}}
+    now = {"loss": {"style_weight": 2.0, "style_layers": {"b": 1.0}}, "preview": {"images": 5}, "network": {"w": 1}}
+    assert resume.check(before, now, 5, 5) == [
+        "loss.style_layers.a: 1.0 before, None now",
+        "loss.style_layers.b: None before, 1.0 now",
+        "loss.style_weight: 1.0 before, 2.0 now",
+    ]
+    assert resume.check(before, before, 5, 9) == []
+    with pytest.raises(Invalid, match=r"other settings \(network.w: 1 before, 2 now\)"):
+        resume.check(before, {**before, "network": {"w": 2}}, 1, 9)
