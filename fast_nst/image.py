@@ -60,12 +60,21 @@ def open_picture(path: str | os.PathLike[str], shorter: int | None = None) -> Pi
     path = Path(path)
     if path.is_dir():
         raise ImageError(f"{path}: is a directory, not a picture")
+    return _decode(path, str(path), shorter)
+
+
+def decode_picture(data: bytes, name: str, shorter: int | None = None) -> Picture:
+    """As `open_picture`, of a file's bytes; `name` stands for its path in errors."""
+    return _decode(io.BytesIO(data), name, shorter)
+
+
+def _decode(file: Path | io.BytesIO, path: str, shorter: int | None) -> Picture:
     try:
         with warnings.catch_warnings():
             # Pillow warns of 90 megapixels and refuses 180; a large photograph is no reason for noise.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            with Image.open(path, formats=_READERS) as image:
+            with Image.open(file, formats=_READERS) as image:
                 if shorter is not None:
                     scale = shorter / min(image.size)
                     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))

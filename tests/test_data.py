@@ -11,6 +11,7 @@ from PIL import Image
 
 from fast_nst import data, image
 from fast_nst.data import content, folder, style
+from fast_nst.data.reader import UnreadablePictureWarning
 from fast_nst.validate import Invalid
 
 CROPS = {"size": 32, "crop": "random_resized", "scale": (0.25, 1.0), "ratio": (0.8, 1.25), "val_images": 2,
@@ -101,11 +102,13 @@ def test_an_unreadable_picture_is_reported_once_and_skipped(photographs):
     assert "broken.jpg" in str(caught[0].message)
 
 
-def test_nothing_readable_is_an_error(tmp_path):
+def test_too_many_unreadable_pictures_are_an_error(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    images = content.ContentImages(folder.Folder(tmp_path, 64), [0], 32)
-    with pytest.warns(folder.UnreadablePictureWarning), pytest.raises(image.ImageError, match="none of the content"):
-        images[0]
+    with pytest.raises(image.ImageError, match=r"1 of 1 content images cannot be read, more than data.max_unreadable"):
+        content.ContentImages(folder.Folder(tmp_path, 64), [0], 32)[0]
+    patient = content.ContentImages(folder.Folder(tmp_path, 64, max_unreadable=1), [0], 32)
+    with pytest.warns(UnreadablePictureWarning), pytest.raises(image.ImageError, match="none of the content"):
+        patient[0]
 
 
 def test_folders_that_cannot_serve(tmp_path, photographs):

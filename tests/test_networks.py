@@ -120,5 +120,8 @@ def test_the_noise_of_slim_joins_itself_and_tells_flat_places_apart():
         assert seam < 1.5 * inner  # as smooth across the tile's border as within
         assert inner < 1.5 * 2 ** (0.5 - k)  # the higher the octave, the larger the shapes
     flat = torch.full((1, 3, 128, 128), 0.5)
-    spread = {n: networks.build("slim", width=4, noise=n).eval()(flat)[..., 32:96, 32:96].std((2, 3)).max() for n in (0.0, 0.2)}
+    spread = {
+        n: networks.build("slim", width=4, noise=n).eval()(flat)[..., 32:96, 32:96].std((2, 3)).max()
+        for n in (0.0, 0.2)
+    }
     assert spread[0.2] > 2 * spread[0.0]

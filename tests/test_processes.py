@@ -30,7 +30,9 @@ def two(folder: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def one_process(workplace: Path) -> Path:
-    result = run("train.py", *overrides(workplace), "data.batch_size=4", "trainer.devices=1", "output_dir=one", cwd=workplace)
+    result = run(
+        "train.py", *overrides(workplace), "data.batch_size=4", "trainer.devices=1", "output_dir=one", cwd=workplace
+    )
     assert result.returncode == 0, result.stderr
     return workplace / "one" / "my painting.safetensors"
 

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fast_nst import weights
 
+
 def test_a_run_leaves_what_it_should(trained):
     folder, result = trained
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.parent.name != "tensorboard"}

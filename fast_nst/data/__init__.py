@@ -11,10 +11,11 @@ from fast_nst.data.content import ContentImages, Source
 from fast_nst.data.folder import Folder
 from fast_nst.data.leaves import Leaves
 from fast_nst.data.mnist import Mnist
+from fast_nst.data.shards import Shards
 
 __all__ = ["SOURCES", "Sets", "build"]
 
-SOURCES = ("leaves", "folder", "mnist")
+SOURCES = ("leaves", "folder", "shards", "mnist")
 
 
 class Sets(NamedTuple):
@@ -36,8 +37,10 @@ def build(
     root: str | os.PathLike[str] | None = None,
     count: int | None = None,
     cache_mib: int = 512,
+    max_unreadable: float = 0.5,
 ) -> Sets:
-    """The sets of the source `name`: "leaves" (`count` synthetic pictures), "folder" (below `root`) or "mnist".
+    """The sets of the source `name`: "leaves" (`count` synthetic pictures), "folder" (below `root`), "shards" (tar files) or
+    "mnist". cache_mib, max_unreadable: `reader.Reader`.
 
     size: of the square crops, in pixels. crop, scale, ratio: how they are cut, `content.ContentImages`.
     val_images: pictures held out, a fifth at most; val_size: of their centre crop, in pixels.
@@ -54,8 +57,9 @@ def build(
         source = Leaves(count=validate.whole_number("data.count", count, 1), size=max(2 * size, val_size), seed=seed)
     elif root is None:
         raise image.ImageError(f"data={name} needs data.root=DIR, the folder that holds the photographs")
-    elif name == "folder":
-        source = Folder(root, shorter=max(2 * size, val_size), cache_mib=cache_mib)
+    elif name in ("folder", "shards"):
+        kind = Folder if name == "folder" else Shards
+        source = kind(root, max(2 * size, val_size), cache_mib, max_unreadable)
     else:
         source = Mnist(root)
     order = [int(i) for i in np.random.default_rng((seed, 0)).permutation(len(source))]
