@@ -7,6 +7,7 @@ ICC profile, CMYK, 16 bits, grey, palette, alpha, animation) is turned into that
 import contextlib
 import io
 import os
+import struct
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ def _decode(file: Path | io.BytesIO, path: str, shorter: int | None) -> Picture:
         raise ImageError(f"{path}: not a picture that can be read ({', '.join(_READERS)})") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, MemoryError, RuntimeError, struct.error) as error:
         raise ImageError(f"{path}: damaged picture ({str(error) or type(error).__name__})") from None
 
 
@@ -116,7 +117,8 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Picture:
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Scale a 16-bit or float grey image to 8 bits (Pillow's own conversion clips)."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    with np.errstate(invalid="ignore"):
+        values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if image.mode == "F":
         white = 1.0 if values.max(initial=0.0) <= 1.0 else float(values.max())
     else:

@@ -7,7 +7,6 @@ pickle and no code of the file's choosing: the network is rebuilt by `networks.b
 import hashlib
 import json
 import os
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,16 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import fast_nst
 from fast_nst import networks
 from fast_nst.image import replacing
+from fast_nst.state import load_state
 from fast_nst.validate import Invalid
 
 FORMAT_VERSION = 1
+_LARGEST = 4096  # of a whole number in a network's description
 _KEY = "fast_nst"
 
 
@@ -75,10 +76,18 @@ def load(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
     if path.suffix == ".ckpt":
         raise WeightsError(f"{path}: a checkpoint, to go on training from; run the .safetensors file of that run")
     metadata = describe(path)
+    recipe = metadata["network"]
     try:
-        network = networks.build(**metadata["network"])
-        network.load_state_dict(safetensors.torch.load_file(path))
-    except (RuntimeError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        state = load_state(path)
+        if any(isinstance(value, int) and value > _LARGEST for value in recipe.values()):
+            raise Invalid("a number in its description is too large")
+        with torch.device("meta"):  # a description that lies takes no memory
+            shapes = {name: value.shape for name, value in networks.build(**recipe).state_dict().items()}
+        if shapes != {name: value.shape for name, value in state.items()}:
+            raise Invalid("its tensors have other names or shapes")
+        network = networks.build(**recipe)
+        network.load_state_dict(state)
+    except (RuntimeError, ValueError, TypeError) as error:
         raise WeightsError(f"{path}: does not fit the network it names ({_one_line(error)})") from None
     return network.eval(), metadata
 
@@ -100,15 +109,13 @@ def load_pytorch_examples(path: str | os.PathLike[str]) -> nn.Module:
     """
     path = _existing(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
-        raise WeightsError(f"{path}: cannot be read as weights ({_one_line(error)})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: not a table of tensors (a state dict)")
+        state = load_state(path)
+    except Invalid as error:
+        raise WeightsError(str(error)) from None
     network = networks.build("johnson", pixels="rgb255")
     try:
         network.load_state_dict({_our_name(name): value for name, value in state.items() if not _is_statistic(name)})
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"{path}: not a network of pytorch/examples' fast_neural_style ({_one_line(error)})"
         ) from None

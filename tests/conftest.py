@@ -1,4 +1,4 @@
-"""What several tests need: small pictures, the real commands on them, a small loss network, and where the large real data may lie."""
+"""What several tests need: small pictures, the real commands on them, and where the large real data may lie."""
 
 import os
 import subprocess

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "fast_nst"
 # Left to right: a part may import those left of it, and itself.
-ORDER = ["validate", "image", "networks", "loss_networks", "losses", "data", "weights", "stylize", "training"]
+ORDER = ["validate", "state", "image", "networks", "loss_networks", "losses", "data", "weights", "stylize", "training"]
 
 
 def imported(path: Path) -> set[str]:

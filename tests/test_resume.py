@@ -11,7 +11,6 @@ import pytest
 import torch
 from conftest import ENVIRONMENT, ROOT, run, small
 
-from fast_nst import weights
 from fast_nst.training import resume
 from fast_nst.validate import Invalid
 

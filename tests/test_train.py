@@ -1,7 +1,5 @@
 """The real commands, on small data: train, then repaint."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch

@@ -39,8 +39,8 @@ def build(
     cache_mib: int = 512,
     max_unreadable: float = 0.5,
 ) -> Sets:
-    """The sets of the source `name`: "leaves" (`count` synthetic pictures), "folder" (below `root`), "shards" (tar files) or
-    "mnist". cache_mib, max_unreadable: `reader.Reader`.
+    """The sets of the source `name`: "leaves" (`count` synthetic pictures), "folder" (below `root`), "shards" (tar
+    files) or "mnist". cache_mib, max_unreadable: `reader.Reader`.
 
     size: of the square crops, in pixels. crop, scale, ratio: how they are cut, `content.ContentImages`.
     val_images: pictures held out, a fifth at most; val_size: of their centre crop, in pixels.

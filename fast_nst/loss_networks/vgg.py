@@ -4,17 +4,14 @@ Layers go by name: `relu3_2` is the ReLU after the second convolution of the thi
 """
 
 import os
-import pickle
 from collections.abc import Iterable
-from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from fast_nst.loss_networks.network import LossNetwork, check_layers
+from fast_nst.state import load_state
 from fast_nst.validate import Invalid
 
 # torchvision's name of the configuration and its ImageNet weights.
@@ -57,7 +54,7 @@ def build_vgg(
     indices = layer_indices(variant)
     wanted = check_layers(layers, indices)
     deepest = max(wanted, key=indices.__getitem__)
-    state = _download(variant) if weights is None else read_state(weights)
+    state = _download(variant) if weights is None else _read(weights)
     source = f"{variant}'s download" if weights is None else str(weights)
     _check_reach(state, indices, deepest, source)
     with torch.device("meta"):  # no time spent on random weights; the file's take their place
@@ -100,28 +97,11 @@ def rescale_to_unit_mean(network: LossNetwork, images: Iterable[Tensor]) -> None
         states = [module(x) for x in states]
 
 
-def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file, read without running code. Raises Invalid in one line."""
-    path = Path(path)
-    if not path.is_file():
-        raise Invalid(f"loss_network.weights: {path}: no such file")
+def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        ValueError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise Invalid(f"loss_network.weights: {path}: cannot be read as weights ({reason})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise Invalid(f"loss_network.weights: {path}: not a table of tensors (a state dict)")
-    return state
+        return load_state(path)
+    except Invalid as error:
+        raise Invalid(f"loss_network.weights: {error}") from None
 
 
 def _check_reach(state: dict[str, Tensor], indices: dict[str, int], deepest: str, source: str) -> None:

@@ -80,10 +80,12 @@ def octaves(count: int, side: int) -> Tensor:
 
     Octave k is Gaussian noise of `side` / 2**k points a side, interpolated.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     channels = []
     for k in range(count):
-        coarse = F.pad(torch.randn(1, 1, side >> k, side >> k, generator=generator), (2,) * 4, mode="circular")
+        coarse = F.pad(
+            torch.randn(1, 1, side >> k, side >> k, generator=generator, device="cpu"), (2,) * 4, mode="circular"
+        )
         fine = F.interpolate(coarse, scale_factor=float(2**k), mode="bicubic")
         edge = 2 << k
         fine = fine[:, :, edge : edge + side, edge : edge + side]

@@ -1,12 +1,10 @@
 """Going on from a checkpoint: what the run that wrote it was, and what may be different now."""
 
 import os
-import pickle
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
+from fast_nst.state import load_pickle
 from fast_nst.validate import Invalid
 
 KEY = "fast_nst"  # of the run's settings in a checkpoint
@@ -22,9 +20,9 @@ _FIXED = ("network", "style")  # another network does not fit; half of each pain
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The settings that a checkpoint was written under, and its step: {"settings", "step"}. Raises Invalid."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_pickle(path)
         return {"settings": dict(checkpoint[KEY]), "step": int(checkpoint["global_step"])}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError):
+    except (Invalid, LookupError, ValueError, TypeError):
         raise Invalid(f"ckpt_path: {os.fspath(path)}: damaged, or not a checkpoint of scripts/train.py") from None
 
 

@@ -1,0 +1,39 @@
+"""Tables of tensors in foreign files, read without running code from them."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fast_nst.validate import Invalid
+
+
+def load_pickle(path: str | os.PathLike[str]) -> Any:
+    """What a `.pth` or `.ckpt` of torch.save holds: tensors and plain values alone. Raises Invalid with the path."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols that damage makes up
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make torch's reader raise whatever comes
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise Invalid(f"{path}: cannot be read as weights ({reason})") from None
+
+
+def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The state dict of a `.safetensors` or `.pth` file, on the CPU. Raises Invalid with the path and the reason."""
+    path = Path(path)
+    if not path.is_file():
+        raise Invalid(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+            raise Invalid(f"{path}: cannot be read as weights ({' '.join(str(error).split())[:200]})") from None
+    state = load_pickle(path)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise Invalid(f"{path}: not a table of tensors (a state dict)")
+    return state
