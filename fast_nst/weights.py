@@ -32,7 +32,7 @@ class WeightsError(Invalid):
 
 
 def save(path: str | os.PathLike[str], network: nn.Module, description: dict[str, Any]) -> None:
-    """Write the parameters of `network` and its `description` to `path`, whole or not at all.
+    """Write the parameters of `network` and its `description` to `path`, whole or not at all. Raises Invalid.
 
     description: JSON values; must hold "network": {"name": …, arguments of `networks.build`}. The format's and the
     package's version are added.
@@ -40,7 +40,10 @@ def save(path: str | os.PathLike[str], network: nn.Module, description: dict[str
     metadata = {"format_version": FORMAT_VERSION, "package_version": fast_nst.__version__, **description}
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(state, temporary, {_KEY: json.dumps(metadata)})
+        try:
+            safetensors.torch.save_file(state, temporary, {_KEY: json.dumps(metadata)})
+        except safetensors.SafetensorError as error:
+            raise OSError(_one_line(error)) from None
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -49,9 +49,11 @@ def real_files() -> list[Case]:
     alpha.putalpha(small.convert("L"))
     found = []
     pictures = [
-        (small, "JPEG", ".jpg", {"progressive": True}), (small, "JPEG", ".jpg", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
-        (small.convert("CMYK"), "JPEG", ".jpg", {}), (alpha, "PNG", ".png", {}), (small.convert("P"), "PNG", ".png", {}),
-        (small.convert("I;16"), "PNG", ".png", {}), (alpha, "WEBP", ".webp", {}), (small.convert("P"), "GIF", ".gif", {}),
+        (small, "JPEG", ".jpg", {"progressive": True}),
+        (small, "JPEG", ".jpg", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
+        (small.convert("CMYK"), "JPEG", ".jpg", {}), (alpha, "PNG", ".png", {}),
+        (small.convert("P"), "PNG", ".png", {}), (small.convert("I;16"), "PNG", ".png", {}),
+        (alpha, "WEBP", ".webp", {}), (small.convert("P"), "GIF", ".gif", {}),
         (small, "GIF", ".gif", {"save_all": True, "append_images": [small]}), (small, "BMP", ".bmp", {}),
         (small, "TIFF", ".tif", {"compression": "tiff_lzw"}), (small.convert("F"), "TIFF", ".tif", {}),
         (small, "TIFF", ".tif", {"compression": "jpeg"}), (small, "PPM", ".ppm", {}), (small, "AVIF", ".avif", {}),

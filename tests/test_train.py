@@ -105,38 +105,3 @@ def test_a_sheet(trained, workplace):
     assert result.returncode == 0, result.stderr
     with Image.open(workplace / "sheet.png") as image:
         assert image.size == (68 + 2 * 36, 68)
-
-
-def bad_train(*overrides: str) -> tuple[str, list[str]]:
-    return "train.py", ["loss_network.weights=tiny.safetensors", "data=folder", "data.root=photographs", *overrides]
-
-
-FILE = "run/my painting.safetensors"
-BAD = {
-    "unknown style": (*bad_train("style=mona_lisa"), "starry_night"),
-    "unknown key": (*bad_train("loss.style_wait=3"), "style_wait"),
-    "missing painting": (*bad_train("style.image=none.jpg"), "none.jpg: no such file"),
-    "negative weight": (*bad_train("loss.style_weight=-1"), "loss.style_weight: got -1"),
-    "zero steps": (*bad_train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
-    "wrong type": (*bad_train("data.batch_size=four"), "data.batch_size: got 'four'"),
-    "batch too large": (*bad_train("data.batch_size=99"), "data.batch_size: got 99"),
-    "no folder": (*bad_train("data.root=nowhere"), "data.root: nowhere: no such folder"),
-    "bad layer": (*bad_train("loss.content_layers={relu9_9: 1}"), "layer 'relu9_9' does not exist"),
-    "bad override": (*bad_train("style.image=a=b(c"), "style.image"),
-    "bad weights file": ("infer.py", ["tiny.safetensors", "photographs"], "not one that fast_nst wrote"),
-    "missing photograph": ("infer.py", [FILE, "none.jpg"], "none.jpg: no such file"),
-    "bad strength": ("infer.py", [FILE, "photographs", "--strength", "7"], "--strength: got 7"),
-    "no such device": ("infer.py", [FILE, "photographs", "--device", "abacus"], "--device: abacus"),
-    "bad output format": ("infer.py", [FILE, "my painting.png", "-o", "a.xyz"], "a.xyz: cannot write"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_mistake_is_one_line_and_exit_code_2(name, trained, workplace):
-    script, arguments, message = BAD[name]
-    before = sorted(workplace.rglob("*"))
-    result = run(script, *arguments, cwd=workplace)
-    assert result.returncode == 2, result.stderr
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    assert sorted(workplace.rglob("*")) == before

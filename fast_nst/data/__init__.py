@@ -16,6 +16,7 @@ from fast_nst.data.shards import Shards
 __all__ = ["SOURCES", "Sets", "build"]
 
 SOURCES = ("leaves", "folder", "shards", "mnist")
+PROBES = 16  # pictures read before a run
 
 
 class Sets(NamedTuple):
@@ -60,6 +61,7 @@ def build(
     elif name in ("folder", "shards"):
         kind = Folder if name == "folder" else Shards
         source = kind(root, max(2 * size, val_size), cache_mib, max_unreadable)
+        _probe(source, max_unreadable)
     else:
         source = Mnist(root)
     order = [int(i) for i in np.random.default_rng((seed, 0)).permutation(len(source))]
@@ -69,3 +71,13 @@ def build(
         ContentImages(source, sorted(train), size, crop, scale, ratio, seed=seed),
         ContentImages(source, sorted(val), val_size, "center", shuffle=False, seed=seed),
     )
+
+
+def _probe(source: Source, max_unreadable: float) -> None:
+    """Read a few pictures from all over `source`: a folder of damaged ones is told before a run begins."""
+    indices = sorted({round(i) for i in np.linspace(0, len(source) - 1, PROBES)})
+    failed = sum(source[i] is None for i in indices)
+    if failed > max_unreadable * len(indices):
+        raise image.ImageError(
+            f"data.root: {failed} of {len(indices)} pictures tried cannot be read, more than data.max_unreadable allows"
+        )

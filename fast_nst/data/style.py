@@ -10,6 +10,7 @@ from fast_nst import image, validate
 
 BUNDLED = "bundled:"  # "bundled:wave.jpg" is the package's own picture of that name
 SIDES = ("shorter", "longer")
+LONGEST = 8192  # pixels of the longer side after resizing
 
 
 def find(name: str | os.PathLike[str]) -> Path:
@@ -37,6 +38,11 @@ def load(path: str | os.PathLike[str], size: int | None = 256, side: str = "shor
     picture = image.open_picture(path).rgb
     if size is not None:
         validate.whole_number("style.size", size, 16)
+        longest = size * (max(picture.size) / min(picture.size) if side == "shorter" else 1)
+        if longest > LONGEST:
+            raise image.ImageError(
+                f"{path}: {picture.width}x{picture.height} pixels are too long and narrow for a style image; cut it"
+            )
         resize = image.resize_shorter if side == "shorter" else image.resize_longer
         picture = resize(picture, size)
     if min(picture.size) < 16:

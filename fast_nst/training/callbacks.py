@@ -224,4 +224,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     ) -> None:
         write: Callable[..., None] = super().save_checkpoint
         with image.replacing(path) as temporary:
-            write(checkpoint, temporary, storage_options)
+            try:
+                write(checkpoint, temporary, storage_options)
+            except RuntimeError as error:  # torch's writer, on a full disk
+                raise OSError(str(error).splitlines()[0]) from None

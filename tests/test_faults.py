@@ -1,0 +1,209 @@
+"""A user's mistakes, through the real commands: one clear line, exit code 2, and nothing else touched."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from conftest import ENVIRONMENT, ROOT, picture, run, small
+from PIL import Image
+
+from fast_nst import networks, weights
+
+
+class Bomb:
+    """What a pickle may do: run a command when it is read."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("it-ran",)
+
+
+@pytest.fixture(scope="module")
+def faulty(trained, workplace: Path) -> Path:
+    """A folder of every kind of bad file."""
+    folder = workplace / "faulty"
+    folder.mkdir()
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("a letter, not a picture")
+    for name, format_ in (("cut.jpg", "JPEG"), ("cut.png", "PNG")):
+        buffer = io.BytesIO()
+        picture(1, 200, 200).save(buffer, format_)
+        (folder / name).write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    Image.new("1", (30000, 30000)).save(folder / "bomb.png")
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    Image.new("RGB", (30000, 30)).save(folder / "thread.png")
+    (folder / "folder.jpg").mkdir()
+    good = trained[0] / "my painting.safetensors"
+    (folder / "cut.safetensors").write_bytes(good.read_bytes()[:5000])
+    tensors = safetensors.torch.load_file(good)
+
+    def write(name: str, **change: object) -> None:
+        metadata = {**weights.describe(good), **change}
+        safetensors.torch.save_file(tensors, folder / name, {"fast_nst": json.dumps(metadata)})
+
+    write("newer.safetensors", format_version=99)
+    write("other.safetensors", network={"name": "johnson"})
+    write("huge.safetensors", network={"name": "slim", "width": 10**9})
+    (folder / "code.pth").write_bytes(pickle.dumps(Bomb()))
+    torch.save(networks.build("slim").state_dict(), folder / "stranger.pth")
+    locked = folder / "locked.png"
+    picture(2).save(locked)
+    locked.chmod(0)
+    return folder
+
+
+def train(*overrides: str) -> tuple[str, list[str]]:
+    return "train.py", ["loss_network.weights=tiny.safetensors", "data=folder", "data.root=photographs", *overrides]
+
+
+def infer(*arguments: str) -> tuple[str, list[str]]:
+    return "infer.py", ["run/my painting.safetensors", *arguments]
+
+
+PHOTO = "photographs/photo 0 (copy)=.png"
+FAULTS = {
+    "unknown style": (*train("style=mona_lisa"), "starry_night"),
+    "missing style": (*train("style.image=none.jpg"), "none.jpg: no such file"),
+    "empty style": (*train("style.image=faulty/empty.jpg"), "empty.jpg: not a picture"),
+    "text as style": (*train("style.image=faulty/text.jpg"), "text.jpg: not a picture"),
+    "truncated JPEG": (*train("style.image=faulty/cut.jpg"), "cut.jpg: damaged picture"),
+    "truncated PNG": (*train("style.image=faulty/cut.png"), "cut.png: damaged picture"),
+    "decompression bomb": (*train("style.image=faulty/bomb.png"), "bomb.png: Image size (900000000 pixels)"),
+    "1x1 style": (*train("style.image=faulty/dot.png", "style.size=null"), "1x1 pixels are too few"),
+    "30000x30 style": (*train("style.image=faulty/thread.png"), "30000x30 pixels are too long and narrow"),
+    "folder as style": (*train("style.image=faulty/folder.jpg"), "folder.jpg: is a directory"),
+    "file as content": (*train("data.root='my painting.png'"), "is a file; give the folder"),
+    "no folder": (*train("data.root=nowhere"), "data.root: nowhere: no such folder"),
+    "too many damaged": (*train("data.root=faulty"), "more than data.max_unreadable allows"),
+    "unknown key": (*train("loss.style_wait=3"), "style_wait"),
+    "bad override": (*train("style.image=a=b(c"), "style.image"),
+    "wrong type": (*train("data.batch_size=four"), "data.batch_size: got 'four'"),
+    "negative weight": (*train("loss.style_weight=-1"), "loss.style_weight: got -1"),
+    "weights all zero": (*train("loss.style_weight=0", "loss.content_weight=0"), "at least one must be positive"),
+    "zero steps": (*train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
+    "batch too large": (*train("data.batch_size=99"), "data.batch_size: got 99"),
+    "bad layer": (*train("loss.content_layers={relu9_9: 1}"), "layer 'relu9_9' does not exist"),
+    "no checkpoint": (*train("ckpt_path=none.ckpt"), "ckpt_path: none.ckpt: no such checkpoint"),
+    "weights as checkpoint": (*train("ckpt_path='run/my painting.safetensors'"), "not a checkpoint of"),
+    "nowhere to write": (*train("output_dir=/proc/run"), "/proc/run/config.yaml: cannot be written"),
+    "no GPU": (*train("trainer.accelerator=gpu"), "trainer: "),
+    "code as loss network": (*train("loss_network=vgg19", "loss_network.weights=faulty/code.pth"), "cannot be read"),
+    "missing photograph": (*infer("none.jpg"), "none.jpg: no such file"),
+    "damaged photograph": (*infer("faulty/cut.png"), "cut.png: damaged picture"),
+    "bad strength": (*infer(PHOTO, "--strength", "7"), "--strength: got 7"),
+    "no such device": (*infer(PHOTO, "--device", "abacus"), "--device: abacus"),
+    "bad output format": (*infer(PHOTO, "-o", "a.xyz"), "a.xyz: cannot write"),
+    "output is input": (*infer(PHOTO, "-o", PHOTO, "--overwrite"), "would take its place"),
+    "output exists": (*infer(PHOTO, "-o", "my painting.png"), "exists already; give --overwrite"),
+    "file for several": (*infer("photographs", "-o", "a.png"), "is one file, and there are 8 photographs"),
+    "nowhere for a result": (*infer(PHOTO, "-o", "/proc/a.png"), "/proc/a.png: cannot be written"),
+    "not our weights": ("infer.py", ["tiny.safetensors", PHOTO], "not one that fast_nst wrote"),
+    "truncated weights": ("infer.py", ["faulty/cut.safetensors", PHOTO], "damaged, or not a weights file"),
+    "newer weights": ("infer.py", ["faulty/newer.safetensors", PHOTO], "format version 99"),
+    "another network's": ("infer.py", ["faulty/other.safetensors", PHOTO], "does not fit the network it names"),
+    "absurd network": ("infer.py", ["faulty/huge.safetensors", PHOTO], "too large"),
+    "code in a .pth": ("infer.py", ["faulty/code.pth", PHOTO], "code.pth: cannot be read as weights"),
+    "a stranger's .pth": ("infer.py", ["faulty/stranger.pth", PHOTO], "not a network of pytorch/examples"),
+    "checkpoint as weights": ("infer.py", ["run/checkpoints/last.ckpt", PHOTO], "run the .safetensors file"),
+    "folder as weights": ("infer.py", ["run", PHOTO], "give the .safetensors file in it"),
+}  # fmt: skip
+
+
+def snapshot(folder: Path) -> dict[Path, str]:
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() and os.access(path, os.R_OK) else ""
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_mistake_is_one_line_and_exit_code_2(name, faulty, workplace):
+    if name == "no GPU" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    script, arguments, message = FAULTS[name]
+    before = snapshot(workplace)
+    result = run(script, *arguments, cwd=workplace)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    lines = result.stderr.strip().splitlines()
+    if name == "too many damaged":  # each one skipped is told before
+        lines = [line for line in lines if "skipped; " not in line]
+    assert len(lines) == 1, result.stderr
+    assert snapshot(workplace) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(faulty, workplace):
+    result = run("train.py", *train("style.image=faulty/locked.png")[1], cwd=workplace)
+    assert result.returncode == 2
+    assert "locked.png: no permission" in result.stderr
+
+
+def limited(kilobytes: int, script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command that can write no file larger than this, as on a full disk."""
+    line = f'ulimit -f {kilobytes}; exec "$@"'
+    command = ["bash", "-c", line, "bash", sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_no_space_for_a_picture_leaves_the_old_one(trained, workplace, tmp_path):
+    picture(1, 600, 600).save(tmp_path / "large.png")
+    target = tmp_path / "out.png"
+    target.write_bytes(b"old")
+    weights_file = trained[0] / "my painting.safetensors"
+    result = limited(64, "infer.py", weights_file, tmp_path / "large.png", "-o", target, "--overwrite", cwd=workplace)
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
+    assert "out.png: cannot be written" in result.stderr
+    assert target.read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["large.png", "out.png"]
+
+
+def test_no_space_for_a_checkpoint_keeps_the_last_one(trained, workplace):
+    folder = workplace / "full"
+    shutil.copytree(trained[0], folder)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    before = checkpoint.read_bytes()
+    settings = ["style.image='my painting.png'", *small(workplace), "trainer.max_steps=9"]
+    result = limited(len(before) // 2048, "train.py", *settings, "output_dir=full", "ckpt_path=auto", cwd=workplace)
+    assert result.returncode == 2, result.stderr
+    assert "last.ckpt: cannot be written" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert checkpoint.read_bytes() == before
+    assert [p.name for p in checkpoint.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_odd_files_that_are_none_the_worse(trained, workplace, tmp_path):
+    """Animations, deep and float pictures, CMYK, palettes, one pixel, a thread: they come out, of their size."""
+    base = picture(3, 40, 60)
+    frames = [picture(4, 40, 60)]
+    turned = base.getexif()
+    turned[0x0112] = 6
+    base.save(tmp_path / "turned.jpg", exif=turned)
+    base.save(tmp_path / "moving.gif", save_all=True, append_images=frames)
+    base.save(tmp_path / "moving too.webp", save_all=True, append_images=frames)
+    base.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    Image.fromarray(np.asarray(base.convert("L")).astype(np.uint16) * 257).save(tmp_path / "deep.tif")
+    base.convert("F").save(tmp_path / "float.tif")
+    base.convert("P").save(tmp_path / "palette.png", transparency=3)
+    Image.new("RGB", (1, 1), "red").save(tmp_path / "dot.png")
+    Image.new("RGB", (3000, 3), "red").save(tmp_path / "thread.png")
+    result = run("infer.py", trained[0] / "my painting.safetensors", tmp_path, "-o", tmp_path / "out", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    sizes = {}
+    for path in (tmp_path / "out").iterdir():
+        with Image.open(path) as image:
+            sizes[path.stem] = image.size
+    assert sizes.pop("turned") == (40, 60)
+    assert sizes.pop("dot") == (1, 1)
+    assert sizes.pop("thread") == (3000, 3)
+    assert set(sizes.values()) == {(60, 40)}
+    assert len(sizes) == 6
