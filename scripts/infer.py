@@ -5,12 +5,16 @@ python scripts/infer.py starry_night.safetensors holiday/ -o painted/ --strength
 """
 
 import argparse
+import copy
 import os
+import queue
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import command
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from fast_nst import image, stylize, weights
@@ -32,21 +36,27 @@ def parse() -> argparse.Namespace:
         help="keep the photograph's colours: its chroma (default), or the statistics of its colours",
     )  # fmt: skip
     parser.add_argument("--size", type=int, metavar="N", help="pixels of the longer side (default: the photograph's)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps … (default: what the machine has)")
+    parser.add_argument(
+        "--device", default="auto",
+        help="cpu, cuda, mps, or several with commas, which share the photographs (default: all GPUs, else cpu)",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     return parser.parse_args()
 
 
-def choose_device(name: str) -> torch.device:
-    """`name` as a device that works here. Raises Invalid."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise Invalid(f"--device: {name} does not work here ({command.one_line(error)[:120]})") from None
-    return device
+def choose_devices(names: str) -> list[torch.device]:
+    """The devices in `names`, with commas between; "auto" for every GPU, else the CPU. Raises Invalid."""
+    if names == "auto":
+        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        names = ",".join(gpus) or ("mps" if torch.backends.mps.is_available() else "cpu")
+    devices = []
+    for name in names.split(","):
+        try:
+            devices.append(torch.device(name))
+            torch.zeros(1, device=devices[-1])
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise Invalid(f"--device: {name} does not work here ({command.one_line(error)[:120]})") from None
+    return devices
 
 
 def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, Path]]:
@@ -84,23 +94,39 @@ def main() -> int:
     if arguments.size is not None:
         whole_number("--size", arguments.size, 1)
     network, description = weights.load(arguments.weights)
-    device = choose_device(arguments.device)
-    network.to(device)
+    devices = choose_devices(arguments.device)
     style = "_".join(description.get("style", {}).get("names", [])) or Path(arguments.weights).stem
     pairs = plan(arguments.inputs, arguments.output, style)
     standing = [str(result) for _, result in pairs if result.exists()]
     if standing and not arguments.overwrite:
         more = f" and {len(standing) - 1} more" if len(standing) > 1 else ""
         raise Invalid(f"{standing[0]}{more}: exists already; give --overwrite or another -o")
-    failed = 0
-    for source, result in tqdm(pairs, unit="photo", disable=len(pairs) == 1 or None):
+    idle: queue.SimpleQueue[nn.Module] = queue.SimpleQueue()  # a copy of the network for each device
+    for device in devices[: len(pairs)]:
+        idle.put(copy.deepcopy(network).to(device))
+
+    def repaint(pair: tuple[Path, Path]) -> str | None:
+        """One photograph, on the next idle device; what went wrong."""
+        mine = idle.get()
         try:
-            stylize.stylize_file(network, source, result, arguments.size, arguments.strength, arguments.keep_colors)
-        except (image.ImageError, OSError) as error:
-            if len(pairs) == 1:
-                raise Invalid(command.one_line(error)) from None
-            failed += 1
-            tqdm.write(f"error: {command.one_line(error)}", file=sys.stderr)
+            stylize.stylize_file(mine, *pair, arguments.size, arguments.strength, arguments.keep_colors)
+        except Invalid as error:
+            return command.one_line(error)
+        except torch.OutOfMemoryError:
+            return f"{pair[0]}: too large for the memory of its device; give a smaller --size, or --device cpu"
+        finally:
+            idle.put(mine)
+        return None
+
+    failed = 0
+    with ThreadPoolExecutor(len(devices)) as pool:
+        jobs = [pool.submit(repaint, pair) for pair in pairs]
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=len(pairs) == 1 or None):
+            if (message := job.result()) is not None:
+                if len(pairs) == 1:
+                    raise Invalid(message)
+                failed += 1
+                tqdm.write(f"error: {message}", file=sys.stderr)
     done = f"{len(pairs) - failed} of {len(pairs)} photographs repainted"
     print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs])}")
     return 1 if failed else 0

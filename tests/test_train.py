@@ -97,6 +97,16 @@ def test_infer_a_folder_goes_on_after_a_bad_file(trained, workplace):
     ]  # fmt: skip
 
 
+def test_infer_spreads_a_folder_over_devices(trained, workplace):
+    options = [trained[0] / "my painting.safetensors", workplace / "photographs", "-o"]
+    assert run("infer.py", *options, "one/", cwd=workplace).returncode == 0
+    result = run("infer.py", *options, "two/", "--device", "cpu,cpu", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert "8 of 8 photographs repainted" in result.stdout
+    for path in (workplace / "one").iterdir():
+        assert path.read_bytes() == (workplace / "two" / path.name).read_bytes()
+
+
 def test_a_sheet(trained, workplace):
     file = trained[0] / "my painting.safetensors"
     painting = "my painting.png"
