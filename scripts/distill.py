@@ -13,7 +13,6 @@ goes, so Grams weigh more than features. Steps and seed determine the result (fo
 
 import argparse
 import copy
-import hashlib
 import json
 import math
 import sys
@@ -35,7 +34,8 @@ from fast_nst.data.leaves import Leaves
 from fast_nst.loss_networks import LossNetwork, compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import gram
-from fast_nst.validate import whole_number
+from fast_nst.validate import number, whole_number
+from fast_nst.weights import sha256
 
 CHANNELS = [[16, 24], [48, 64], [96, 96, 96, 96]]
 OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
@@ -43,6 +43,7 @@ STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_4": 1.0}
 STYLE_SCALES = {1: 0.5, 2: 0.3, 4: 0.2}
 CROP = 128
 PAINTERS, LIVES, REFRESH = 4, (300, 3000), 20  # networks at a time, their lengths, steps between copies for them
+ROOM = 512
 ASSETS = Path(__file__).resolve().parents[1] / "fast_nst" / "assets"
 
 
@@ -116,12 +117,32 @@ def noise_like(x: Tensor, rng: np.random.Generator) -> Tensor:
     return F.interpolate(small, size=(h, w), mode=mode).expand(b, 3, h, w) * float(rng.uniform(0.02, 0.3))
 
 
-def student_batch(photographs: Tensor, painted: Tensor, style: Tensor, rng: np.random.Generator) -> Tensor:
-    """Photographs, what a network made of them, blends of both, all of these with noise, and a piece of a painting."""
+class Replay:
+    """What the painters have painted of late, ROOM images, so that nothing of it is forgotten."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.images: list[Tensor] = []
+        self.rng = rng
+
+    def swap(self, painted: Tensor) -> Tensor:
+        """As many old images as `painted` holds, (B, 3, H, W), for those."""
+        old = (
+            [self.images[int(i)] for i in self.rng.integers(len(self.images), size=len(painted))] if self.images else []
+        )
+        for item in painted:
+            if len(self.images) < ROOM:
+                self.images.append(item)
+            else:
+                self.images[int(self.rng.integers(ROOM))] = item
+        return torch.stack(old) if old else painted
+
+
+def student_batch(photographs: Tensor, painted: Tensor, styles: list[Tensor], rng: np.random.Generator) -> Tensor:
+    """Photographs, what a network made of them, blends of both, all of these with noise, and pieces of paintings."""
     share = torch.from_numpy(rng.uniform(-0.3, 1.0, (len(painted), 1, 1, 1))).float()  # below 0: exaggerated
     blends = torch.lerp(painted, photographs, share)[:2]
     noisy = torch.cat([photographs[:1], painted[-1:]])
-    return torch.cat([photographs[2:], painted, blends, noisy + noise_like(noisy, rng), style])
+    return torch.cat([photographs[2:], painted, blends, noisy + noise_like(noisy, rng), *styles])
 
 
 def errors(found: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -165,7 +186,9 @@ def distill(arguments: argparse.Namespace) -> None:
         nn.init.normal_(head.weight, std=0.01)  # type: ignore[arg-type]  # outputs begin small, errors at 1
     student.requires_grad_(True)
     quick = copy.deepcopy(student).requires_grad_(False)  # the same in bfloat16, for the painters
-    optimizer = torch.optim.Adam(student.parameters(), 2e-3, fused=True)
+    if arguments.start is not None:
+        student.load_state_dict(loss_networks.build("compact", OUTPUTS, arguments.start).state_dict())
+    optimizer = torch.optim.Adam(student.parameters(), fused=True)
 
     def birth(life: int) -> Painter:
         # A photograph serves as a painting now and then: not every style is a painting.
@@ -180,11 +203,17 @@ def distill(arguments: argparse.Namespace) -> None:
     def life() -> int:
         return round(math.exp(rng.uniform(*map(math.log, LIVES))))
 
+    replay = Replay(rng)
     painters = [birth(life()) for _ in range(PAINTERS)]
+    start = None if arguments.start is None else sha256(arguments.start)
     begun, sums, count = time.monotonic(), {}, 0  # type: ignore[var-annotated]
     for step in range(arguments.steps):
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / arguments.steps))
+            group["lr"] = (
+                arguments.learning_rate
+                * min(1, (step + 1) / 100)
+                * (0.5 + 0.5 * math.cos(math.pi * step / arguments.steps))
+            )
         who = step % PAINTERS
         if painters[who].left <= 0:
             painters[who] = birth(life())
@@ -195,8 +224,8 @@ def distill(arguments: argparse.Namespace) -> None:
         for i in (2 * step, 2 * step + 1):
             x = torch.stack([leaves[2 * i], leaves[2 * i + 1], photographs[2 * i], photographs[2 * i + 1]])
             painted = painters[who].step(x)
-        pool = styles if rng.random() < 0.7 else whole
-        batch = student_batch(x, painted, crop_of(pool[int(rng.integers(len(pool)))], rng), rng)
+        pieces = [crop_of(pool[int(rng.integers(len(pool)))], rng) for pool in (styles, whole)]
+        batch = torch.cat([student_batch(x, painted, pieces, rng), replay.swap(painted)])
         if step % 4 == 3:
             batch = F.avg_pool2d(batch, 2 if step % 8 == 3 else 4)
         with torch.autocast("cpu", torch.bfloat16):
@@ -223,13 +252,12 @@ def distill(arguments: argparse.Namespace) -> None:
             final = {f"{kind} {name}": round(float(v) / count, 4) for (kind, name), v in sums.items()}
             sums, count = {}, 0
         if (step + 1) % 1000 == 0 or step + 1 == arguments.steps:
-            with open(arguments.vgg, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
             recipe = {
                 "channels": CHANNELS, "outputs": OUTPUTS, "made_by": "scripts/distill.py",
                 "package_version": fast_nst.__version__, "teacher": "VGG-19 (Simonyan and Zisserman 2014, CC BY 4.0)",
-                "teacher_sha256": digest, "photographs": len(folder), "styles": len(styles), "seed": arguments.seed,
-                "steps": step + 1, "of_steps": arguments.steps, "gram_share_kept": shares, "relative_errors": final,
+                "teacher_sha256": sha256(arguments.vgg), "photographs": len(folder), "styles": len(styles),
+                "seed": arguments.seed, "started_from": start, "steps": step + 1, "of_steps": arguments.steps,
+                "gram_share_kept": shares, "relative_errors": final,
             }  # fmt: skip
             with image.replacing(arguments.output) as temporary:
                 compact.save(temporary, student, recipe)
@@ -245,10 +273,13 @@ def main() -> None:
     parser.add_argument("--photographs", required=True, metavar="DIR")
     parser.add_argument("--styles", default=ASSETS / "styles", metavar="DIR", help="paintings (default: the package's)")
     parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--start", type=Path, metavar="FILE", help="a student of this script to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")
     arguments = parser.parse_args()
     whole_number("--steps", arguments.steps, 1)
+    number("--learning-rate", arguments.learning_rate, 0)
     distill(arguments)
 
 

@@ -143,6 +143,7 @@ def train(composed: DictConfig) -> None:
     weights_file, last = folder / f"{name}.safetensors", folder / "checkpoints" / "last.ckpt"
     digest = sha256(painting)
     settings = {**cfg, "style": {**cfg["style"], "image": digest}}
+    progress = callbacks.Progress()
     saving = callbacks.SaveCheckpoint(last, every["checkpoint"], settings, command_to_go_on(last))
     description = {
         "network": cfg["network"],
@@ -156,7 +157,7 @@ def train(composed: DictConfig) -> None:
         logger=pl.loggers.TensorBoardLogger(folder, name="tensorboard", version=""),
         plugins=[callbacks.WholeCheckpoints()],
         callbacks=[
-            callbacks.Progress(),
+            progress,
             callbacks.StopOnNan(cfg["trainer"]["log_every_n_steps"]),
             pl.callbacks.LearningRateMonitor("step"),
             callbacks.Preview(folder / "preview.png", loss.style_image, sets.val, count, every["preview"]),
@@ -189,8 +190,10 @@ def train(composed: DictConfig) -> None:
     trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         minutes = (time.monotonic() - begun) / 60
+        share = f" ({progress.outside:.1%} of the training outside steps)" if device == "cpu" else ""
         print(
-            f"done in {minutes:.1f} min. Look at {folder / 'preview.png'}; repaint a photograph with", file=sys.stderr
+            f"done in {minutes:.1f} min{share}. Look at {folder / 'preview.png'}; repaint a photograph with",
+            file=sys.stderr,
         )
         print(f"python scripts/infer.py {shlex.quote(str(weights_file))} PHOTOGRAPH")
 

@@ -36,6 +36,10 @@ class Progress(pl.callbacks.ProgressBar):
         self.bar: tqdm | None = None
         self.due = 0.0
         self.begun = (0.0, 0)
+        self.in_steps = self.step_begun = 0.0
+        self.outside = (
+            0.0  # share of the run's time outside the steps, at its end; meant for a CPU, which is never behind
+        )
 
     def disable(self) -> None:
         self.enabled = False
@@ -46,9 +50,15 @@ class Progress(pl.callbacks.ProgressBar):
         if self.enabled and self.terminal:
             self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Tensor, batch_idx: int
+    ) -> None:
+        self.step_begun = time.monotonic()
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
+        self.in_steps += time.monotonic() - self.step_begun
         # Reading a loss waits for the device: not every step.
         if not self.enabled or (time.monotonic() < self.due and trainer.global_step < trainer.max_steps):
             return
@@ -73,6 +83,7 @@ class Progress(pl.callbacks.ProgressBar):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
+        self.outside = 1 - self.in_steps / max(time.monotonic() - self.begun[0], 1e-9)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()

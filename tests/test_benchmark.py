@@ -1,0 +1,46 @@
+"""The measuring and fuzzing scripts run, on little."""
+
+import json
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, run
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+
+def test_the_reference_is_the_peer_s_network_and_computes_what_ours_does():
+    import benchmark
+
+    from fast_nst import networks
+
+    reference, ours = benchmark.reference_network(), networks.build("johnson", pixels="rgb255")
+    assert sum(p.numel() for p in reference.parameters()) == 1_679_235
+    theirs = list(reference.parameters())
+    for mine, other in zip(ours.parameters(), theirs, strict=True):
+        mine.data.copy_(other.data)  # both list the layers in order
+    x = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(ours.eval()(x) * 255, reference(x * 255), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "cases"),
+    [
+        ("train", ["--size", 32, "--batch", 1], {"reference", "johnson, VGG-16", "slim, compact (default)"}),
+        ("infer", ["--sizes", 32], {"32"}),
+        ("data", ["--root", "photographs"], {"leaves", "folder"}),
+    ],
+)
+def test_each_benchmark(workplace, what, options, cases):
+    result = run("benchmark.py", what, *options, "--rounds", 1, "--json", "figures.json", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads((workplace / "figures.json").read_text())
+    found = next(figures[key] for key in ("cases", "sizes", "sources") if key in figures)
+    assert set(found) == cases
+
+
+def test_a_little_fuzz(tmp_path):
+    result = run("fuzz.py", "--minutes", 0.02, "--keep", tmp_path / "faults", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert "0 faults" in result.stdout
