@@ -10,13 +10,13 @@ import os
 import struct
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from fast_nst.validate import Invalid
@@ -188,8 +188,16 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{path}: cannot write this format; give one of {', '.join(WRITABLE)}")
 
 
-def save_picture(image: Image.Image, path: str | os.PathLike[str], alpha: Image.Image | None = None) -> None:
-    """Write `image` (mode RGB) to `path`, the format by suffix, without metadata; `alpha` where the format has it."""
+def save_picture(
+    image: Image.Image,
+    path: str | os.PathLike[str],
+    alpha: Image.Image | None = None,
+    text: Mapping[str, str] | None = None,
+) -> None:
+    """Write `image` (mode RGB) to `path`, the format by suffix; `alpha` where the format has it.
+
+    text: the only metadata, in a PNG: nothing of a photograph's comes through. Raises Invalid.
+    """
     check_writable(path)
     path = Path(path)
     suffix = path.suffix.lower()
@@ -198,5 +206,9 @@ def save_picture(image: Image.Image, path: str | os.PathLike[str], alpha: Image.
     options: dict[str, Any] = {".jpg": {"quality": 95, "subsampling": 0}, ".webp": {"quality": 95}}.get(
         ".jpg" if suffix == ".jpeg" else suffix, {}
     )
+    if text is not None and suffix == ".png":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        for key, value in text.items():
+            options["pnginfo"].add_text(key, value)
     with replacing(path) as temporary:
         image.save(temporary, **options)

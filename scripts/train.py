@@ -18,15 +18,14 @@ from typing import Any, cast
 import command
 import hydra
 import pytorch_lightning as pl
+from building import make_loss
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fast_nst import data, loss_networks, networks
+from fast_nst import data, networks
 from fast_nst.data import style
 from fast_nst.data.datamodule import ContentData
-from fast_nst.data.folder import Folder
-from fast_nst.image import replacing, to_tensor
-from fast_nst.losses import PerceptualLoss, layers_needed
+from fast_nst.image import replacing
 from fast_nst.training import callbacks, machine, resume
 from fast_nst.training.module import StyleTransfer
 from fast_nst.validate import Failure, Invalid, whole_number
@@ -79,22 +78,6 @@ def command_to_go_on(checkpoint: Path) -> str:
     return shlex.join(["python", sys.argv[0], *overrides, f"ckpt_path={path}"])
 
 
-def make_loss(cfg: dict[str, Any], painting: Path) -> PerceptualLoss:
-    """The perceptual loss of the composed configuration, on the CPU."""
-    network = dict(cfg["loss_network"])
-    unit_mean = network.pop("unit_mean")
-    del network["default_layers"]  # for the YAML of the losses
-    layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
-    loss_network = loss_networks.build(layers=layers, **network)
-    if unit_mean is not None:
-        folder = Folder(unit_mean, 256)
-        pictures = (folder[i] for i in range(len(folder)))
-        images = (to_tensor(picture) for picture in pictures if picture is not None)
-        loss_networks.rescale_to_unit_mean(loss_network, images)
-    picture = style.load(painting, cfg["style"]["size"], cfg["style"]["side"])
-    return PerceptualLoss(loss_network, picture, **cfg["loss"])
-
-
 def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:
     """The length of the run: max_steps, or as many steps of `batch` images as max_epochs takes."""
     steps, epochs = cfg["max_steps"], cfg["max_epochs"]
@@ -129,8 +112,10 @@ def train(composed: DictConfig) -> None:
     folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
     pl.seed_everything(whole_number("seed", cfg["seed"], 0), verbose=False)
     network = networks.build(**cfg["network"])
-    loss = make_loss(cfg, painting)
+    loss = make_loss(cfg, painting, cfg["style"]["size"])
     content = dict(cfg["data"])
+    if whole_number("data.size", content["size"], 16) < loss.smallest:
+        raise Invalid(f"data.size: got {content['size']}; the loss at its coarsest scale needs {loss.smallest} on")
     batch_size, workers = content.pop("batch_size"), content.pop("workers")
     sets = data.build(**content, seed=cfg["seed"])
     datamodule = ContentData(sets, batch_size, workers)

@@ -23,7 +23,14 @@ def members(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
-CHOICES = [(group.name, name) for group in sorted(CONFIGS.iterdir()) if group.is_dir() for name in members(group.name)]
+OF_OPTIMIZE = ("feature_inversion", "texture_synthesis")  # experiments of the other script: test_optimization.py
+CHOICES = [
+    (group.name, name)
+    for group in sorted(CONFIGS.iterdir())
+    if group.is_dir()
+    for name in members(group.name)
+    if name not in OF_OPTIMIZE
+]
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
@@ -39,7 +46,7 @@ def test_every_choice_composes_and_builds(group, name, photographs):
     content = {key: value for key, value in cfg["data"].items() if key not in ("batch_size", "workers")}
     if content["name"] == "folder":
         content["root"] = photographs
-    if content["name"] != "mnist":  # needs its files: test_data.py
+    if content["name"] not in ("mnist", "shards"):  # need their files: test_data.py, test_shards.py
         sets = data.build(**{**content, "count": content["count"] and 5}, seed=cfg["seed"])
         assert sets.train[0].shape == (3, cfg["data"]["size"], cfg["data"]["size"])
 

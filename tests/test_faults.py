@@ -91,6 +91,7 @@ FAULTS = {
     "weights all zero": (*train("loss.style_weight=0", "loss.content_weight=0"), "at least one must be positive"),
     "zero steps": (*train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
     "batch too large": (*train("data.batch_size=99"), "data.batch_size: got 99"),
+    "crops too small": (*train("data.size=16"), "data.size: got 16; the loss at its coarsest scale needs 32"),
     "bad layer": (*train("loss.content_layers={relu9_9: 1}"), "layer 'relu9_9' does not exist"),
     "no checkpoint": (*train("ckpt_path=none.ckpt"), "ckpt_path: none.ckpt: no such checkpoint"),
     "weights as checkpoint": (*train("ckpt_path='run/my painting.safetensors'"), "not a checkpoint of"),

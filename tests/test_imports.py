@@ -9,7 +9,10 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "fast_nst"
 # Left to right: a part may import those left of it, and itself.
-ORDER = ["validate", "state", "image", "networks", "loss_networks", "losses", "data", "weights", "stylize", "training"]
+ORDER = [
+    "validate", "state", "image", "networks", "loss_networks", "losses", "data", "weights", "optimization", "stylize",
+    "training",
+]  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:

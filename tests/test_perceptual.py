@@ -106,12 +106,13 @@ def test_lengstrom(images):
 def test_the_default_is_relative(images):
     """Every scale and layer over its own reference energy, image by image."""
     table = settings("default")
-    terms, output, photograph, _, _ = evaluate("default", images)
+    terms, *_ = evaluate("default", images)
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
-    content = np.mean(
-        [mse(a, b) / np.mean(b**2) for a, b in zip(output["relu3_2"], photograph["relu3_2"], strict=True)]
-    )
-    style = 0.0
+    content = style = 0.0
+    for divisor, weight in table["content_scales"].items():
+        small = [torch.nn.functional.interpolate(image, scale_factor=1 / divisor, mode="area") for image in images]
+        ours, theirs = (numpy_features(network, image)["relu3_2"] for image in small[:2])
+        content += weight * np.mean([mse(a, b) / np.mean(b**2) for a, b in zip(ours, theirs, strict=True)])
     for divisor, weight in table["style_scales"].items():
         small = [torch.nn.functional.interpolate(image, scale_factor=1 / divisor, mode="area") for image in images]
         ours, painting = numpy_features(network, small[0]), numpy_features(network, small[2])
@@ -172,6 +173,7 @@ def test_a_term_without_weight_is_not_computed(images):
         ({"weighing": "heavy"}, "allowed: relative, absolute"),
         ({"tv": "max"}, "allowed: mean, half_sum"),
         ({"style_scales": {0: 1.0}}, "style_scales"),
+        ({"content_scales": {1.5: 1.0}}, "content_scales"),
         ({"style_layers": {"relu1_2": -1}}, "style_layers.relu1_2"),
     ],
 )

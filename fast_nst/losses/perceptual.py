@@ -28,8 +28,8 @@ class PerceptualLoss:
 
     loss_network: gives every layer named below. style_image: (1, 3, H, W) in [0, 1].
     content_layers, style_layers: {layer name: weight within its term}.
-    style_scales: the style term is a weighted mean over sizes, {divisor: weight}; at 2 both image and painting are
-    averaged down to half, so that the same layers see shapes twice as large.
+    style_scales, content_scales: a term is a weighted sum over sizes, {divisor: weight}; at 2 the image and what it is
+    compared with are averaged down to half, so that the same layers see shapes twice as large.
     tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
     (1 or 255), which only the TV term depends on.
 
@@ -49,6 +49,7 @@ class PerceptualLoss:
         tv_weight: float = 0.0,
         weighing: str = "relative",
         style_scales: Mapping[int, float] | None = None,
+        content_scales: Mapping[int, float] | None = None,
         tv: str = "mean",
         pixel_range: float = 1.0,
     ) -> None:
@@ -59,18 +60,19 @@ class PerceptualLoss:
         weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
         for name, weight in weights.items():
             _check_weight(name, weight)
-        scales = dict(style_scales or {1: 1.0})
+        scales = {"style_scales": dict(style_scales or {1: 1.0}), "content_scales": dict(content_scales or {1: 1.0})}
         tables: dict[str, Mapping[Any, float]] = {
             "content_layers": content_layers,
             "style_layers": style_layers,
-            "style_scales": scales,
+            **scales,
         }
         for name, table in tables.items():
             for key, weight in table.items():
                 _check_weight(f"{name}.{key}", weight)
-        for divisor in scales:
-            if not isinstance(divisor, int) or divisor < 1:
-                raise Invalid(f"loss.style_scales: got the divisor {divisor!r}; allowed: whole numbers from 1 on")
+        for name, divisors in scales.items():
+            for divisor in divisors:
+                if not isinstance(divisor, int) or divisor < 1:
+                    raise Invalid(f"loss.{name}: got the divisor {divisor!r}; allowed: whole numbers from 1 on")
         if not any(weights.values()):
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
         self.loss_network = loss_network
@@ -78,12 +80,18 @@ class PerceptualLoss:
         # A term whose weight is 0 costs nothing and reports 0.
         self.content_layers = {k: v for k, v in content_layers.items() if v and content_weight}
         self.style_layers = {k: v for k, v in style_layers.items() if v and style_weight}
-        self.style_scales = {k: v for k, v in scales.items() if v}
+        self.style_scales = {k: v for k, v in scales["style_scales"].items() if v and self.style_layers}
+        self.content_scales = {k: v for k, v in scales["content_scales"].items() if v and self.content_layers}
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
         self.relative = weighing == "relative"
         self.tv, self.tv_summed, self.pixel_range = TV[tv], tv in _SUMMED, pixel_range
         self.targets: dict[int, dict[str, Tensor]] = {}
         self.to(style_image.device)
+
+    @property
+    def smallest(self) -> int:
+        """Pixels a side that an image needs: four at the coarsest scale, for the poolings above relu3."""
+        return 4 * max((1, *self.style_scales, *self.content_scales))
 
     @torch.no_grad()
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
@@ -91,20 +99,22 @@ class PerceptualLoss:
         self.loss_network.to(device=device, dtype=dtype)
         self.style_image = self.style_image.to(device)
         self.targets = {}
-        for divisor in self.style_scales if self.style_layers else ():
+        for divisor in self.style_scales:
             features = self.loss_network(_shrink(self.style_image, divisor), self.style_layers)
             self.targets[divisor] = {name: functional.gram(features[name]) for name in self.style_layers}
         return self
 
     def __call__(self, image: Tensor, photograph: Tensor) -> dict[str, Tensor]:
         zero = image.new_zeros((), dtype=torch.float32)
-        names = {*self.content_layers, *(self.style_layers if 1 in self.targets else ())}
-        features = self.loss_network(image, names) if names else {}
-        content = self._content(features, photograph) if self.content_layers else zero
-        style = zero
-        for divisor, targets in self.targets.items():
-            found = features if divisor == 1 else self.loss_network(_shrink(image, divisor), self.style_layers)
-            style = style + self.style_scales[divisor] * self._style(found, targets)
+        content = style = zero
+        for divisor in sorted({*self.style_scales, *self.content_scales}):
+            weights = self.style_scales.get(divisor, 0), self.content_scales.get(divisor, 0)
+            names = {*(self.style_layers if weights[0] else ()), *(self.content_layers if weights[1] else ())}
+            features = self.loss_network(_shrink(image, divisor), names)
+            if weights[0]:
+                style = style + weights[0] * self._style(features, self.targets[divisor])
+            if weights[1]:
+                content = content + weights[1] * self._content(features, _shrink(photograph, divisor))
         tv = zero
         if self.tv_weight:
             tv = self.tv(image * self.pixel_range)

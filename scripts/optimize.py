@@ -1,0 +1,101 @@
+"""Repaint one photograph by optimising its pixels: slow, the reference for quality (Gatys 2015).
+
+python scripts/optimize.py style=starry_night content=photo.jpg
+python scripts/optimize.py experiment=texture_synthesis style=starry_night
+python scripts/optimize.py experiment=feature_inversion content=photo.jpg
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import command
+import hydra
+import torch
+from building import make_loss
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from fast_nst import image, optimization
+from fast_nst.data import style
+from fast_nst.stylize import KEEP_COLORS
+from fast_nst.validate import Failure, Invalid, one_of, whole_number
+from fast_nst.weights import sha256
+
+
+def photograph_of(cfg: dict[str, Any]) -> Tensor:
+    """The photograph at its final size, (1, 3, H, W); a grey square where there is none and none is needed."""
+    size = whole_number("size", cfg["size"], 32)
+    if cfg["content"] is not None:
+        return image.to_tensor(image.resize_longer(image.open_picture(cfg["content"]).rgb, size))
+    if cfg["loss"]["content_weight"]:
+        raise Invalid("content: give the photograph, content=FILE, or loss.content_weight=0 for a texture without one")
+    return torch.full((1, 3, size, size), 0.5)
+
+
+def optimize(composed: DictConfig) -> None:
+    cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    painting = style.find(cfg["style"]["image"])
+    name = cfg["style"]["name"] or painting.stem
+    photograph = photograph_of(cfg)
+    stem = "texture" if cfg["content"] is None else Path(cfg["content"]).stem
+    output = Path(f"{stem}_{name}.png" if cfg["output"] is None else cfg["output"])
+    image.check_writable(output)
+    if output.exists() and not cfg["overwrite"]:
+        raise Invalid(f"output: {output} exists already; give overwrite=true or another output")
+    if cfg["keep_colors"] is not None:
+        one_of("keep_colors", cfg["keep_colors"], tuple(KEEP_COLORS))
+    one_of("method", cfg["method"], optimization.METHODS)
+    one_of("start", cfg["start"], optimization.STARTS)
+    steps, scales = whole_number("steps", cfg["steps"], 1), whole_number("scales", cfg["scales"], 1)
+    every = whole_number("preview_every_n_steps", cfg["preview_every_n_steps"], 1)
+    device = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if cfg["device"] == "auto" else cfg["device"]
+    )
+
+    result: Tensor | None = None
+    terms: Mapping[str, float] = {}
+    with tqdm(total=steps * scales, unit="step") as bar:
+
+        def show(step: int, found: Mapping[str, float], now: Tensor) -> None:
+            nonlocal terms
+            terms = found
+            bar.set_postfix_str("  ".join(f"{key} {value:.4g}" for key, value in found.items()))
+            bar.update()
+            if step and step % every == 0:
+                image.save_picture(image.to_pillow(now), output)
+
+        for scale in reversed(range(scales)):
+            height, width = (max(32, round(side / 2**scale)) for side in photograph.shape[2:])
+            target = optimization.resized(photograph, height, width).to(device)
+            size = cfg["style"]["size"]
+            loss = make_loss(cfg, painting, None if size is None else max(32, round(size / 2**scale))).to(device)
+            if result is None:
+                start = optimization.begin(cfg["start"], target, whole_number("seed", cfg["seed"], 0))
+            else:
+                start = optimization.resized(result, height, width)
+            result = optimization.optimize(start, target, loss, steps, cfg["method"], cfg["learning_rate"], show)
+    assert result is not None
+    result = result.cpu()
+    if cfg["keep_colors"] is not None:
+        result = KEEP_COLORS[cfg["keep_colors"]](result, photograph)
+    settings = {**cfg, "style_sha256": sha256(painting), "last_losses": terms}
+    image.save_picture(image.to_pillow(result), output, text={"fast_nst": json.dumps(settings)})
+    print(output)
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="optimize")
+def main(composed: DictConfig) -> None:
+    try:
+        optimize(composed)
+    except (*command.MISTAKES, Failure) as error:
+        sys.exit(command.report(error))
+
+
+if __name__ == "__main__":
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
+    command.run(main)

@@ -1,0 +1,87 @@
+"""Optimising pixels: the function, and the real command."""
+
+import json
+
+import pytest
+import torch
+from conftest import picture, run
+from PIL import Image
+
+from fast_nst import loss_networks, optimization
+from fast_nst.image import to_tensor
+from fast_nst.losses import PerceptualLoss
+from fast_nst.validate import Failure, Invalid
+
+STYLE = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_4": 1.0}
+
+
+def make_loss(content_weight: float, style_weight: float) -> PerceptualLoss:
+    network = loss_networks.build("compact", ["relu3_2", *STYLE])
+    painting = to_tensor(picture(7, 64, 64))
+    return PerceptualLoss(
+        network, painting, content_layers={"relu3_2": 1.0}, style_layers=STYLE, content_weight=content_weight,
+        style_weight=style_weight,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "share"), [("lbfgs", 0.05), ("adam", 0.3)])
+@pytest.mark.parametrize(("content_weight", "style_weight"), [(1, 0), (0, 1)], ids=["inversion", "texture"])
+def test_it_converges_from_noise(method, share, content_weight, style_weight):
+    photograph = to_tensor(picture(1, 64, 64))
+    values = []
+    result = optimization.optimize(
+        optimization.begin("noise", photograph, 0), photograph, make_loss(content_weight, style_weight), 80, method,
+        on_step=lambda step, terms, image: values.append((step, terms["loss"])),
+    )  # fmt: skip
+    assert [step for step, _ in values] == list(range(80))
+    assert values[-1][1] < share * values[0][1]
+    assert result.shape == photograph.shape
+    assert 0 <= result.min() <= result.max() <= 1
+
+
+def test_starts():
+    photograph = to_tensor(picture(1))
+    assert torch.equal(optimization.begin("content", photograph, 0), photograph)
+    first, second, other = (optimization.begin("noise", photograph, seed) for seed in (0, 0, 1))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    with pytest.raises(Invalid, match="start: got 'void'; allowed: content, noise"):
+        optimization.begin("void", photograph, 0)
+
+
+def test_an_endless_loss_is_told():
+    photograph = to_tensor(picture(1, 64, 64))
+    with pytest.raises(Failure, match="NaN or infinite; try method=adam"):
+        optimization.optimize(photograph * float("nan"), photograph, make_loss(1, 1), 2)
+
+
+def test_the_command(workplace):
+    photo = "content='photographs/photo 1 (copy)=.png'"
+    small = ["style.image='my painting.png'", "style.size=48", "size=64", "steps=3", "scales=2"]
+    result = run("optimize.py", *small, photo, "output=out.png", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "out.png"
+    with Image.open(workplace / "out.png") as image:
+        assert image.size == (64, 48)
+        settings = json.loads(image.text["fast_nst"])
+    assert settings["steps"] == 3
+    assert set(settings["last_losses"]) == {"loss", "content", "style", "tv"}
+    for arguments, message in (
+        ([*small, photo, "output=out.png"], "out.png exists already; give overwrite=true"),
+        ([*small, "output=other.png"], "content: give the photograph"),
+        ([*small, photo, "output=other.png", "method=newton"], "method: got 'newton'"),
+        ([*small, "content=none.jpg"], "none.jpg: no such file"),
+    ):
+        failed = run("optimize.py", *arguments, cwd=workplace)
+        assert (failed.returncode, len(failed.stderr.strip().splitlines())) == (2, 1), failed.stderr
+        assert message in failed.stderr
+
+
+@pytest.mark.parametrize("experiment", ["feature_inversion", "texture_synthesis"])
+def test_experiments(workplace, experiment):
+    arguments = ["style.image='my painting.png'", "style.size=48", "size=48", "steps=2", f"output={experiment}.png"]
+    if experiment == "feature_inversion":
+        arguments.append("content='photographs/photo 1 (copy)=.png'")
+    result = run("optimize.py", f"experiment={experiment}", *arguments, cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert (workplace / f"{experiment}.png").is_file()
