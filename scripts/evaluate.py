@@ -1,0 +1,163 @@
+"""Score trained networks: held-out losses, and how many steps of the slow method reach the same objective.
+
+python scripts/evaluate.py starry_night.safetensors --style painting.jpg --content photographs --json scores.json
+python scripts/evaluate.py a.safetensors b.safetensors --style painting.jpg --content photographs \
+    --loss-network vgg19 --loss-network-weights vgg19.safetensors --sheet sheet.png
+
+The objective is content + 10 style, relative losses at one scale (loss.default without style_scales). "Equivalent
+steps" are the L-BFGS steps that Gatys' optimisation takes on the same image, from noise as in Johnson 2016 (figure 5)
+and from the photograph, until its objective is no more than the network's.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import command
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from tqdm import tqdm
+
+from fast_nst import image, loss_networks, stylize, weights
+from fast_nst.data import style
+from fast_nst.data.content import center_box
+from fast_nst.data.folder import list_pictures
+from fast_nst.evaluation import Curves, equivalent_steps
+from fast_nst.losses import PerceptualLoss
+from fast_nst.validate import Invalid, number, whole_number
+
+CONTENT = {"relu3_2": 1.0}
+STYLE = {"compact": "relu3_4", "vgg19": "relu3_4", "vgg16": "relu3_3"}  # the deepest; relu1_2 and relu2_2 before it
+STARTS = ("noise", "content")
+SHOWN = 4  # images of the sheet
+
+
+def squares(folder: str, count: int, size: int) -> list[Tensor]:
+    """The centre squares of the first `count` photographs, (1, 3, size, size)."""
+    found = []
+    for path in list_pictures(folder)[:count]:
+        picture = image.open_picture(path).rgb
+        box = center_box(*picture.size)
+        found.append(image.to_tensor(picture.resize((size, size), Image.Resampling.BICUBIC, box=box)))
+    return found
+
+
+def quartiles(values: list[float]) -> dict[str, float]:
+    """Median, first and third quartile."""
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return {"median": float(middle), "quartile_1": float(low), "quartile_3": float(high)}
+
+
+def plot(curves: list[np.ndarray], value: float, side: int) -> Image.Image:
+    """Curves of the objective, logarithmic, from noise and from the photograph, and ours as a line; a square."""
+    picture = Image.new("RGB", (side, side), "white")
+    draw = ImageDraw.Draw(picture)
+    logs = [np.log10(np.maximum(curve, 1e-6)) for curve in curves]
+    low = min(min(float(log.min()) for log in logs), float(np.log10(value))) - 0.05
+    high = min(max(float(log.max()) for log in logs), low + 3)
+
+    def y(log: float) -> float:
+        return 4 + (side - 8) * (high - min(log, high)) / (high - low)
+
+    for log, color in zip(logs, ("black", "gray"), strict=True):
+        points = [(4 + (side - 8) * i / max(1, len(log) - 1), y(float(v))) for i, v in enumerate(log)]
+        draw.line(points, fill=color, width=2)
+    draw.line([(4, y(float(np.log10(value)))), (side - 4, y(float(np.log10(value))))], fill="red", width=2)
+    return picture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Score trained networks against the slow method.")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="+")
+    parser.add_argument("--content", required=True, metavar="DIR", help="held-out photographs")
+    parser.add_argument("--style", metavar="FILE", help="the painting (default: the package's of that name)")
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256])
+    parser.add_argument("--steps", type=int, default=300, help="of the slow method, at most")
+    parser.add_argument("--loss-network", default="compact", choices=tuple(STYLE))
+    parser.add_argument("--loss-network-weights", metavar="FILE")
+    parser.add_argument("--style-weight", type=float, default=10.0)
+    parser.add_argument(
+        "--cache", default=".fast_nst_curves", metavar="DIR", help="where the slow method's curves stay"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--sheet", metavar="FILE", help="a picture: photograph, results, the slow method's, curves")
+    arguments = parser.parse_args()
+    for name in ("images", "steps"):
+        whole_number(f"--{name}", getattr(arguments, name), 1)
+    for size in arguments.sizes:
+        whole_number("--sizes", size, 32)
+    number("--style-weight", arguments.style_weight, 0)
+    if arguments.sheet is not None:
+        image.check_writable(arguments.sheet)
+    trained = {path: weights.load(path) for path in arguments.weights}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for network, _ in trained.values():
+        network.to(device)
+    name = "_".join(next(iter(trained.values()))[1].get("style", {}).get("names", ["?"]))
+    painting = style.load(style.find(arguments.style or f"{style.BUNDLED}{name}.jpg"), 256)
+    layers = {"relu1_2": 1.0, "relu2_2": 1.0, STYLE[arguments.loss_network]: 1.0}
+    loss_network = loss_networks.build(arguments.loss_network, [*CONTENT, *layers], arguments.loss_network_weights)
+    loss = PerceptualLoss(
+        loss_network, painting, content_layers=CONTENT, style_layers=layers, content_weight=1.0,
+        style_weight=arguments.style_weight,
+    ).to(device)  # fmt: skip
+    digest = "" if arguments.loss_network_weights is None else weights.sha256(arguments.loss_network_weights)
+    curves = Curves(arguments.cache, f"{arguments.loss_network} {digest} {sorted(layers)} {arguments.style_weight}")
+
+    figures: dict[str, Any] = {path: {} for path in trained}
+    rows: list[list[Image.Image]] = []
+    for size in arguments.sizes:
+        photographs = [x.to(device) for x in squares(arguments.content, arguments.images, size)]
+        if not photographs:
+            raise Invalid(f"--content: {arguments.content}: holds no picture")
+        table: dict[str, dict[str, list[float]]] = {path: {} for path in trained}
+        for index, photograph in enumerate(tqdm(photographs, unit="image", desc=f"{size} px")):
+            slow = {start: curves.get(photograph, loss, arguments.steps, start) for start in STARTS}
+            row = [image.to_pillow(photograph)]
+            for path, (network, _) in trained.items():
+                result = stylize.stylize_tensor(network, photograph)
+                with torch.no_grad():
+                    terms = {key: float(value) for key, value in loss(result, photograph).items()}
+                for start, (curve, _) in slow.items():
+                    terms[f"equivalent steps from {start}"] = equivalent_steps(curve, terms["loss"])
+                for key, value in terms.items():
+                    table[path].setdefault(key, []).append(value)
+                row.append(image.to_pillow(result))
+            row.append(image.to_pillow(slow["noise"][1]))
+            row.append(plot([slow[s][0] for s in STARTS], table[arguments.weights[0]]["loss"][-1], size))
+            if index < SHOWN and size == arguments.sizes[0]:
+                rows.append(row)
+        for path, columns in table.items():
+            figures[path][str(size)] = {
+                key: quartiles(values) if "steps" in key else statistics.fmean(values)
+                for key, values in columns.items()
+            }
+    for path, by_size in figures.items():
+        for size_, found in by_size.items():
+            print(f"{path}  {size_} px, {arguments.loss_network}")
+            for key, value in found.items():
+                if isinstance(value, dict):
+                    more = " or more" if value["median"] >= arguments.steps else ""
+                    text = f"{value['median']:.0f}{more} ({value['quartile_1']:.0f} to {value['quartile_3']:.0f})"
+                else:
+                    text = f"{value:.4f}"
+                print(f"  {key:30} {text}")
+    if arguments.json is not None:
+        with image.replacing(arguments.json) as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    if arguments.sheet is not None:
+        side = arguments.sizes[0]
+        whole = Image.new("RGB", (len(rows[0]) * (side + 4) - 4, len(rows) * (side + 4) - 4), "white")
+        for y, row in enumerate(rows):
+            for x, picture in enumerate(row):
+                whole.paste(picture, (x * (side + 4), y * (side + 4)))
+        image.save_picture(whole, arguments.sheet)
+
+
+if __name__ == "__main__":
+    command.run(main)

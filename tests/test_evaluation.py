@@ -1,0 +1,55 @@
+"""Scores against the slow method."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture, run
+from PIL import Image
+from test_optimization import make_loss
+
+from fast_nst import evaluation
+from fast_nst.image import to_tensor
+
+
+def test_equivalent_steps_are_read_off_the_curve():
+    curve = np.array([8.0, 4.0, 5.0, 3.0], np.float32)
+    assert [evaluation.equivalent_steps(curve, value) for value in (9, 8, 4.5, 3.5, 1)] == [0, 0, 1, 3, 4]
+
+
+def test_a_curve_is_the_objective_on_the_way_and_is_kept(tmp_path):
+    photograph, loss = to_tensor(picture(1, 64, 64)), make_loss(1, 10)
+    kept = evaluation.Curves(tmp_path, "about")
+    calls = []
+    curve, result = kept.get(photograph, loss, 5, "content", lambda: calls.append(1))
+    assert len(calls) == 5
+    with torch.no_grad():
+        first = float(loss(photograph, photograph)["loss"])
+    assert curve[0] == pytest.approx(first, rel=1e-5)
+    assert curve[-1] < curve[0]
+    again, same = kept.get(photograph, loss, 5, "content", lambda: calls.append(1))
+    assert len(calls) == 5
+    assert np.array_equal(curve, again)
+    assert (same - result).abs().max() < 1 / 255
+    for other in (evaluation.Curves(tmp_path, "else"), kept):
+        steps = 5 if other is not kept else 4
+        other.get(photograph, loss, steps, "content", lambda: calls.append(1))
+    assert len(calls) == 5 + 5 + 4
+
+
+def test_the_command(trained, workplace):
+    file = trained[0] / "my painting.safetensors"
+    result = run(
+        "evaluate.py", file, file, "--style", "my painting.png", "--content", "photographs", "--images", 2, "--sizes",
+        64, "--steps", 4, "--json", "scores.json", "--sheet", "scores.png", "--cache", "curves", cwd=workplace,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "equivalent steps from noise" in result.stdout
+    figures = json.loads((workplace / "scores.json").read_text())[str(file)]["64"]
+    assert figures["loss"] == pytest.approx(figures["content"] + 10 * figures["style"], rel=1e-4)
+    assert set(figures["equivalent steps from content"]) == {"median", "quartile_1", "quartile_3"}
+    with Image.open(workplace / "scores.png") as sheet:
+        assert sheet.size == (4 * 68 - 4, 2 * 68 - 4)  # the two files are one, twice
+    wrong = run("evaluate.py", file, "--style", "none.jpg", "--content", "photographs", cwd=workplace)
+    assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (2, 1), wrong.stderr
