@@ -35,7 +35,7 @@ def optimize(
     whole_number("steps", steps, 1)
     one_of("method", method, METHODS)
     rate = number("learning_rate", (1.0 if method == "lbfgs" else 0.02) if learning_rate is None else learning_rate, 0)
-    image = start.detach().clone().requires_grad_(True)
+    image = start.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)  # as L-BFGS needs it
     optimizer: torch.optim.Optimizer
     if method == "lbfgs":
         optimizer = torch.optim.LBFGS(
@@ -58,7 +58,7 @@ def optimize(
         return terms["loss"]
 
     for step in range(steps):  # noqa: B007  the closure reads it
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
     return image.detach().clamp(0, 1)
 
 

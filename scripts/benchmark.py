@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,10 +186,10 @@ def ceilings(device: torch.device) -> dict[str, tuple[Step, float]]:
         weight = torch.randn(128, 128, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
         a = torch.randn(1024, 1024, device=device, dtype=dtype)
         found[f"convolution {label}"] = (
-            lambda x=x, w=weight: F.conv2d(x, w, padding=1),
+            partial(F.conv2d, x, weight, padding=1),
             2 * 4 * 64 * 64 * 128 * 128 * 9,
         )
-        found[f"matrix product {label}"] = (lambda a=a: a @ a, 2 * 1024**3)
+        found[f"matrix product {label}"] = (partial(torch.matmul, a, a), 2 * 1024**3)
     block = torch.empty(64 * 2**20, device=device)
     target = torch.empty_like(block)
     found["memory copy"] = (lambda: target.copy_(block), 2.0 * block.numel() * 4)
@@ -238,10 +239,10 @@ def measure_infer(arguments: argparse.Namespace, device: torch.device) -> dict[s
     found = {}
     for size in arguments.sizes:
         x = torch.rand(1, 3, size, size, device=device)
-        cases: dict[str, Step] = {"reference": lambda x=x: reference(x * 255)}
+        cases: dict[str, Step] = {"reference": partial(reference, x * 255)}
         for name, network in ours.items():
             network.to(device).eval()
-            cases[name] = lambda x=x, network=network: network(x)
+            cases[name] = partial(network, x)
         seconds = interleave(cases, arguments.rounds, device)
         found[str(size)] = {
             name: {"seconds": round(s, 4), "times the reference": round(seconds["reference"] / s, 2)}
@@ -251,9 +252,11 @@ def measure_infer(arguments: argparse.Namespace, device: torch.device) -> dict[s
 
 
 def measure_data(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    crops = {"size": 128, "crop": "random_resized", "scale": (0.25, 1.0), "ratio": (0.8, 1.25), "val_images": 1,
-             "val_size": 128, "seed": 0}  # fmt: skip
-    cases = {"leaves": {"count": 40}}
+    crops: dict[str, Any] = {
+        "size": 128, "crop": "random_resized", "scale": (0.25, 1.0), "ratio": (0.8, 1.25), "val_images": 1,
+        "val_size": 128, "seed": 0,
+    }  # fmt: skip
+    cases: dict[str, dict[str, Any]] = {"leaves": {"count": 40}}
     if arguments.root is not None:
         cases["folder"] = {"root": arguments.root}
     found = {}
@@ -282,7 +285,7 @@ def show(tree: dict[str, Any], depth: int = 0) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure speed on this machine.")
+    parser = command.Parser(description="Measure speed on this machine.")
     parser.add_argument("what", choices=("train", "infer", "data"))
     parser.add_argument("--size", type=int, default=256, help="train: pixels of a square image")
     parser.add_argument("--batch", type=int, default=4, help="train: images a step")

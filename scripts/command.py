@@ -1,7 +1,9 @@
 """What every script does with an error: one line on stderr, no traceback; exit code 2 for a user's mistake, else 1."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -9,6 +11,13 @@ from omegaconf.errors import OmegaConfBaseException
 from fast_nst.validate import Failure, Invalid
 
 MISTAKES = (Invalid, HydraException, OmegaConfBaseException)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def one_line(error: BaseException) -> str:

@@ -169,7 +169,7 @@ def distill(arguments: argparse.Namespace) -> None:
     photographs = ContentImages(folder, list(range(len(folder))), CROP, seed=arguments.seed)
     leaves = ContentImages(Leaves(400, 2 * CROP, arguments.seed), list(range(400)), CROP, seed=arguments.seed)
     styles = [image.to_tensor(image.resize_shorter(image.open_picture(path).rgb, 256))
-              for path in list_pictures(arguments.styles)]  # fmt: skip
+              for path in list_pictures(arguments.styles, "--styles")]  # fmt: skip
     whole = [
         image.to_tensor(image.resize_shorter(picture, 256)) for i in range(0, len(folder), 2) if (picture := folder[i])
     ]
@@ -201,7 +201,7 @@ def distill(arguments: argparse.Namespace) -> None:
         return Painter(painting, quick, life, rng)
 
     def life() -> int:
-        return round(math.exp(rng.uniform(*map(math.log, LIVES))))
+        return round(math.exp(rng.uniform(math.log(LIVES[0]), math.log(LIVES[1]))))
 
     replay = Replay(rng)
     painters = [birth(life()) for _ in range(PAINTERS)]
@@ -266,7 +266,7 @@ def distill(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Distil VGG-19 into the compact loss network.")
+    parser = command.Parser(description="Distil VGG-19 into the compact loss network.")
     parser.add_argument(
         "--vgg", required=True, metavar="FILE", help="VGG-19 in torchvision's layout, up to relu3_4 or on"
     )

@@ -9,7 +9,6 @@ steps" are the L-BFGS steps that Gatys' optimisation takes on the same image, fr
 and from the photograph, until its objective is no more than the network's.
 """
 
-import argparse
 import json
 import statistics
 from pathlib import Path
@@ -39,7 +38,7 @@ SHOWN = 4  # images of the sheet
 def squares(folder: str, count: int, size: int) -> list[Tensor]:
     """The centre squares of the first `count` photographs, (1, 3, size, size)."""
     found = []
-    for path in list_pictures(folder)[:count]:
+    for path in list_pictures(folder, "--content")[:count]:
         picture = image.open_picture(path).rgb
         box = center_box(*picture.size)
         found.append(image.to_tensor(picture.resize((size, size), Image.Resampling.BICUBIC, box=box)))
@@ -71,7 +70,7 @@ def plot(curves: list[np.ndarray], value: float, side: int) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Score trained networks against the slow method.")
+    parser = command.Parser(description="Score trained networks against the slow method.")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="+")
     parser.add_argument("--content", required=True, metavar="DIR", help="held-out photographs")
     parser.add_argument("--style", metavar="FILE", help="the painting (default: the package's of that name)")
@@ -99,7 +98,10 @@ def main() -> None:
     for network, _ in trained.values():
         network.to(device)
     name = "_".join(next(iter(trained.values()))[1].get("style", {}).get("names", ["?"]))
-    painting = style.load(style.find(arguments.style or f"{style.BUNDLED}{name}.jpg"), 256)
+    try:
+        painting = style.load(style.find(arguments.style or f"{style.BUNDLED}{name}.jpg"), 256)
+    except image.ImageError as error:
+        raise error if arguments.style else Invalid(f"--style: give the painting of {name}, --style FILE") from None
     layers = {"relu1_2": 1.0, "relu2_2": 1.0, STYLE[arguments.loss_network]: 1.0}
     loss_network = loss_networks.build(arguments.loss_network, [*CONTENT, *layers], arguments.loss_network_weights)
     loss = PerceptualLoss(

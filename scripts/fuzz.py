@@ -7,7 +7,6 @@ network or a one-line error (`Invalid`), within some seconds and some memory; an
 kept. Exit code 1 if there was one.
 """
 
-import argparse
 import io
 import multiprocessing
 import os
@@ -20,7 +19,7 @@ import traceback
 import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import command
 import torch
@@ -48,7 +47,7 @@ def real_files() -> list[Case]:
     alpha = small.convert("RGBA")
     alpha.putalpha(small.convert("L"))
     found = []
-    pictures = [
+    pictures: list[tuple[Image.Image, str, str, dict[str, Any]]] = [
         (small, "JPEG", ".jpg", {"progressive": True}),
         (small, "JPEG", ".jpg", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
         (small.convert("CMYK"), "JPEG", ".jpg", {}), (alpha, "PNG", ".png", {}),
@@ -65,7 +64,7 @@ def real_files() -> list[Case]:
             found.append(Case(suffix, buffer.getvalue()))
     with tempfile.TemporaryDirectory() as folder:
         ours = Path(folder) / "a.safetensors"
-        recipe = {"name": "slim", "width": 4, "blocks": 1}
+        recipe: dict[str, Any] = {"name": "slim", "width": 4, "blocks": 1}
         weights.save(ours, networks.build(**recipe), {"network": recipe})
         found.append(Case(".safetensors", ours.read_bytes()))
     buffer = io.BytesIO()
@@ -206,7 +205,7 @@ def fuzz(minutes: float, seed: int, keep: Path) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fuzz the readers of pictures and weights files (Linux).")
+    parser = command.Parser(description="Fuzz the readers of pictures and weights files (Linux).")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("faults"), metavar="DIR", help="where faulty cases go")

@@ -9,6 +9,7 @@ import copy
 import os
 import queue
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from fast_nst.validate import Invalid, number, whole_number
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         description="Repaint photographs with a trained network.",
         epilog="The result of photo.jpg lies beside it as photo_<style>.png unless -o says otherwise.",
     )
@@ -41,7 +42,11 @@ def parse() -> argparse.Namespace:
         help="cpu, cuda, mps, or several with commas, which share the photographs (default: all GPUs, else cpu)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    return parser.parse_args()
+    words = sys.argv[1:]
+    for index, word in enumerate(words):  # its value may be left out before a file name too
+        if word == "--keep-colors" and words[index + 1 : index + 2] not in [[name] for name in stylize.KEEP_COLORS]:
+            words[index] = "--keep-colors=chroma"
+    return parser.parse_args(words)
 
 
 def choose_devices(names: str) -> list[torch.device]:
@@ -62,9 +67,9 @@ def choose_devices(names: str) -> list[torch.device]:
 def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, Path]]:
     """(photograph, result) pairs. Raises Invalid where two results would share a file."""
     sources: list[tuple[Path, Path]] = []  # with the path below its folder, which -o FOLDER keeps
-    for item in map(Path, inputs):
+    for item in dict.fromkeys(map(Path, inputs)):
         if item.is_dir():
-            sources += [(path, path.relative_to(item)) for path in list_pictures(item)]
+            sources += [(path, path.relative_to(item)) for path in list_pictures(item, "INPUT")]
         else:
             sources.append((item, Path(item.name)))
     target = None if output is None else Path(output)
@@ -74,7 +79,11 @@ def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, 
             raise Invalid(f"-o {target}: is one file, and there are {len(sources)} photographs; give a folder")
         pairs = [(sources[0][0], target)]
     elif target is not None:
-        pairs = [(source, target / below.with_suffix(".png")) for source, below in sources]
+        stems = Counter(below.with_suffix("") for _, below in sources)  # photo.jpg beside photo.png
+        pairs = [
+            (source, target / (below.with_suffix(".png") if stems[below.with_suffix("")] == 1 else f"{below}.png"))
+            for source, below in sources
+        ]
     else:
         pairs = [(source, source.with_name(f"{source.stem}_{style}.png")) for source, _ in sources]
     taken: dict[Path, Path] = {}

@@ -43,7 +43,8 @@ def optimize(composed: DictConfig) -> None:
     name = cfg["style"]["name"] or painting.stem
     photograph = photograph_of(cfg)
     stem = "texture" if cfg["content"] is None else Path(cfg["content"]).stem
-    output = Path(f"{stem}_{name}.png" if cfg["output"] is None else cfg["output"])
+    kind = f"{name}_optimized" if cfg["loss"]["style_weight"] else "inverted"
+    output = Path(f"{stem}_{kind}.png" if cfg["output"] is None else cfg["output"])
     image.check_writable(output)
     if output.exists() and not cfg["overwrite"]:
         raise Invalid(f"output: {output} exists already; give overwrite=true or another output")

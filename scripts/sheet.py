@@ -3,7 +3,6 @@
 python scripts/sheet.py a.jpg b.jpg --weights cubist.safetensors --style-image bundled:cubist.jpg -o sheet.jpg
 """
 
-import argparse
 from pathlib import Path
 
 import command
@@ -18,7 +17,7 @@ from fast_nst.validate import Invalid, whole_number
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A contact sheet of trained networks.")
+    parser = command.Parser(description="A contact sheet of trained networks.")
     parser.add_argument("photographs", metavar="PHOTOGRAPH", nargs="+")
     parser.add_argument("--weights", metavar="WEIGHTS", nargs="+", required=True)
     parser.add_argument("--style-image", metavar="PAINTING", nargs="+", required=True, help="one for each weights file")

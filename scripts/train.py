@@ -110,6 +110,8 @@ def train(composed: DictConfig) -> None:
     painting = style.find(cfg["style"]["image"])
     name = cfg["style"]["name"] or painting.stem
     folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
+    if folder.exists() and not folder.is_dir():
+        raise Invalid(f"output_dir: {folder}: is a file")
     pl.seed_everything(whole_number("seed", cfg["seed"], 0), verbose=False)
     network = networks.build(**cfg["network"])
     loss = make_loss(cfg, painting, cfg["style"]["size"])
@@ -127,7 +129,7 @@ def train(composed: DictConfig) -> None:
 
     weights_file, last = folder / f"{name}.safetensors", folder / "checkpoints" / "last.ckpt"
     digest = sha256(painting)
-    settings = {**cfg, "style": {**cfg["style"], "image": digest}}
+    settings = {**cfg, "style": {**cfg["style"], "image": f"{name} ({digest[:12]})"}}
     progress = callbacks.Progress()
     saving = callbacks.SaveCheckpoint(last, every["checkpoint"], settings, command_to_go_on(last))
     description = {

@@ -10,8 +10,8 @@ from conftest import ROOT
 PACKAGE = ROOT / "fast_nst"
 # Left to right: a part may import those left of it, and itself.
 ORDER = [
-    "validate", "state", "image", "networks", "loss_networks", "losses", "data", "weights", "optimization", "evaluation", "stylize",
-    "training",
+    "validate", "state", "image", "networks", "loss_networks", "losses", "data", "weights", "optimization",
+    "evaluation", "stylize", "training",
 ]  # fmt: skip
 
 

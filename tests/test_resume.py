@@ -87,7 +87,7 @@ def test_changed_settings_are_told_or_refused(workplace, unbroken):
         "network.width=16": "network.width: 8 before, 16 now",
         "style.size=64": "style.size: 256 before, 64 now",
         "style.image='photographs/photo 1 (copy)=.png'": "style.image: ",
-        "trainer.max_steps=3": f"the checkpoint is past that, at step {STEPS + 2}",
+        "trainer.max_steps=3": f"is past that, at step {STEPS + 2}",
     }.items():
         result = run("train.py", *again, change, cwd=workplace)
         assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr

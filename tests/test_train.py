@@ -87,13 +87,14 @@ def test_infer_a_folder_goes_on_after_a_bad_file(trained, workplace):
     (folder / "below").mkdir(parents=True)
     picture(1).save(folder / "a.png")
     picture(2).save(folder / "below" / "b.jpg")
+    picture(3).save(folder / "below" / "b.png")
     (folder / "bad.jpg").write_bytes(b"no picture")
     result = run("infer.py", trained[0] / "my painting.safetensors", folder, "-o", "painted/", cwd=workplace)
     assert result.returncode == 1
     assert "bad.jpg: not a picture" in result.stderr
     assert "Traceback" not in result.stderr
     assert sorted(str(p.relative_to(workplace / "painted")) for p in (workplace / "painted").rglob("*.png")) == [
-        "a.png", "below/b.png",
+        "a.png", "below/b.jpg.png", "below/b.png.png",
     ]  # fmt: skip
 
 

@@ -9,21 +9,24 @@ from fast_nst import image
 from fast_nst.data.reader import Reader
 
 
-def list_pictures(root: str | os.PathLike[str]) -> list[Path]:
-    """Every file below `root` whose suffix names a picture, sorted. Raises ImageError for no folder or no picture."""
+def list_pictures(root: str | os.PathLike[str], name: str = "data.root") -> list[Path]:
+    """Every file below `root` whose suffix names a picture, sorted; errors call the argument `name`.
+
+    Raises ImageError for no folder or no picture.
+    """
     root = Path(root).expanduser()
     if not root.exists():
-        raise image.ImageError(f"data.root: {root}: no such folder")
+        raise image.ImageError(f"{name}: {root}: no such folder")
     if not root.is_dir():
-        raise image.ImageError(f"data.root: {root}: is a file; give the folder that holds the photographs")
+        raise image.ImageError(f"{name}: {root}: is a file; give the folder that holds the photographs")
     found = sorted(
-        Path(folder) / name
+        Path(folder) / file
         for folder, _, names in os.walk(root)
-        for name in names
-        if Path(name).suffix.lower() in image.SUFFIXES and not name.startswith(".")
+        for file in names
+        if Path(file).suffix.lower() in image.SUFFIXES and not file.startswith(".")
     )
     if not found:
-        raise image.ImageError(f"data.root: {root}: holds no picture ({', '.join(sorted(image.SUFFIXES))})")
+        raise image.ImageError(f"{name}: {root}: holds no picture ({', '.join(sorted(image.SUFFIXES))})")
     return found
 
 

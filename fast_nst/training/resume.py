@@ -35,7 +35,7 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], step: int, steps: i
     if refused := [text for name, text in changed if _is_under(name, _FIXED)]:
         raise Invalid(f"ckpt_path: its run cannot go on with other settings ({'; '.join(refused)}); start a new run")
     if steps < step:
-        raise Invalid(f"trainer.max_steps: got {steps}; the checkpoint is past that, at step {step}")
+        raise Invalid(f"trainer.max_steps: got {steps}; the checkpoint to go on from is past that, at step {step}")
     return [text for _, text in changed]
 
 
