@@ -21,8 +21,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of `error` on one line."""
-    return " ".join(str(error).split())
+    """The message of `error` on one line; of one that a worker process passed on, without its traceback."""
+    text = str(error).strip()
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
 
 
 def report(error: BaseException) -> int:

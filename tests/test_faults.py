@@ -18,6 +18,7 @@ from conftest import ENVIRONMENT, ROOT, picture, run, small
 from PIL import Image
 
 from fast_nst import networks, weights
+from fast_nst.image import ImageError
 
 
 class Bomb:
@@ -150,6 +151,23 @@ def test_no_permission(faulty, workplace):
     result = run("train.py", *train("style.image=faulty/locked.png")[1], cwd=workplace)
     assert result.returncode == 2
     assert "locked.png: no permission" in result.stderr
+
+
+class Broken(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        raise ImageError("a.jpg: damaged picture (too: short)")
+
+
+def test_an_error_from_a_worker_process_is_one_line_too():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import command
+
+    with pytest.raises(ImageError) as caught:
+        next(iter(torch.utils.data.DataLoader(Broken(), num_workers=1)))
+    assert command.one_line(caught.value) == "a.jpg: damaged picture (too: short)"
 
 
 def limited(kilobytes: int, script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -58,5 +58,4 @@ def _outlive_interrupts(worker: int) -> None:
 
 def _auto_workers() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # On two cores a worker only takes time from the step that it would hide behind.
-    return 0 if cores <= 2 else min(8, cores - 1)
+    return max(1, min(8, cores - 1))
