@@ -15,7 +15,7 @@ from fast_nst.loss_networks import compact
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # the pictures are small
 VGG19 = SHARED / "weights" / "vgg19_to_conv3_4.safetensors"
 
 

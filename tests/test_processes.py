@@ -64,7 +64,7 @@ def test_two_processes_with_two_images_are_one_with_four(workplace, one_process,
 
 def start_two(workplace: Path, folder: str) -> tuple[subprocess.Popen[str], Path]:
     """A run of two processes that has begun to train."""
-    command = [sys.executable, SCRIPT, *overrides(workplace, 400), *two(folder), "checkpoint.every_n_steps=20"]
+    command = [sys.executable, SCRIPT, *overrides(workplace, 160), *two(folder), "checkpoint.every_n_steps=20"]
     process = subprocess.Popen(
         command, cwd=workplace, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -76,7 +76,7 @@ def start_two(workplace: Path, folder: str) -> tuple[subprocess.Popen[str], Path
 
 
 def test_two_processes_save_on_a_signal_and_go_on_to_the_same_weights(workplace):
-    whole = run("train.py", *overrides(workplace, 400), *two("whole"), cwd=workplace)
+    whole = run("train.py", *overrides(workplace, 160), *two("whole"), cwd=workplace)
     assert whole.returncode == 0, whole.stderr
     process, checkpoint = start_two(workplace, "stopped")
     with process:
@@ -84,7 +84,7 @@ def test_two_processes_save_on_a_signal_and_go_on_to_the_same_weights(workplace)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert f"at step {resume.read(checkpoint)['step']}: saved" in errors
-    again = run("train.py", *overrides(workplace, 400), *two("stopped"), "ckpt_path=auto", cwd=workplace)
+    again = run("train.py", *overrides(workplace, 160), *two("stopped"), "ckpt_path=auto", cwd=workplace)
     assert again.returncode == 0, again.stderr
     ours, theirs = (weights.load(workplace / f / "my painting.safetensors")[0] for f in ("stopped", "whole"))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -96,7 +96,7 @@ def test_a_process_that_dies_ends_the_run(workplace):
     process, _ = start_two(workplace, "dead")
     with process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        (other,) = [int(c) for c in children if "train.py" in Path(f"/proc/{c}/cmdline").read_text()]
+        (other,) = [int(c) for c in children if b"LOCAL_RANK=1" in Path(f"/proc/{c}/environ").read_bytes()]
         subprocess.run(["kill", "-KILL", str(other)], check=True)
         process.communicate(timeout=60)
     assert process.returncode not in (0, None)

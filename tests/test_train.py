@@ -74,10 +74,10 @@ def test_a_series_of_styles(workplace):
 
 def test_infer_one_photograph(trained, workplace):
     source = workplace / "photographs" / "photo 0 (copy)=.png"
-    result = run("infer.py", trained[0] / "my painting.safetensors", source, "-o", "out.png", cwd=workplace)
+    result = run("infer.py", trained[0] / "my painting.safetensors", source, "-o", "repainted.png", cwd=workplace)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "out.png"
-    with Image.open(workplace / "out.png") as image, Image.open(source) as photograph:
+    assert result.stdout.strip() == "repainted.png"
+    with Image.open(workplace / "repainted.png") as image, Image.open(source) as photograph:
         assert image.size == photograph.size
         assert np.abs(np.asarray(image).astype(int) - np.asarray(photograph)).mean() > 2
 
@@ -100,12 +100,12 @@ def test_infer_a_folder_goes_on_after_a_bad_file(trained, workplace):
 
 def test_infer_spreads_a_folder_over_devices(trained, workplace):
     options = [trained[0] / "my painting.safetensors", workplace / "photographs", "-o"]
-    assert run("infer.py", *options, "one/", cwd=workplace).returncode == 0
-    result = run("infer.py", *options, "two/", "--device", "cpu,cpu", cwd=workplace)
+    assert run("infer.py", *options, "spread one/", cwd=workplace).returncode == 0
+    result = run("infer.py", *options, "spread two/", "--device", "cpu,cpu", cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert "8 of 8 photographs repainted" in result.stdout
-    for path in (workplace / "one").iterdir():
-        assert path.read_bytes() == (workplace / "two" / path.name).read_bytes()
+    for path in (workplace / "spread one").iterdir():
+        assert path.read_bytes() == (workplace / "spread two" / path.name).read_bytes()
 
 
 def test_a_sheet(trained, workplace):
