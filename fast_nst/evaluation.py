@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ def objective_curve(
     """The loss at each of `steps` L-BFGS steps from `start` (float32, (steps,)), and the image they end at."""
     values: list[float] = []
 
-    def note(step: int, terms: object, now: Tensor) -> None:
-        values.append(terms["loss"])  # type: ignore[index]
+    def note(step: int, terms: Mapping[str, float], now: Tensor) -> None:
+        values.append(terms["loss"])
         if on_step is not None:
             on_step()
 

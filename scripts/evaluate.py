@@ -4,7 +4,7 @@ python scripts/evaluate.py starry_night.safetensors --style painting.jpg --conte
 python scripts/evaluate.py a.safetensors b.safetensors --style painting.jpg --content photographs \
     --loss-network vgg19 --loss-network-weights vgg19.safetensors --sheet sheet.png
 
-The objective is content + 10 style, relative losses at one scale (loss.default without style_scales). "Equivalent
+The objective is content + 10 style, relative losses at one scale (loss=default without its further sizes). "Equivalent
 steps" are the L-BFGS steps that Gatys' optimisation takes on the same image, from noise as in Johnson 2016 (figure 5)
 and from the photograph, until its objective is no more than the network's.
 """
@@ -26,6 +26,7 @@ from fast_nst.data import style
 from fast_nst.data.content import center_box
 from fast_nst.data.folder import list_pictures
 from fast_nst.evaluation import Curves, equivalent_steps
+from fast_nst.loss_networks import compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.validate import Invalid, number, whole_number
 
@@ -108,15 +109,15 @@ def main() -> None:
         loss_network, painting, content_layers=CONTENT, style_layers=layers, content_weight=1.0,
         style_weight=arguments.style_weight,
     ).to(device)  # fmt: skip
-    digest = "" if arguments.loss_network_weights is None else weights.sha256(arguments.loss_network_weights)
+    # A downloaded VGG is what its name says; compact changes with the package.
+    file = arguments.loss_network_weights or (compact.ASSET if arguments.loss_network == "compact" else None)
+    digest = "" if file is None else weights.sha256(file)
     curves = Curves(arguments.cache, f"{arguments.loss_network} {digest} {sorted(layers)} {arguments.style_weight}")
 
     figures: dict[str, Any] = {path: {} for path in trained}
     rows: list[list[Image.Image]] = []
     for size in arguments.sizes:
         photographs = [x.to(device) for x in squares(arguments.content, arguments.images, size)]
-        if not photographs:
-            raise Invalid(f"--content: {arguments.content}: holds no picture")
         table: dict[str, dict[str, list[float]]] = {path: {} for path in trained}
         for index, photograph in enumerate(tqdm(photographs, unit="image", desc=f"{size} px")):
             slow = {start: curves.get(photograph, loss, arguments.steps, start) for start in STARTS}

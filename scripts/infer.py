@@ -128,7 +128,8 @@ def main() -> int:
         return None
 
     failed = 0
-    with ThreadPoolExecutor(len(devices)) as pool:
+    pool = ThreadPoolExecutor(len(devices))
+    try:
         jobs = [pool.submit(repaint, pair) for pair in pairs]
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=len(pairs) == 1 or None):
             if (message := job.result()) is not None:
@@ -136,6 +137,8 @@ def main() -> int:
                     raise Invalid(message)
                 failed += 1
                 tqdm.write(f"error: {message}", file=sys.stderr)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the photographs under way alone
     done = f"{len(pairs) - failed} of {len(pairs)} photographs repainted"
     print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs])}")
     return 1 if failed else 0

@@ -34,7 +34,7 @@ class Slim(nn.Module):
         super().__init__()
         whole_number("width", width, 2)
         whole_number("blocks", blocks, 0)
-        self.noise = number("noise", noise, 0)
+        number("noise", noise, 0)
         self.margin = whole_number("margin", margin, 0)
         if margin % 4:
             raise Invalid(f"margin: got {margin}; allowed: a multiple of 4")

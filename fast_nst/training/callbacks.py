@@ -37,9 +37,8 @@ class Progress(pl.callbacks.ProgressBar):
         self.due = 0.0
         self.begun = (0.0, 0)
         self.in_steps = self.step_begun = 0.0
-        self.outside = (
-            0.0  # share of the run's time outside the steps, at its end; meant for a CPU, which is never behind
-        )
+        # Share of the run's time outside the steps, at its end; meant for a CPU, which is never behind.
+        self.outside = 0.0
 
     def disable(self) -> None:
         self.enabled = False
