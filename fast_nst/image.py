@@ -33,6 +33,7 @@ FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "AVIF": (".avif",),
 }
+MOST_PIXELS = 178_956_970  # Pillow's own limit: half a gigabyte
 Image.init()  # registers every reader; Pillow's own lazy way knows only some of these names
 _READERS = tuple(name for name in FORMATS if name in Image.OPEN)
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
@@ -52,16 +53,18 @@ class Picture(NamedTuple):
     alpha: Image.Image | None
 
 
-def open_picture(path: str | os.PathLike[str], shorter: int | None = None) -> Picture:
+def open_picture(path: str | os.PathLike[str], shorter: int | None = None, most: int = MOST_PIXELS) -> Picture:
     """Decode the picture at `path`, upright, in sRGB, 8 bits a channel; the first frame of an animation.
 
     `shorter`: a JPEG may be decoded at a reduced size whose shorter side is no less than this many pixels (fast).
-    Raises ImageError with the path and the reason.
+    `most`: pixels; a picture of more is an error before it is decoded. Raises ImageError with the path and the reason.
     """
     path = Path(path)
     if path.is_dir():
         raise ImageError(f"{path}: is a directory, not a picture")
-    return _decode(path, str(path), shorter)
+    if most > MOST_PIXELS:
+        Image.MAX_IMAGE_PIXELS = None  # from now on; every picture is checked below as well
+    return _decode(path, str(path), shorter, most)
 
 
 def decode_picture(data: bytes, name: str, shorter: int | None = None) -> Picture:
@@ -69,28 +72,34 @@ def decode_picture(data: bytes, name: str, shorter: int | None = None) -> Pictur
     return _decode(io.BytesIO(data), name, shorter)
 
 
-def _decode(file: Path | io.BytesIO, path: str, shorter: int | None) -> Picture:
+def _decode(file: Path | io.BytesIO, path: str, shorter: int | None, most: int = MOST_PIXELS) -> Picture:
     try:
         with warnings.catch_warnings():
-            # Pillow warns of 90 megapixels and refuses 180; a large photograph is no reason for noise.
+            # Pillow warns of half as many pixels as it refuses; a large photograph is no reason for noise.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with Image.open(file, formats=_READERS) as image:
+                if image.width * image.height > most:
+                    raise ImageError(
+                        f"{path}: {image.width} x {image.height} pixels; allowed: up to {most / 1e6:.0f} megapixels"
+                    )
                 if shorter is not None:
                     scale = shorter / min(image.size)
                     image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
                 profile = image.info.get("icc_profile")
                 image.load()
-                upright = ImageOps.exif_transpose(image)
-            return _to_srgb(upright, profile)
+                ImageOps.exif_transpose(image, in_place=True)
+                return _to_srgb(image, profile)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except PermissionError:
         raise ImageError(f"{path}: no permission to read it") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not a picture that can be read ({', '.join(_READERS)})") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {error}") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path}: too many pixels; allowed: up to {most / 1e6:.0f} megapixels") from None
+    except ImageError:
+        raise
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, MemoryError, RuntimeError, struct.error) as error:
         raise ImageError(f"{path}: damaged picture ({str(error) or type(error).__name__})") from None
 

@@ -19,6 +19,7 @@ from torch import nn
 import fast_nst
 from fast_nst import networks
 from fast_nst.image import replacing
+from fast_nst.networks import Network
 from fast_nst.state import load_state
 from fast_nst.validate import Invalid
 
@@ -68,7 +69,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     return metadata
 
 
-def load(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
+def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     """The network of a weights file, in evaluation mode, float32 on the CPU, and the file's metadata.
 
     Also takes a `.pth` or `.model` of pytorch/examples' fast_neural_style. Raises WeightsError.
@@ -104,7 +105,7 @@ _EXAMPLES = {
 }  # fmt: skip
 
 
-def load_pytorch_examples(path: str | os.PathLike[str]) -> nn.Module:
+def load_pytorch_examples(path: str | os.PathLike[str]) -> Network:
     """The network of a `.pth` of pytorch/examples' fast_neural_style, in evaluation mode.
 
     Old files carry running statistics of the instance norms, which were never used: they are left out.

@@ -26,12 +26,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from fast_nst import data, loss_networks, networks
+from fast_nst import data, loss_networks, machine, networks
 from fast_nst.data import style
 from fast_nst.loss_networks.network import LossNetwork
 from fast_nst.loss_networks.vgg import MEAN, STD, layer_indices
 from fast_nst.losses import PerceptualLoss
-from fast_nst.training import machine
 from fast_nst.validate import Invalid, whole_number
 
 STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
@@ -200,7 +199,7 @@ def measure_train(arguments: argparse.Namespace, device: torch.device) -> dict[s
     torch.manual_seed(0)
     batch = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
     painting = style.load(style.find("bundled:starry_night.jpg"), 256).to(device)
-    low = machine.has_fast_bfloat16()
+    low = machine.has_fast_bfloat16(device.type)
     cases = {
         "reference": reference_step(batch, painting),
         "johnson, VGG-16": our_step("johnson", batch, painting, low),

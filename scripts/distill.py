@@ -18,12 +18,13 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import command
 import numpy as np
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import fast_nst
@@ -39,12 +40,11 @@ from fast_nst.weights import sha256
 
 CHANNELS = [[16, 24], [48, 64], [96, 96, 96, 96]]
 OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
-STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_4": 1.0}
-STYLE_SCALES = {1: 0.5, 2: 0.3, 4: 0.2}
 CROP = 128
-PAINTERS, LIVES, REFRESH = 4, (300, 3000), 20  # networks at a time, their lengths, steps between copies for them
+PAINTERS, LIVES, REFRESH = 4, (300, 3000), 100  # networks at a time, their lengths, steps between copies for them
 ROOM = 512
-ASSETS = Path(__file__).resolve().parents[1] / "fast_nst" / "assets"
+ROOT = Path(__file__).resolve().parents[1]
+ASSETS = ROOT / "fast_nst" / "assets"
 
 
 class Targets(NamedTuple):
@@ -81,6 +81,13 @@ def find_bases(teacher: LossNetwork, batches: list[Tensor]) -> tuple[dict[str, T
     return {name: basis for name, (basis, _) in found.items()}, {name: share for name, (_, share) in found.items()}
 
 
+def default_loss() -> dict[str, Any]:
+    """The arguments of the loss that train.py has by default: painters learn as users' networks will."""
+    groups = {"loss": "default", "loss_network": "compact"}
+    cfg = OmegaConf.create({k: OmegaConf.load(ROOT / "configs" / k / f"{v}.yaml") for k, v in groups.items()})
+    return OmegaConf.to_container(cfg.loss, resolve=True)  # type: ignore[return-value]
+
+
 class Painter:
     """An image transformation network in training against the student, for one painting, for `life` steps."""
 
@@ -89,10 +96,9 @@ class Painter:
         self.network = networks.build("slim", width=int(rng.choice([24, 32, 32])))
         self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)
         self.life = self.left = life
-        self.loss = PerceptualLoss(
-            student, painting, content_layers={"relu3_2": 1.0}, style_layers=STYLE_LAYERS, content_weight=1.0,
-            style_weight=math.exp(rng.uniform(math.log(4), math.log(40))), style_scales=STYLE_SCALES,
-        ).to("cpu", torch.bfloat16)  # fmt: skip
+        weight = math.exp(rng.uniform(math.log(4), math.log(40)))
+        loss = {**default_loss(), "style_weight": weight}
+        self.loss = PerceptualLoss(student, painting, **loss).to("cpu", torch.bfloat16)
 
     def step(self, photographs: Tensor) -> Tensor:
         """One step of training; what it painted, (B, 3, H, W)."""

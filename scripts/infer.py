@@ -15,12 +15,14 @@ from pathlib import Path
 
 import command
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from fast_nst import image, stylize, weights
+from fast_nst import image, machine, stylize, weights
 from fast_nst.data.folder import list_pictures
+from fast_nst.networks import Network
 from fast_nst.validate import Invalid, number, whole_number
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def parse() -> argparse.Namespace:
@@ -40,6 +42,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--device", default="auto",
         help="cpu, cuda, mps, or several with commas, which share the photographs (default: all GPUs, else cpu)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="auto: bfloat16 where the device is fast at it",
+    )
+    parser.add_argument(
+        "--max-memory", type=float, metavar="GIB",
+        help="of the process, on a GPU of its own memory; what needs more is repainted in strips, the same picture but "
+        "slower (default: three quarters of what is free)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     words = sys.argv[1:]
@@ -97,9 +110,29 @@ def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, 
     return pairs
 
 
+class Share:
+    """A bar for one large photograph, which appears with the first thing that is told of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bar: tqdm | None = None
+
+    def tell(self, share: float) -> None:
+        if self.bar is None:
+            form = "{desc}: {percentage:3.0f} % {bar} {remaining} left"
+            self.bar = tqdm(total=1.0, desc=self.name, leave=False, mininterval=1, bar_format=form)
+        self.bar.update(share - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
 def main() -> int:
     arguments = parse()
     number("--strength", arguments.strength, 0, 1)
+    if arguments.max_memory is not None:
+        number("--max-memory", arguments.max_memory, 0)
     if arguments.size is not None:
         whole_number("--size", arguments.size, 1)
     network, description = weights.load(arguments.weights)
@@ -110,20 +143,31 @@ def main() -> int:
     if standing and not arguments.overwrite:
         more = f" and {len(standing) - 1} more" if len(standing) > 1 else ""
         raise Invalid(f"{standing[0]}{more}: exists already; give --overwrite or another -o")
-    idle: queue.SimpleQueue[nn.Module] = queue.SimpleQueue()  # a copy of the network for each device
+    idle: queue.SimpleQueue[Network] = queue.SimpleQueue()  # a copy of the network for each device
     for device in devices[: len(pairs)]:
-        idle.put(copy.deepcopy(network).to(device))
+        idle.put(copy.deepcopy(network).to(device).to(memory_format=torch.channels_last))
 
     def repaint(pair: tuple[Path, Path]) -> str | None:
         """One photograph, on the next idle device; what went wrong."""
         mine = idle.get()
+        device = next(mine.parameters()).device
+        dtype = PRECISIONS.get(arguments.precision)
+        if dtype is None:
+            dtype = torch.bfloat16 if machine.has_fast_bfloat16(device.type) else torch.float32
+        memory = None
+        if arguments.max_memory is not None:
+            memory = int(arguments.max_memory * 2**30) - (machine.used_memory() if device.type == "cpu" else 0)
+        share = Share(pair[0].name)
         try:
-            stylize.stylize_file(mine, *pair, arguments.size, arguments.strength, arguments.keep_colors)
+            stylize.stylize_file(
+                mine, *pair, arguments.size, arguments.strength, arguments.keep_colors, dtype, memory, share.tell
+            )
         except Invalid as error:
             return command.one_line(error)
         except torch.OutOfMemoryError:
             return f"{pair[0]}: too large for the memory of its device; give a smaller --size, or --device cpu"
         finally:
+            share.close()
             idle.put(mine)
         return None
 

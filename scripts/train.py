@@ -22,11 +22,11 @@ from building import make_loss
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fast_nst import data, networks
+from fast_nst import data, machine, networks
 from fast_nst.data import style
 from fast_nst.data.datamodule import ContentData
 from fast_nst.image import replacing
-from fast_nst.training import callbacks, machine, resume
+from fast_nst.training import callbacks, resume
 from fast_nst.training.module import StyleTransfer
 from fast_nst.validate import Failure, Invalid, whole_number
 from fast_nst.weights import sha256

@@ -10,7 +10,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "fast_nst"
 # Left to right: a part may import those left of it, and itself.
 ORDER = [
-    "validate", "state", "image", "networks", "loss_networks", "losses", "data", "weights", "optimization",
+    "validate", "machine", "state", "image", "networks", "loss_networks", "losses", "data", "weights", "optimization",
     "evaluation", "stylize", "training",
 ]  # fmt: skip
 

@@ -43,7 +43,7 @@ def test_upsample_convolve_is_an_upsampling_and_a_convolution(mode):
 def test_reflection_once_leaves_no_padding_inside():
     """Away from the border, nothing but the 40 pixels is padding."""
     network = networks.build("johnson", filters=[4, 4, 4], padding="reflection_once").eval()
-    assert network.padding_once == 40
+    assert network.border == 40
     assert all(block.crop == 2 and block.first.pixels == 0 for block in network.blocks)
     shapes = []
     network.blocks.register_forward_hook(lambda _, inputs, output: shapes.append((inputs[0].shape, output.shape)))

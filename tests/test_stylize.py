@@ -5,7 +5,7 @@ from conftest import picture
 from PIL import Image
 from torch import nn
 
-from fast_nst import image, stylize
+from fast_nst import image, networks, stylize
 from fast_nst.stylize.color import keep_chroma, keep_statistics, luma
 from fast_nst.stylize.sheet import sheet
 from fast_nst.validate import Invalid
@@ -57,14 +57,15 @@ def test_keep_statistics():
 
 
 def test_a_file_keeps_its_size_and_its_transparency(tmp_path):
+    network = networks.build("slim", width=4).eval()
     source = picture(0, 37, 53)
     source.putalpha(Image.new("L", source.size, 77))
     source.save(tmp_path / "in.png")
-    stylize.stylize_file(Negative(), tmp_path / "in.png", tmp_path / "new" / "out.png")
+    stylize.stylize_file(network, tmp_path / "in.png", tmp_path / "new" / "out.png")
     with Image.open(tmp_path / "new" / "out.png") as result:
         assert result.size == (53, 37)
         assert np.asarray(result.getchannel("A")).max() == 77
-    stylize.stylize_file(Negative(), tmp_path / "in.png", tmp_path / "out.jpg", size=20)
+    stylize.stylize_file(network, tmp_path / "in.png", tmp_path / "out.jpg", size=20)
     with Image.open(tmp_path / "out.jpg") as result:
         assert result.size == (20, 14)
 
@@ -74,3 +75,34 @@ def test_the_sheet_shows_everything(photograph):
     found = sheet(painting, photograph.repeat(2, 1, 1, 1), photograph.repeat(2, 1, 1, 1) * 0.5, gap=4)
     assert found.size == (150 + 2 * 68, 100)
     assert np.array_equal(np.asarray(found)[:48, 154:218], np.asarray(picture(3)))
+
+
+STRIPPED = [
+    ("slim", {"width": 8}),
+    ("slim", {"width": 8, "noise": 0.0, "margin": 0}),
+    ("johnson", {"filters": [4, 6, 8]}),
+    ("johnson", {"filters": [4, 6, 8], "padding": "zero", "upsampling": "transposed", "pixels": "unit",
+                 "final_norm": True, "norm_eps": 1e-3}),
+    ("johnson", {"filters": [4, 6, 8], "padding": "reflection_once", "upsampling": "transposed", "norm": "batch"}),
+    ("johnson", {"filters": [4, 6, 8], "blocks": 0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), STRIPPED)
+@pytest.mark.parametrize("keep_colors", [None, "chroma", "statistics"])
+def test_strips_are_the_whole_picture(name, options, keep_colors):
+    """Strips of any height, odd sizes: the same picture to a step of 8 bits."""
+    torch.manual_seed(0)
+    network = networks.build(name, **options).eval()
+    for p in network.parameters():
+        if p.ndim == 1:  # of the norms
+            torch.nn.init.normal_(p, 0.5, 0.5)
+    photograph = picture(1, 131, 167)
+    whole = image.to_pillow(stylize.stylize_tensor(network, image.to_tensor(photograph), 0.9, keep_colors))
+    shares = []
+    stylize.stylize_strips(network, photograph, 40, 0.9, keep_colors, tell=shares.append)
+    difference = np.asarray(photograph).astype(int) - np.asarray(whole)
+    assert np.abs(difference).max() <= 1
+    assert np.asarray(whole).std() > 5
+    assert shares == sorted(shares)
+    assert shares[-1] == 1

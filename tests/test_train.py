@@ -108,6 +108,21 @@ def test_infer_spreads_a_folder_over_devices(trained, workplace):
         assert path.read_bytes() == (workplace / "spread two" / path.name).read_bytes()
 
 
+def test_little_memory_gives_the_same_picture_and_shows_progress(trained, workplace):
+    weights_file = trained[0] / "my painting.safetensors"
+    picture(4, 150, 130).save(workplace / "large.png")
+    pictures = []
+    for name, options in (("whole", []), ("strips", ["--max-memory", "0.01"])):
+        target = f"{name}.png"
+        result = run(
+            "infer.py", weights_file, "large.png", "-o", target, "--precision", "float32", *options, cwd=workplace
+        )
+        assert result.returncode == 0, result.stderr
+        assert ("large.png: " in result.stderr) == (name == "strips")
+        pictures.append(np.asarray(Image.open(workplace / target)).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
 def test_a_sheet(trained, workplace):
     file = trained[0] / "my painting.safetensors"
     painting = "my painting.png"

@@ -2,18 +2,17 @@
 
 from typing import Any
 
-from torch import nn
-
 from fast_nst.networks.johnson import Johnson
 from fast_nst.networks.slim import Slim
 from fast_nst.validate import Invalid
 
-NETWORKS: dict[str, type[nn.Module]] = {"johnson": Johnson, "slim": Slim}
+Network = Johnson | Slim
+NETWORKS: dict[str, type[Network]] = {"johnson": Johnson, "slim": Slim}
 
-__all__ = ["NETWORKS", "build"]
+__all__ = ["NETWORKS", "Network", "build"]
 
 
-def build(name: str, **arguments: Any) -> nn.Module:
+def build(name: str, **arguments: Any) -> Network:
     """The network `name` with its constructor's `arguments`, freshly initialised from torch's global generator.
 
     Raises Invalid naming the argument, what came and what is allowed.

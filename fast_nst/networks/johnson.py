@@ -57,9 +57,12 @@ class Johnson(nn.Module):
         wide, half, quarter = filters
         shared: dict[str, Any] = {"norm": norm, "norm_eps": norm_eps, "bias": bias}
         self.pixels = pixels
-        self.padding_once = 8 * blocks if once else 0
+        self.border = (
+            8 * blocks if once else 0
+        )  # pixels reflected around a photograph, which the residual blocks use up
+        self.cut = 0
         # Reflection needs more pixels than it adds, here and after two halvings.
-        self.smallest = max(16, kernel, self.padding_once + 1)
+        self.smallest = max(16, kernel, self.border + 1)
         self.down = nn.Sequential(
             ConvBlock(3, wide, kernel, padding=outer, **shared),
             ConvBlock(wide, half, 3, stride=2, padding=outer, **shared),
@@ -92,7 +95,7 @@ class Johnson(nn.Module):
         y = encode(x, self.pixels)
         if missing_h or missing_w:
             y = F.pad(y, (0, missing_w, 0, missing_h), mode="replicate")
-        if self.padding_once:
-            y = F.pad(y, (self.padding_once,) * 4, mode="reflect")
+        if self.border:
+            y = F.pad(y, (self.border,) * 4, mode="reflect")
         y = self.up(self.blocks(self.down(y)))  # each side comes out a multiple of 4, none smaller than it went in
         return decode(y[:, :, :height, :width], self.pixels)

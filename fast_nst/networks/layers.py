@@ -88,11 +88,14 @@ class ConvBlock(nn.Module):
         self.norm = None if norm is None else make_norm(norm, outputs, norm_eps)
         self.relu = relu
 
-    def forward(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
+        """The convolution alone, with its padding."""
         if self.upsampling == "nearest":
-            x = upsample_convolve(x, self.conv.weight, self.conv.bias, self.mode)
-        else:
-            x = self.conv(pad(x, self.pixels, self.mode) if self.pixels else x)
+            return upsample_convolve(x, self.conv.weight, self.conv.bias, self.mode)
+        return self.conv(pad(x, self.pixels, self.mode) if self.pixels else x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convolve(x)
         if self.norm is not None:
             x = self.norm(x)
         return F.relu(x) if self.relu else x

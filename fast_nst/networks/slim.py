@@ -35,7 +35,9 @@ class Slim(nn.Module):
         whole_number("width", width, 2)
         whole_number("blocks", blocks, 0)
         number("noise", noise, 0)
-        self.margin = whole_number("margin", margin, 0)
+        # For `stylize.strips`: pixels reflected around a photograph, those of them cut off again, `encode`'s argument.
+        self.border = self.cut = whole_number("margin", margin, 0)
+        self.pixels = "centred"
         if margin % 4:
             raise Invalid(f"margin: got {margin}; allowed: a multiple of 4")
         # No biases before a norm, which takes them out again: their gradient would be rounding errors alone.
@@ -54,11 +56,11 @@ class Slim(nn.Module):
             ConvBlock(width // 2, 3, 3, norm=None, relu=False),
         )
 
-    def sprinkle(self, features: Tensor) -> Tensor:
-        """Features at a quarter of the size, (B, 2 * width, H/4, W/4), with the noise added."""
+    def sprinkle(self, features: Tensor, top: int = 0) -> Tensor:
+        """Features at a quarter of the size, (B, 2 * width, h, w), with the noise added; `top`: their first row."""
         if self.scatter is None:
             return features
-        tile = self.get_buffer("octaves")
+        tile = self.get_buffer("octaves").roll(-top, 2)
         if self.training:
             tile = tile.roll([int(i) for i in torch.randint(self.TILE, (2,))], (2, 3))
         h, w = features.shape[2:]
@@ -66,13 +68,13 @@ class Slim(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        margin = 0 if self.training else self.margin
+        margin = 0 if self.training else self.border
         missing_h, missing_w = (max(0, max(self.SMALLEST, margin + 1) - side) for side in (height, width))
         if missing_h or missing_w:
             x = F.pad(x, (0, missing_w, 0, missing_h), mode="replicate")
-        y = self.down(encode(pad(x, margin, "reflect"), "centred"))
+        y = self.down(encode(pad(x, margin, "reflect"), self.pixels))
         y = self.up(self.blocks(self.sprinkle(y)))  # each side a multiple of 4, none smaller than it went in
-        return decode(y[:, :, margin : margin + height, margin : margin + width], "centred")
+        return decode(y[:, :, margin : margin + height, margin : margin + width], self.pixels)
 
 
 def octaves(count: int, side: int) -> Tensor:

@@ -1,0 +1,49 @@
+"""What the machine does well and has to spare: the choices behind `trainer=auto` and infer.py."""
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is faster than float32 on `device` ("cpu", "cuda"): CUDA from Ampere on; AVX-512 BF16, AMX."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+def choose_precision(precision: str, accelerator: str) -> str:
+    """Lightning's name of the precision for `precision`, where "auto" is bfloat16 if the machine does that fast."""
+    if precision != "auto":
+        return precision
+    device = "cpu"
+    if accelerator in ("auto", "gpu", "cuda", "mps"):
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return "bf16-mixed" if has_fast_bfloat16(device) else "32-true"
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on `device`."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where nothing better is known
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+        group = Path("/sys/fs/cgroup")  # a container's own limit
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            free = min(free, int(limit) - int((group / "memory.current").read_text()))
+    except (OSError, KeyError, ValueError):
+        pass
+    return max(0, free)
+
+
+def used_memory() -> int:
+    """Bytes that this process holds."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
