@@ -22,6 +22,7 @@ import command
 import torch
 import torch.nn.functional as F
 import torchvision
+from building import default_loss
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -30,7 +31,7 @@ from fast_nst import data, loss_networks, machine, networks
 from fast_nst.data import style
 from fast_nst.loss_networks.network import LossNetwork
 from fast_nst.loss_networks.vgg import MEAN, STD, layer_indices
-from fast_nst.losses import PerceptualLoss
+from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.validate import Invalid, whole_number
 
 STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
@@ -128,11 +129,9 @@ def our_step(name: str, batch: Tensor, painting: Tensor, low: bool) -> Step:
         )  # fmt: skip
     else:
         network = networks.build("slim")
-        layers = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_4": 1.0}
-        loss = PerceptualLoss(
-            loss_networks.build("compact", ["relu3_2", *layers]), painting, content_layers={"relu3_2": 1.0},
-            style_layers=layers, content_weight=1.0, style_weight=10.0, style_scales={1: 0.5, 2: 0.3, 4: 0.2},
-        )  # fmt: skip
+        terms = default_loss()
+        layers = layers_needed(terms["content_layers"], terms["style_layers"])
+        loss = PerceptualLoss(loss_networks.build("compact", layers), painting, **terms)
     network.to(batch.device)
     loss.to(batch.device, torch.bfloat16 if low else torch.float32)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=batch.device.type != "mps")

@@ -3,15 +3,26 @@
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from fast_nst import loss_networks
 from fast_nst.data import style
 from fast_nst.data.folder import Folder
 from fast_nst.image import to_tensor
 from fast_nst.losses import PerceptualLoss, layers_needed
+from fast_nst.validate import Invalid, number
+
+
+def default_loss() -> dict[str, Any]:
+    """The arguments of the loss that train.py has by default, with the compact loss network."""
+    folder = Path(__file__).resolve().parents[1] / "configs"
+    groups = {"loss": "default", "loss_network": "compact"}
+    cfg = OmegaConf.create({group: OmegaConf.load(folder / group / f"{name}.yaml") for group, name in groups.items()})
+    return OmegaConf.to_container(cfg.loss, resolve=True)  # type: ignore[return-value]
 
 
 def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> PerceptualLoss:
-    """The perceptual loss of `cfg` on the CPU, the painting's `style.side` resized to `size`."""
+    """The perceptual loss of `cfg` on the CPU, each painting's `style.side` resized to `size`."""
     network = dict(cfg["loss_network"])
     unit_mean = network.pop("unit_mean")
     del network["default_layers"]  # for the YAML of the losses
@@ -22,4 +33,14 @@ def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> Perceptu
         pictures = (folder[i] for i in range(len(folder)))
         images = (to_tensor(picture) for picture in pictures if picture is not None)
         loss_networks.rescale_to_unit_mean(loss_network, images)
-    return PerceptualLoss(loss_network, style.load(painting, size, cfg["style"]["side"]), **cfg["loss"])
+    image = style.load(painting, size, cfg["style"]["side"])
+    blend = [(style.load(file, size, cfg["style"]["side"]), share) for file, share in further_paintings(cfg)]
+    return PerceptualLoss(loss_network, image, blend, **cfg["loss"])
+
+
+def further_paintings(cfg: dict[str, Any]) -> list[tuple[Path, float]]:
+    """The files of `style.blend` and their weights."""
+    blend = cfg["style"]["blend"] or {}
+    if not isinstance(blend, dict):
+        raise Invalid(f"style.blend: got {blend!r}; allowed: {{FILE: weight}}")
+    return [(style.find(name), number(f"style.blend.{name}", share, 0)) for name, share in blend.items()]

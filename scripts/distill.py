@@ -18,13 +18,13 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import command
 import numpy as np
 import torch
 import torch.nn.functional as F
-from omegaconf import OmegaConf
+from building import default_loss
 from torch import Tensor, nn
 
 import fast_nst
@@ -43,8 +43,7 @@ OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
 CROP = 128
 PAINTERS, LIVES, REFRESH = 4, (300, 3000), 100  # networks at a time, their lengths, steps between copies for them
 ROOM = 512
-ROOT = Path(__file__).resolve().parents[1]
-ASSETS = ROOT / "fast_nst" / "assets"
+ASSETS = Path(__file__).resolve().parents[1] / "fast_nst" / "assets"
 
 
 class Targets(NamedTuple):
@@ -79,13 +78,6 @@ def find_bases(teacher: LossNetwork, batches: list[Tensor]) -> tuple[dict[str, T
             moments[name] = moments.get(name, 0) + (flat @ flat.transpose(1, 2)).mean(0) / flat.shape[2]
     found = {name: principal_basis(moments[name], OUTPUTS[name]) for name in OUTPUTS}
     return {name: basis for name, (basis, _) in found.items()}, {name: share for name, (_, share) in found.items()}
-
-
-def default_loss() -> dict[str, Any]:
-    """The arguments of the loss that train.py has by default: painters learn as users' networks will."""
-    groups = {"loss": "default", "loss_network": "compact"}
-    cfg = OmegaConf.create({k: OmegaConf.load(ROOT / "configs" / k / f"{v}.yaml") for k, v in groups.items()})
-    return OmegaConf.to_container(cfg.loss, resolve=True)  # type: ignore[return-value]
 
 
 class Painter:

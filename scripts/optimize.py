@@ -15,7 +15,7 @@ from typing import Any
 import command
 import hydra
 import torch
-from building import make_loss
+from building import further_paintings, make_loss
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -51,12 +51,16 @@ def optimize(composed: DictConfig) -> None:
     if cfg["keep_colors"] is not None:
         one_of("keep_colors", cfg["keep_colors"], tuple(KEEP_COLORS))
     one_of("method", cfg["method"], optimization.METHODS)
-    one_of("start", cfg["start"], optimization.STARTS)
+    begin = None if cfg["start"] in optimization.STARTS else image.to_tensor(image.open_picture(cfg["start"]).rgb)
     steps, scales = whole_number("steps", cfg["steps"], 1), whole_number("scales", cfg["scales"], 1)
     every = whole_number("preview_every_n_steps", cfg["preview_every_n_steps"], 1)
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if cfg["device"] == "auto" else cfg["device"]
     )
+
+    size, losses = cfg["style"]["size"], []
+    for scale in reversed(range(scales)):
+        losses.append(make_loss(cfg, painting, None if size is None else max(32, round(size / 2**scale))).to(device))
 
     result: Tensor | None = None
     terms: Mapping[str, float] = {}
@@ -70,13 +74,16 @@ def optimize(composed: DictConfig) -> None:
             if step and step % every == 0:
                 image.save_picture(image.to_pillow(now), output)
 
-        for scale in reversed(range(scales)):
+        for scale, loss in zip(reversed(range(scales)), losses, strict=True):
             height, width = (max(32, round(side / 2**scale)) for side in photograph.shape[2:])
             target = optimization.resized(photograph, height, width).to(device)
-            size = cfg["style"]["size"]
-            loss = make_loss(cfg, painting, None if size is None else max(32, round(size / 2**scale))).to(device)
             if result is None:
-                start = optimization.begin(cfg["start"], target, whole_number("seed", cfg["seed"], 0))
+                seed = whole_number("seed", cfg["seed"], 0)
+                start = (
+                    optimization.begin(cfg["start"], target, seed)
+                    if begin is None
+                    else optimization.resized(begin, height, width).to(device)
+                )
             else:
                 start = optimization.resized(result, height, width)
             result = optimization.optimize(start, target, loss, steps, cfg["method"], cfg["learning_rate"], show)
@@ -84,7 +91,8 @@ def optimize(composed: DictConfig) -> None:
     result = result.cpu()
     if cfg["keep_colors"] is not None:
         result = KEEP_COLORS[cfg["keep_colors"]](result, photograph)
-    settings = {**cfg, "style_sha256": sha256(painting), "last_losses": terms}
+    digests = [sha256(path) for path in (painting, *(path for path, _ in further_paintings(cfg)))]
+    settings = {**cfg, "style_sha256": digests, "last_losses": terms}
     image.save_picture(image.to_pillow(result), output, text={"fast_nst": json.dumps(settings)})
     print(output)
 

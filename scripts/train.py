@@ -18,7 +18,7 @@ from typing import Any, cast
 import command
 import hydra
 import pytorch_lightning as pl
-from building import make_loss
+from building import further_paintings, make_loss
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -128,13 +128,17 @@ def train(composed: DictConfig) -> None:
     count = whole_number("preview.images", cfg["preview"]["images"], 1)
 
     weights_file, last = folder / f"{name}.safetensors", folder / "checkpoints" / "last.ckpt"
-    digest = sha256(painting)
-    settings = {**cfg, "style": {**cfg["style"], "image": f"{name} ({digest[:12]})"}}
+    further = further_paintings(cfg)
+    names = [name, *(path.stem for path, _ in further)]
+    digests = [sha256(path) for path in (painting, *(path for path, _ in further))]
+    first, *others = (f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True))
+    shares = dict(zip(others, (share for _, share in further), strict=True))
+    settings = {**cfg, "style": {**cfg["style"], "image": first, "blend": shares}}
     progress = callbacks.Progress()
     saving = callbacks.SaveCheckpoint(last, every["checkpoint"], settings, command_to_go_on(last))
     description = {
         "network": cfg["network"],
-        "style": {"names": [name], "sha256": [digest]},
+        "style": {"names": names, "sha256": digests},
         "loss_network": cfg["loss_network"]["name"],
         "loss": cfg["loss"],
     }

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import safetensors.torch
 import torch
+import torchvision
 from conftest import picture, run
 from PIL import Image
 
@@ -58,7 +60,8 @@ def test_an_endless_loss_is_told():
 def test_the_command(workplace):
     photo = "content='photographs/photo 1 (copy)=.png'"
     small = ["style.image='my painting.png'", "style.size=48", "size=64", "steps=3", "scales=2"]
-    result = run("optimize.py", *small, photo, "output=out.png", cwd=workplace)
+    blend, start = "style.blend={my painting.png: 0.5}", "start='photographs/photo 1 (copy)=.png'"
+    result = run("optimize.py", *small, photo, blend, start, "output=out.png", cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "out.png"
     with Image.open(workplace / "out.png") as image:
@@ -71,17 +74,25 @@ def test_the_command(workplace):
         ([*small, "output=other.png"], "content: give the photograph"),
         ([*small, photo, "output=other.png", "method=newton"], "method: got 'newton'"),
         ([*small, "content=none.jpg"], "none.jpg: no such file"),
+        ([*small, photo, "output=other.png", "start=none.jpg"], "none.jpg: no such file"),
+        ([*small, photo, "output=other.png", "style.blend={none.jpg: 1}"], "none.jpg: no such file"),
     ):
         failed = run("optimize.py", *arguments, cwd=workplace)
         assert (failed.returncode, len(failed.stderr.strip().splitlines())) == (2, 1), failed.stderr
         assert message in failed.stderr
 
 
-@pytest.mark.parametrize("experiment", ["feature_inversion", "texture_synthesis"])
+@pytest.mark.parametrize("experiment", ["feature_inversion", "texture_synthesis", "gatys2015"])
 def test_experiments(workplace, experiment):
     arguments = ["style.image='my painting.png'", "style.size=48", "size=48", "steps=2", f"output={experiment}.png"]
-    if experiment == "feature_inversion":
+    if experiment != "texture_synthesis":
         arguments.append("content='photographs/photo 1 (copy)=.png'")
+    if experiment == "gatys2015":
+        network = torchvision.models.vgg19(weights=None).features
+        safetensors.torch.save_file(
+            {f"features.{k}": v for k, v in network.state_dict().items()}, workplace / "vgg.safetensors"
+        )
+        arguments.append("loss_network.weights=vgg.safetensors")
     result = run("optimize.py", f"experiment={experiment}", *arguments, cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert (workplace / f"{experiment}.png").is_file()

@@ -103,6 +103,36 @@ def test_lengstrom(images):
     assert float(terms["loss"]) == pytest.approx(content + 1e2 * style / batch + tv, rel=1e-5)
 
 
+def test_gatys2015(images):
+    """Eq. 1 and 3 to 5 with VGG-19's numbers of filters, on which the weights of the layers depend."""
+    table = settings("gatys2015")
+    filters = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1": 512, "relu4_2": 512}
+    torch.manual_seed(1)
+    network = architecture([[4] * 2, [4] * 2, [4] * 4, [4] * 4, [4] * 4], filters)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    output, photograph, painting = (numpy_features(network, image[:1]) for image in images)
+    content = 0.5 * np.sum((output["relu4_2"] - photograph["relu4_2"]) ** 2)
+    style = 0.0
+    for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
+        ours, theirs = (found[layer][0].reshape(filters[layer], -1) for found in (output, painting))
+        # M differs where the painting has another size than the photograph: each Gram over its own.
+        grams = ours @ ours.T / ours.shape[1], theirs @ theirs.T / theirs.shape[1]
+        style += 0.2 * np.sum((grams[0] - grams[1]) ** 2) / (4 * filters[layer] ** 2)
+    terms = PerceptualLoss(network, images[2], **table)(images[0][:1], images[1][:1])
+    assert float(terms["loss"]) == pytest.approx(1.0 * content + 1e3 * style, rel=1e-4)
+
+
+def test_a_blend_of_paintings_has_the_mean_gram(images):
+    table = {**settings("default"), "style_scales": {1: 1.0}}
+    network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
+    other = images[1][:1, :, :20]
+    blended = PerceptualLoss(network, images[2], [(other, 0.5)], **table)
+    first, second = (numpy_features(network, image)["relu2_2"][0] for image in (images[2], other))
+    wanted = (slow_gram(first) + 0.5 * slow_gram(second)) / 1.5
+    np.testing.assert_allclose(blended.targets[1]["relu2_2"][0].numpy(), wanted, rtol=1e-4)
+
+
 def test_the_default_is_relative(images):
     """Every scale and layer over its own reference energy, image by image."""
     table = settings("default")
@@ -171,6 +201,8 @@ def test_a_term_without_weight_is_not_computed(images):
         ({"style_weight": "much"}, "style_weight: got 'much'"),
         ({"content_weight": 0, "style_weight": 0}, "all 0"),
         ({"weighing": "heavy"}, "allowed: relative, absolute"),
+        ({"content": "sum"}, "loss.content: got 'sum'; allowed: mean, half_sum"),
+        ({"content": "half_sum"}, "allowed with weighing=relative: mean"),
         ({"tv": "max"}, "allowed: mean, half_sum"),
         ({"style_scales": {0: 1.0}}, "style_scales"),
         ({"content_scales": {1.5: 1.0}}, "content_scales"),

@@ -45,6 +45,11 @@ def content_loss(features: Tensor, target: Tensor) -> Tensor:
     return (features.float() - target.float()).square().mean((1, 2, 3))
 
 
+def content_half_sum(features: Tensor, target: Tensor) -> Tensor:
+    """Half the summed squared difference (Gatys 2015 eq. 1): two (B, C, H, W) -> (B,) float32."""
+    return (features.float() - target.float()).square().sum((1, 2, 3)) / 2
+
+
 def style_loss(grams: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference of Gram matrices: (B, C, C), (B or 1, C, C) -> (B,) float32."""
     return (grams - target).square().mean((1, 2))

@@ -17,6 +17,9 @@ from fast_nst.losses import functional
 from fast_nst.validate import Invalid
 
 WEIGHINGS = ("relative", "absolute")
+CONTENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": functional.content_loss, "half_sum": functional.content_half_sum,
+}  # fmt: skip
 TV: dict[str, Callable[[Tensor], Tensor]] = {"mean": functional.tv_mean, "half_sum": functional.tv_half_sum}
 # fast-neural-style adds its TV once a batch, unaveraged; the rest is a mean over images everywhere.
 _SUMMED = ("half_sum",)
@@ -26,10 +29,12 @@ class PerceptualLoss:
     """Called with two (B, 3, H, W) in [0, 1], the stylised images and their photographs, it gives
     {"loss", "content", "style", "tv"}: scalars, float32. "loss" is the weighted sum, the others are unweighted.
 
-    loss_network: gives every layer named below. style_image: (1, 3, H, W) in [0, 1].
+    loss_network: gives every layer named below. style_image: (1, 3, H, W) in [0, 1]. blend: further paintings and their
+    weights beside the style image's 1; the target is the weighted mean of their Grams.
     content_layers, style_layers: {layer name: weight within its term}.
     style_scales, content_scales: a term is a weighted sum over sizes, {divisor: weight}; at 2 the image and what it is
     compared with are averaged down to half, so that the same layers see shapes twice as large.
+    content: "mean" (of squared differences) or "half_sum" (Gatys, absolute alone).
     tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
     (1 or 255), which only the TV term depends on.
 
@@ -41,6 +46,7 @@ class PerceptualLoss:
         self,
         loss_network: LossNetwork,
         style_image: Tensor,
+        blend: Sequence[tuple[Tensor, float]] = (),
         *,
         content_layers: Mapping[str, float],
         style_layers: Mapping[str, float],
@@ -50,11 +56,16 @@ class PerceptualLoss:
         weighing: str = "relative",
         style_scales: Mapping[int, float] | None = None,
         content_scales: Mapping[int, float] | None = None,
+        content: str = "mean",
         tv: str = "mean",
         pixel_range: float = 1.0,
     ) -> None:
         if weighing not in WEIGHINGS:
             raise Invalid(f"loss.weighing: got {weighing!r}; allowed: {', '.join(WEIGHINGS)}")
+        if content not in CONTENT:
+            raise Invalid(f"loss.content: got {content!r}; allowed: {', '.join(CONTENT)}")
+        if weighing == "relative" and content != "mean":
+            raise Invalid(f"loss.content: got {content!r}; allowed with weighing=relative: mean")
         if tv not in TV:
             raise Invalid(f"loss.tv: got {tv!r}; allowed: {', '.join(TV)}")
         weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
@@ -77,6 +88,7 @@ class PerceptualLoss:
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
         self.loss_network = loss_network
         self.style_image = style_image
+        self.paintings = [(style_image, 1.0), *blend]
         # A term whose weight is 0 costs nothing and reports 0.
         self.content_layers = {k: v for k, v in content_layers.items() if v and content_weight}
         self.style_layers = {k: v for k, v in style_layers.items() if v and style_weight}
@@ -84,6 +96,7 @@ class PerceptualLoss:
         self.content_scales = {k: v for k, v in scales["content_scales"].items() if v and self.content_layers}
         self.content_weight, self.style_weight, self.tv_weight = content_weight, style_weight, tv_weight
         self.relative = weighing == "relative"
+        self.content = CONTENT[content]
         self.tv, self.tv_summed, self.pixel_range = TV[tv], tv in _SUMMED, pixel_range
         self.targets: dict[int, dict[str, Tensor]] = {}
         self.to(style_image.device)
@@ -99,9 +112,14 @@ class PerceptualLoss:
         self.loss_network.to(device=device, dtype=dtype)
         self.style_image = self.style_image.to(device)
         self.targets = {}
+        total = sum(weight for _, weight in self.paintings)
         for divisor in self.style_scales:
-            features = self.loss_network(_shrink(self.style_image, divisor), self.style_layers)
-            self.targets[divisor] = {name: functional.gram(features[name]) for name in self.style_layers}
+            self.targets[divisor] = {}
+            for painting, weight in self.paintings:
+                features = self.loss_network(_shrink(painting.to(device), divisor), self.style_layers)
+                for name in self.style_layers:
+                    gram = functional.gram(features[name]) * (weight / total)
+                    self.targets[divisor][name] = self.targets[divisor].get(name, 0) + gram
         return self
 
     def __call__(self, image: Tensor, photograph: Tensor) -> dict[str, Tensor]:
@@ -127,7 +145,7 @@ class PerceptualLoss:
             targets = self.loss_network(photograph, self.content_layers)
         terms = []
         for name, weight in self.content_layers.items():
-            term = functional.content_loss(features[name], targets[name])
+            term = self.content(features[name], targets[name])
             terms.append(weight * (term / functional.energy(targets[name]).clamp_min(1e-8) if self.relative else term))
         return torch.stack(terms).sum(0).mean()
 
