@@ -3,12 +3,23 @@
 import argparse
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import NoReturn
 
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
 
-from fast_nst.validate import Failure, Invalid
+def _without_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _without_traceback  # before anything slow: Ctrl-C may come while Python still imports
+
+from hydra.errors import HydraException, OverrideParseException  # noqa: E402
+from omegaconf.errors import OmegaConfBaseException  # noqa: E402
+
+from fast_nst.validate import Failure, Invalid  # noqa: E402
 
 MISTAKES = (Invalid, HydraException, OmegaConfBaseException)
 
