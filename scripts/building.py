@@ -12,12 +12,13 @@ from fast_nst.image import to_tensor
 from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.validate import Invalid, number
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # beside scripts/ in a clone and in a wheel
+
 
 def default_loss() -> dict[str, Any]:
     """The arguments of the loss that train.py has by default, with the compact loss network."""
-    folder = Path(__file__).resolve().parents[1] / "configs"
     groups = {"loss": "default", "loss_network": "compact"}
-    cfg = OmegaConf.create({group: OmegaConf.load(folder / group / f"{name}.yaml") for group, name in groups.items()})
+    cfg = OmegaConf.create({group: OmegaConf.load(CONFIGS / group / f"{name}.yaml") for group, name in groups.items()})
     return OmegaConf.to_container(cfg.loss, resolve=True)  # type: ignore[return-value]
 
 

@@ -1,8 +1,10 @@
 """What every script does with an error: one line on stderr, no traceback; exit code 2 for a user's mistake, else 1."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
@@ -29,6 +31,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def typed(name: str) -> str:
+    """What to type for the script `name`, in the way that this one was called."""
+    if Path(sys.argv[0]).stem.startswith("fast-nst-"):
+        return f"fast-nst-{name}"
+    return f"python {shlex.quote(str(Path(sys.argv[0]).with_name(f'{name}.py')))}"
 
 
 def one_line(error: BaseException) -> str:

@@ -43,7 +43,6 @@ OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
 CROP = 128
 PAINTERS, LIVES, REFRESH = 4, (300, 3000), 100  # networks at a time, their lengths, steps between copies for them
 ROOM = 512
-ASSETS = Path(__file__).resolve().parents[1] / "fast_nst" / "assets"
 
 
 class Targets(NamedTuple):
@@ -269,7 +268,9 @@ def main() -> None:
         "--vgg", required=True, metavar="FILE", help="VGG-19 in torchvision's layout, up to relu3_4 or on"
     )
     parser.add_argument("--photographs", required=True, metavar="DIR")
-    parser.add_argument("--styles", default=ASSETS / "styles", metavar="DIR", help="paintings (default: the package's)")
+    parser.add_argument(
+        "--styles", default=compact.ASSET.parent / "styles", metavar="DIR", help="paintings (default: the package's)"
+    )
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--start", type=Path, metavar="FILE", help="a student of this script to go on from")

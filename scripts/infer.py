@@ -188,5 +188,9 @@ def main() -> int:
     return 1 if failed else 0
 
 
-if __name__ == "__main__":
+def command_line() -> None:
     command.run(main)
+
+
+if __name__ == "__main__":
+    command_line()

@@ -15,7 +15,7 @@ from typing import Any
 import command
 import hydra
 import torch
-from building import further_paintings, make_loss
+from building import CONFIGS, further_paintings, make_loss
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -97,7 +97,7 @@ def optimize(composed: DictConfig) -> None:
     print(output)
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="optimize")
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="optimize")
 def main(composed: DictConfig) -> None:
     try:
         optimize(composed)

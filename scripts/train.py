@@ -18,7 +18,7 @@ from typing import Any, cast
 import command
 import hydra
 import pytorch_lightning as pl
-from building import further_paintings, make_loss
+from building import CONFIGS, further_paintings, make_loss
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -75,7 +75,7 @@ def command_to_go_on(checkpoint: Path) -> str:
     if not re.fullmatch(r"[\w./-]+", path):
         path = "'" + path.replace("'", "\\'") + "'"  # as Hydra quotes
     overrides = [item for item in HydraConfig.get().overrides.task if not item.startswith("ckpt_path=")]
-    return shlex.join(["python", sys.argv[0], *overrides, f"ckpt_path={path}"])
+    return f"{command.typed('train')} {shlex.join([*overrides, f'ckpt_path={path}'])}"
 
 
 def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:
@@ -186,10 +186,10 @@ def train(composed: DictConfig) -> None:
             f"done in {minutes:.1f} min{share}. Look at {folder / 'preview.png'}; repaint a photograph with",
             file=sys.stderr,
         )
-        print(f"python scripts/infer.py {shlex.quote(str(weights_file))} PHOTOGRAPH")
+        print(f"{command.typed('infer')} {shlex.quote(str(weights_file))} PHOTOGRAPH")
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(composed: DictConfig) -> None:
     try:
         train(composed)
@@ -197,10 +197,14 @@ def main(composed: DictConfig) -> None:
         sys.exit(command.report(error))  # an exception that reached Hydra would get a line of Hydra's as well
 
 
-if __name__ == "__main__":
+def command_line() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning on the newest torch
     command.run(main)
+
+
+if __name__ == "__main__":
+    command_line()

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "fast_nst"
 # Left to right: a part may import those left of it, and itself.
 ORDER = [
     "validate", "machine", "state", "image", "networks", "loss_networks", "losses", "data", "weights", "optimization",
-    "evaluation", "stylize", "training",
+    "evaluation", "stylize", "training", "commands",
 ]  # fmt: skip
 
 

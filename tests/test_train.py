@@ -17,7 +17,7 @@ def test_a_run_leaves_what_it_should(trained):
     assert "step 6/6" in result.stderr
     assert "step/s" in result.stderr
     assert "Warning" not in result.stderr
-    assert result.stdout.strip().endswith("python scripts/infer.py 'run/my painting.safetensors' PHOTOGRAPH")
+    assert result.stdout.strip().endswith("scripts/infer.py 'run/my painting.safetensors' PHOTOGRAPH")
     metadata = weights.describe(folder / "my painting.safetensors")
     assert metadata["steps"] == 6
     assert metadata["style"]["names"] == ["my painting"]
