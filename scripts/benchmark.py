@@ -1,19 +1,21 @@
 """Measure speed: ours beside a reference of plain eager float32 modules, interleaved, on this machine.
 
 python scripts/benchmark.py train
+python scripts/benchmark.py train --cases slim:compact slim:vgg19 --no-reference
 python scripts/benchmark.py infer --sizes 256 512 1024 --json infer.json
 python scripts/benchmark.py data --root photographs
 
-Every round runs each case once, so that noise hits all of them; medians and ratios of medians are reported. The
-reference is pytorch/examples' fast_neural_style as users run it: written here, apart from the package's own modules.
+Every round runs each case once, so that noise hits all of them; medians and ratios of medians are reported. Peak memory
+is that of a process of its own for each case.
 """
 
 import argparse
 import json
+import resource
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,132 +24,62 @@ import command
 import torch
 import torch.nn.functional as F
 import torchvision
-from building import default_loss
+from building import loss_settings
+from peer import Step, reference_network, reference_step
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from fast_nst import data, loss_networks, machine, networks
+from fast_nst import data, loss_networks, machine, networks, stylize
 from fast_nst.data import style
+from fast_nst.image import replacing
 from fast_nst.loss_networks.network import LossNetwork
 from fast_nst.loss_networks.vgg import MEAN, STD, layer_indices
 from fast_nst.losses import PerceptualLoss, layers_needed
-from fast_nst.validate import Invalid, whole_number
+from fast_nst.validate import Invalid, one_of, whole_number
 
-STYLE_LAYERS = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0, "relu4_3": 1.0}
-Step = Callable[[], object]
-
-
-# --- the reference -----------------------------------------------------------------------------------------------
-
-
-class ReferenceConv(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, scale: int = 1, last: bool = False):
-        layers: list[nn.Module] = [nn.Upsample(scale_factor=scale)] if scale > 1 else []
-        layers += [nn.ReflectionPad2d(kernel // 2), nn.Conv2d(inputs, outputs, kernel, stride)]
-        if not last:
-            layers += [nn.InstanceNorm2d(outputs, affine=True), nn.ReLU()]
-        super().__init__(*layers)
+REFERENCE = "reference"
+CASES = {
+    "train": ("johnson:vgg16", "slim:compact"),
+    "infer": ("johnson", "slim"),
+}
+# Dense bfloat16 TFLOP/s that the makers state, for the share that a model reaches (MFU).
+PEAKS = {"A100": 312.0, "H100": 989.0, "H200": 989.0, "L40S": 362.0, "L4": 121.0}
 
 
-class ReferenceResidual(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-        self.body = nn.Sequential(*ReferenceConv(width, width, 3), *list(ReferenceConv(width, width, 3))[:-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
-def reference_network() -> nn.Module:
-    """Pixels of 0-255 in and out; 1,679,235 parameters."""
-    return nn.Sequential(
-        ReferenceConv(3, 32, 9), ReferenceConv(32, 64, 3, 2), ReferenceConv(64, 128, 3, 2),
-        *(ReferenceResidual(128) for _ in range(5)),
-        ReferenceConv(128, 64, 3, scale=2), ReferenceConv(64, 32, 3, scale=2), ReferenceConv(32, 3, 9, last=True),
-    )  # fmt: skip
-
-
-def reference_step(batch: Tensor, painting: Tensor) -> Step:
-    """A training step of the reference: VGG-16 up to relu4_3, all of it in float32."""
-    network = reference_network().to(batch.device)
-    vgg = torchvision.models.vgg16(weights=None).features[:23].to(batch.device).requires_grad_(False)
-    taps = (3, 8, 15, 22)
-    mean, std = (torch.tensor(v, device=batch.device)[:, None, None] for v in (MEAN, STD))
-
-    def features(x: Tensor) -> list[Tensor]:
-        x, found = (x / 255 - mean) / std, []
-        for index, layer in enumerate(vgg):
-            x = layer(x)
-            if index in taps:
-                found.append(x)
-                x = x.clone()  # the next ReLU works in place
-        return found
-
-    def gram(x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        flat = x.view(b, c, h * w)
-        return flat.bmm(flat.transpose(1, 2)) / (c * h * w)
-
-    targets = [gram(f).detach() for f in features(painting * 255)]
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    pixels = batch * 255
-
-    def step() -> None:
-        optimizer.zero_grad()
-        painted = network(pixels)
-        ours, theirs = features(painted), features(pixels)
-        loss = 1e5 * F.mse_loss(ours[1], theirs[1])
-        for f, target in zip(ours, targets, strict=True):
-            loss = loss + 1e10 * F.mse_loss(gram(f), target.expand(len(f), -1, -1))
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-# --- ours --------------------------------------------------------------------------------------------------------
-
-
-def random_vgg16(deepest: str) -> LossNetwork:
-    """VGG-16 with random weights: speed needs no others."""
-    indices = layer_indices("vgg16")
-    features = torchvision.models.vgg16(weights=None).features[: indices[deepest] + 1]
+def random_vgg(variant: str, layers: list[str]) -> LossNetwork:
+    """VGG with random weights: speed needs no others."""
+    indices = layer_indices(variant)
+    deepest = max(indices[name] for name in layers)
+    features = getattr(torchvision.models, variant)(weights=None).features[: deepest + 1]
     for module in features:
         if isinstance(module, nn.ReLU):
             module.inplace = False
-    return LossNetwork(features, {indices[name]: name for name in STYLE_LAYERS}, MEAN, STD)
+    return LossNetwork(features, {indices[name]: name for name in layers}, MEAN, STD)
 
 
-def our_step(name: str, batch: Tensor, painting: Tensor, low: bool) -> Step:
-    """A training step of ours: "johnson" with pytorch/examples' losses on VGG-16, or "slim" with the default's."""
-    if name == "johnson":
-        network = networks.build("johnson", pixels="rgb255")
-        loss = PerceptualLoss(
-            random_vgg16("relu4_3"), painting, content_layers={"relu2_2": 1.0}, style_layers=STYLE_LAYERS,
-            content_weight=1e5, style_weight=1e10, weighing="absolute",
-        )  # fmt: skip
-    else:
-        network = networks.build("slim")
-        terms = default_loss()
-        layers = layers_needed(terms["content_layers"], terms["style_layers"])
-        loss = PerceptualLoss(loss_networks.build("compact", layers), painting, **terms)
+def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bool) -> Step:
+    """A training step of NETWORK:LOSS_NETWORK: johnson with pytorch/examples' losses, slim with the default's."""
+    name, loss_name = case.split(":")
+    network = networks.build("johnson", pixels="rgb255") if name == "johnson" else networks.build("slim")
+    terms = loss_settings("pytorch_examples" if name == "johnson" else "default", loss_name)
+    layers = layers_needed(terms["content_layers"], terms["style_layers"])
+    loss_network = loss_networks.build("compact", layers) if loss_name == "compact" else random_vgg(loss_name, layers)
+    loss = PerceptualLoss(loss_network, painting, **terms)
     network.to(batch.device)
     loss.to(batch.device, torch.bfloat16 if low else torch.float32)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=batch.device.type != "mps")
+    run = torch.compile(network) if compiled else network
 
     def step() -> None:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=low):
-            painted = network(batch)
+            painted = run(batch)
             value = loss(painted, batch)["loss"]
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
 
     return step
-
-
-# --- measuring ---------------------------------------------------------------------------------------------------
 
 
 def synchronize(device: torch.device) -> None:
@@ -194,59 +126,103 @@ def ceilings(device: torch.device) -> dict[str, tuple[Step, float]]:
     return found
 
 
+def low_precision(arguments: argparse.Namespace, device: torch.device) -> bool:
+    if arguments.precision == "auto":
+        return machine.has_fast_bfloat16(device.type)
+    return bool(arguments.precision == "bfloat16")
+
+
 def measure_train(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     torch.manual_seed(0)
     batch = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
     painting = style.load(style.find("bundled:starry_night.jpg"), 256).to(device)
-    low = machine.has_fast_bfloat16(device.type)
+    low = low_precision(arguments, device)
     cases = {
-        "reference": reference_step(batch, painting),
-        "johnson, VGG-16": our_step("johnson", batch, painting, low),
-        "slim, compact (default)": our_step("slim", batch, painting, low),
+        name: reference_step(batch, painting)
+        if name == REFERENCE
+        else our_step(name, batch, painting, low, arguments.compile)
+        for name in arguments.cases
     }
     operations = {name: flops(case) for name, case in cases.items()}
     tops = ceilings(device)
     seconds = interleave({**cases, **{name: call for name, (call, _) in tops.items()}}, arguments.rounds, device)
     rates = {name: amount / seconds[name] / 1e9 for name, (_, amount) in tops.items()}
-    top = rates["convolution bfloat16" if low else "convolution float32"]
-    return {
-        "ceilings, GFLOP/s or GB/s": {name: round(rate, 1) for name, rate in rates.items()},
-        "cases": {
-            name: {
-                "seconds a step": round(seconds[name], 4),
-                "images/s": round(arguments.batch / seconds[name], 3),
-                "times the reference": round(seconds["reference"] / seconds[name], 2),
-                "GFLOP a step": round(operations[name] / 1e9, 1),
-                "share of the convolution ceiling": round(
-                    operations[name]
-                    / seconds[name]
-                    / 1e9
-                    / (rates["convolution float32"] if name == "reference" else top),
-                    3,
-                ),
-            }
-            for name in cases
-        },
-    }
+    peak = next((peak for key, peak in PEAKS.items() if key in device_name(device)), None)
+    table: dict[str, dict[str, float]] = {}
+    for name in cases:
+        top = rates["convolution bfloat16" if low and name != REFERENCE else "convolution float32"]
+        rate = operations[name] / seconds[name] / 1e9
+        table[name] = {
+            "seconds a step": round(seconds[name], 4),
+            "images/s": round(arguments.batch / seconds[name], 3),
+            **ratio(seconds, name),
+            "GFLOP a step": round(operations[name] / 1e9, 1),
+            "share of the convolution ceiling": round(rate / top, 3),
+        }
+        if peak is not None:
+            table[name]["MFU"] = round(rate / 1e3 / peak, 3)
+    return {"ceilings, GFLOP/s or GB/s": {name: round(rate, 1) for name, rate in rates.items()}, "cases": table}
+
+
+def ratio(seconds: dict[str, float], name: str) -> dict[str, float]:
+    return {"times the reference": round(seconds[REFERENCE] / seconds[name], 2)} if REFERENCE in seconds else {}
 
 
 @torch.inference_mode()
 def measure_infer(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    reference = reference_network().to(device).eval()
-    ours = {"johnson": networks.build("johnson", pixels="rgb255"), "slim": networks.build("slim")}
+    dtype = torch.bfloat16 if low_precision(arguments, device) else torch.float32
     found = {}
     for size in arguments.sizes:
         x = torch.rand(1, 3, size, size, device=device)
-        cases: dict[str, Step] = {"reference": partial(reference, x * 255)}
-        for name, network in ours.items():
-            network.to(device).eval()
-            cases[name] = partial(network, x)
+        cases: dict[str, Step] = {}
+        for name in arguments.cases:
+            if name == REFERENCE:
+                cases[name] = partial(reference_network().to(device).eval(), x * 255)
+                continue
+            network = networks.build(name, **({"pixels": "rgb255"} if name == "johnson" else {}))
+            network.to(device).eval().to(memory_format=torch.channels_last)
+            if arguments.compile:
+                network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
+            cases[name] = partial(stylize.stylize_tensor, network, x, dtype=dtype)
         seconds = interleave(cases, arguments.rounds, device)
-        found[str(size)] = {
-            name: {"seconds": round(s, 4), "times the reference": round(seconds["reference"] / s, 2)}
-            for name, s in seconds.items()
-        }
+        found[str(size)] = {name: {"seconds": round(s, 4), **ratio(seconds, name)} for name, s in seconds.items()}
     return {"sizes": found}
+
+
+def peak_memory(arguments: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    """MiB of each case, at the largest size, in a process of its own."""
+    found = {}
+    shared = ["--rounds", "1", "--size", arguments.size, "--batch", arguments.batch, "--sizes", max(arguments.sizes),
+              "--device", arguments.device, "--precision", arguments.precision]  # fmt: skip
+    for name in arguments.cases:
+        words = [sys.executable, __file__, arguments.what, "--alone", *shared, "--cases", name]
+        result = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise Invalid(f"{name}: {result.stderr.strip().splitlines()[-1]}")
+        found[name] = float(result.stdout.split()[-1])
+    return found
+
+
+def alone(arguments: argparse.Namespace, device: torch.device) -> float:
+    """Run the one case in `arguments`; the process's peak memory in MiB, the device's on a GPU."""
+    (name,) = arguments.cases
+    if arguments.what == "train":
+        batch = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
+        painting = style.load(style.find("bundled:starry_night.jpg"), 256).to(device)
+        low = low_precision(arguments, device)
+        case = reference_step(batch, painting) if name == REFERENCE else our_step(name, batch, painting, low, False)
+        case()
+        case()
+    else:
+        measure_infer(arguments, device)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def measure_data(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -285,30 +261,53 @@ def show(tree: dict[str, Any], depth: int = 0) -> None:
 def main() -> None:
     parser = command.Parser(description="Measure speed on this machine.")
     parser.add_argument("what", choices=("train", "infer", "data"))
+    parser.add_argument("--cases", nargs="+", help="train: NETWORK:LOSS_NETWORK; infer: NETWORK")
+    parser.add_argument("--no-reference", action="store_true", help="without the reference")
     parser.add_argument("--size", type=int, default=256, help="train: pixels of a square image")
     parser.add_argument("--batch", type=int, default=4, help="train: images a step")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024], help="infer: pixels of square images")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of ours")
+    parser.add_argument("--compile", action="store_true", help="torch.compile ours")
     parser.add_argument("--root", metavar="DIR", help="data: photographs to decode")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # for `peak_memory`
     arguments = parser.parse_args()
     for name, least in (("size", 16), ("batch", 1), ("rounds", 1)):
         whole_number(f"--{name}", getattr(arguments, name), least)
+    for size in arguments.sizes:
+        whole_number("--sizes", size, 16)
     if arguments.threads is not None:
         torch.set_num_threads(whole_number("--threads", arguments.threads, 1))
+    given = arguments.cases
+    arguments.cases = list(CASES.get(arguments.what, ()) if given is None else given)
+    for case in arguments.cases:
+        network, _, loss_network = case.partition(":")
+        if case != REFERENCE:
+            one_of("--cases", network, tuple(networks.NETWORKS))
+            if arguments.what == "train":
+                one_of("--cases", loss_network, loss_networks.NAMES)
+    if not arguments.no_reference and not arguments.alone and arguments.what != "data":
+        arguments.cases.insert(0, REFERENCE)
     try:
         device = torch.device(arguments.device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise Invalid(f"--device: {arguments.device} does not work here ({command.one_line(error)[:120]})") from None
+    if arguments.alone:
+        print(alone(arguments, device))
+        return
     measure = {"train": measure_train, "infer": measure_infer, "data": measure_data}[arguments.what]
-    about = {"device": arguments.device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    about = {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     figures = {**about, **measure(arguments, device)}
+    if arguments.what != "data":
+        figures["peak memory, MiB"] = {name: round(peak) for name, peak in peak_memory(arguments, device).items()}
     show(figures)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        with replacing(arguments.json) as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n")
         print(arguments.json, file=sys.stderr)
 
 

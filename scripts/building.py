@@ -15,9 +15,9 @@ from fast_nst.validate import Invalid, number
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # beside scripts/ in a clone and in a wheel
 
 
-def default_loss() -> dict[str, Any]:
-    """The arguments of the loss that train.py has by default, with the compact loss network."""
-    groups = {"loss": "default", "loss_network": "compact"}
+def loss_settings(loss: str = "default", loss_network: str = "compact") -> dict[str, Any]:
+    """The arguments of the loss that train.py has with `loss=` and `loss_network=`."""
+    groups = {"loss": loss, "loss_network": loss_network}
     cfg = OmegaConf.create({group: OmegaConf.load(CONFIGS / group / f"{name}.yaml") for group, name in groups.items()})
     return OmegaConf.to_container(cfg.loss, resolve=True)  # type: ignore[return-value]
 

@@ -24,7 +24,7 @@ import command
 import numpy as np
 import torch
 import torch.nn.functional as F
-from building import default_loss
+from building import loss_settings
 from torch import Tensor, nn
 
 import fast_nst
@@ -88,7 +88,7 @@ class Painter:
         self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)
         self.life = self.left = life
         weight = math.exp(rng.uniform(math.log(4), math.log(40)))
-        loss = {**default_loss(), "style_weight": weight}
+        loss = {**loss_settings(), "style_weight": weight}
         self.loss = PerceptualLoss(student, painting, **loss).to("cpu", torch.bfloat16)
 
     def step(self, photographs: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 
 def test_the_reference_is_the_peer_s_network_and_computes_what_ours_does():
-    import benchmark
+    import peer
 
     from fast_nst import networks
 
-    reference, ours = benchmark.reference_network(), networks.build("johnson", pixels="rgb255")
+    reference, ours = peer.reference_network(), networks.build("johnson", pixels="rgb255")
     assert sum(p.numel() for p in reference.parameters()) == 1_679_235
     theirs = list(reference.parameters())
     for mine, other in zip(ours.parameters(), theirs, strict=True):
@@ -27,7 +27,7 @@ def test_the_reference_is_the_peer_s_network_and_computes_what_ours_does():
 @pytest.mark.parametrize(
     ("what", "options", "cases"),
     [
-        ("train", ["--size", 32, "--batch", 1], {"reference", "johnson, VGG-16", "slim, compact (default)"}),
+        ("train", ["--size", 32, "--batch", 1], {"reference", "johnson:vgg16", "slim:compact"}),
         ("infer", ["--sizes", 32], {"32"}),
         ("data", ["--root", "photographs"], {"leaves", "folder"}),
     ],
@@ -38,6 +38,8 @@ def test_each_benchmark(workplace, what, options, cases):
     figures = json.loads((workplace / "figures.json").read_text())
     found = next(figures[key] for key in ("cases", "sizes", "sources") if key in figures)
     assert set(found) == cases
+    if what != "data":
+        assert min(figures["peak memory, MiB"].values()) > 50
 
 
 def test_a_little_fuzz(tmp_path):
