@@ -6,6 +6,7 @@ from PIL import Image
 from torch import nn
 
 from fast_nst import image, networks, stylize
+from fast_nst.stylize import strips
 from fast_nst.stylize.color import keep_chroma, keep_statistics, luma
 from fast_nst.stylize.sheet import sheet
 from fast_nst.validate import Invalid
@@ -106,3 +107,16 @@ def test_strips_are_the_whole_picture(name, options, keep_colors):
     assert np.asarray(whole).std() > 5
     assert shares == sorted(shares)
     assert shares[-1] == 1
+
+
+def test_strips_without_room_on_the_disk_say_so(monkeypatch):
+    class Full:
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(strips.tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(Invalid, match=r"no room for a large picture's strips .No space left on device"):
+        stylize.stylize_strips(networks.build("slim", width=4).eval(), picture(1, 80, 80), 32)

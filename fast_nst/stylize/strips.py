@@ -20,6 +20,7 @@ from torch import Tensor
 from fast_nst.networks import Network
 from fast_nst.networks.layers import ConvBlock, InstanceNorm, ResidualBlock, decode, encode
 from fast_nst.networks.slim import Slim
+from fast_nst.validate import Invalid
 
 SMALLEST = 64  # pixels a side; below that a strip has too few rows to reflect
 _STRIP = 8  # rows at a quarter of the size, at least
@@ -62,7 +63,14 @@ class Kept:
         rows = rows[0].permute(1, 0, 2).contiguous()  # (rows, C, W)
         self.shape, self.dtype, self.device = rows.shape[1:], rows.dtype, rows.device
         self.height += len(rows)
-        self.file.write(rows.cpu().flatten().view(torch.uint8).numpy().data)
+        try:
+            self.file.write(rows.cpu().flatten().view(torch.uint8).numpy().data)
+            self.file.flush()
+        except OSError as error:
+            raise Invalid(
+                f"{tempfile.gettempdir()}: no room for a large picture's strips ({error.strerror}); give more memory, "
+                f"or a larger disk in TMPDIR"
+            ) from None
 
     def __call__(self, a: int, b: int) -> Tensor:
         size = self.shape.numel() * self.dtype.itemsize
@@ -125,7 +133,7 @@ class Layer:
             rows = self.convolve(a, b)
             if kept is not None:
                 kept.append(rows)
-            variance, own = torch.var_mean(rows.float(), (0, 2, 3), correction=0)
+            variance, own = (v.cpu() for v in torch.var_mean(rows.float(), (0, 2, 3), correction=0))
             more = rows[0, 0].numel()
             offset = own.double() - mean
             # Chan, Golub, LeVeque 1979: the moments of two parts together.
@@ -134,9 +142,9 @@ class Layer:
             count += more
         self.kept = kept
         if isinstance(norm, InstanceNorm):
-            scale = norm.weight * (squares / count + norm.eps).rsqrt()
-            shift = norm.bias - scale * mean
-            scale, shift = (v.float()[:, None, None] for v in (scale, shift))
+            scale = norm.weight.cpu() * (squares / count + norm.eps).rsqrt()
+            shift = norm.bias.cpu() - scale * mean
+            scale, shift = (v.to(norm.weight)[:, None, None] for v in (scale, shift))
             self.norm = lambda rows: (rows.float() * scale + shift).to(rows.dtype)
         return self
 
