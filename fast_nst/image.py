@@ -121,7 +121,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Picture:
             converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
             if converted is not None:
                 image = converted
-    return Picture(image.convert("RGB"), alpha)
+    return Picture(image if image.mode == "RGB" else image.convert("RGB"), alpha)  # a copy may be a gigabyte
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -1,6 +1,8 @@
 """What every script does with an error: one line on stderr, no traceback; exit code 2 for a user's mistake, else 1."""
 
 import argparse
+import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -45,7 +47,9 @@ def one_line(error: BaseException) -> str:
     text = str(error).strip()
     if text.startswith("Caught ") and "Original Traceback" in text:
         text = text.splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split())
+    if unknown := re.search(r"Key '.*' is not in struct\s+full_key: (\S+)", text):
+        return f"unknown key {unknown[1]}; --help lists all of them"
+    return " ".join(text.partition("Config search path:")[0].split())
 
 
 def report(error: BaseException) -> int:
@@ -58,7 +62,9 @@ def report(error: BaseException) -> int:
         while not isinstance(error, Invalid) and isinstance(error.__cause__, Exception):
             error = error.__cause__  # Hydra wraps the error that names the key
         message = one_line(error)
-    print(f"error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    if rank == "0" or not isinstance(error, Failure) or error.exit_code < 128:  # all processes of a run are interrupted
+        print(f"error: {message}", file=sys.stderr)
     return error.exit_code if isinstance(error, Failure) else 2
 
 

@@ -85,6 +85,8 @@ def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, 
             sources += [(path, path.relative_to(item)) for path in list_pictures(item, "INPUT")]
         else:
             sources.append((item, Path(item.name)))
+    earlier = {source.with_name(f"{source.stem}_{style}.png") for source, _ in sources}
+    sources = [(source, below) for source, below in sources if source not in earlier or str(source) in inputs]
     target = None if output is None else Path(output)
     is_file = target is not None and target.suffix != "" and not (target.is_dir() or str(output).endswith("/"))
     if target is not None and is_file:
@@ -131,8 +133,8 @@ class Share:
 def main() -> int:
     arguments = parse()
     number("--strength", arguments.strength, 0, 1)
-    if arguments.max_memory is not None:
-        number("--max-memory", arguments.max_memory, 0)
+    if arguments.max_memory is not None and number("--max-memory", arguments.max_memory, 0) == 0:
+        raise Invalid("--max-memory: got 0; allowed: a number above 0")
     if arguments.size is not None:
         whole_number("--size", arguments.size, 1)
     network, description = weights.load(arguments.weights)

@@ -46,6 +46,7 @@ def optimize(composed: DictConfig) -> None:
     kind = f"{name}_optimized" if cfg["loss"]["style_weight"] else "inverted"
     output = Path(f"{stem}_{kind}.png" if cfg["output"] is None else cfg["output"])
     image.check_writable(output)
+    unfinished = output.with_name(f"{output.stem}_unfinished.png")  # what an interrupted run leaves
     if output.exists() and not cfg["overwrite"]:
         raise Invalid(f"output: {output} exists already; give overwrite=true or another output")
     if cfg["keep_colors"] is not None:
@@ -72,7 +73,7 @@ def optimize(composed: DictConfig) -> None:
             bar.set_postfix_str("  ".join(f"{key} {value:.4g}" for key, value in found.items()))
             bar.update()
             if step and step % every == 0:
-                image.save_picture(image.to_pillow(now), output)
+                image.save_picture(image.to_pillow(now), unfinished)
 
         for scale, loss in zip(reversed(range(scales)), losses, strict=True):
             height, width = (max(32, round(side / 2**scale)) for side in photograph.shape[2:])
@@ -86,7 +87,12 @@ def optimize(composed: DictConfig) -> None:
                 )
             else:
                 start = optimization.resized(result, height, width)
-            result = optimization.optimize(start, target, loss, steps, cfg["method"], cfg["learning_rate"], show)
+            try:
+                result = optimization.optimize(start, target, loss, steps, cfg["method"], cfg["learning_rate"], show)
+            except KeyboardInterrupt:
+                if unfinished.exists():
+                    tqdm.write(f"so far: {unfinished}; go on from it with start={unfinished}", file=sys.stderr)
+                raise
     assert result is not None
     result = result.cpu()
     if cfg["keep_colors"] is not None:
@@ -94,6 +100,7 @@ def optimize(composed: DictConfig) -> None:
     digests = [sha256(path) for path in (painting, *(path for path, _ in further_paintings(cfg)))]
     settings = {**cfg, "style_sha256": digests, "last_losses": terms}
     image.save_picture(image.to_pillow(result), output, text={"fast_nst": json.dumps(settings)})
+    unfinished.unlink(missing_ok=True)
     print(output)
 
 

@@ -64,6 +64,8 @@ def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> t
         checkpoint = found[-1] if found else Path("outputs") / name / "*" / "checkpoints" / "last.ckpt"
     if not checkpoint.is_file() and ckpt_path == "auto" and output_dir is not None:
         return Path(output_dir), None  # the first start of a job that is started again until it is done
+    if checkpoint.is_dir():
+        raise Invalid(f"ckpt_path: {checkpoint}: is a directory; give the last.ckpt in its checkpoints/")
     if not checkpoint.is_file():
         raise Invalid(f"ckpt_path: {checkpoint}: no such checkpoint")
     return (Path(output_dir) if output_dir is not None else checkpoint.parent.parent), checkpoint
@@ -142,6 +144,8 @@ def train(composed: DictConfig) -> None:
         "loss_network": cfg["loss_network"]["name"],
         "loss": cfg["loss"],
     }
+    preview = callbacks.Preview(folder / "preview.png", loss.style_image, sets.val, count, every["preview"])
+    last_word = callbacks.SaveWeights(weights_file, description)
     trainer = make_trainer(
         cfg["trainer"],
         precision,
@@ -151,9 +155,9 @@ def train(composed: DictConfig) -> None:
             progress,
             callbacks.StopOnNan(cfg["trainer"]["log_every_n_steps"]),
             pl.callbacks.LearningRateMonitor("step"),
-            callbacks.Preview(folder / "preview.png", loss.style_image, sets.val, count, every["preview"]),
+            preview,
             saving,
-            callbacks.SaveWeights(weights_file, description),
+            last_word,
         ],
     )
     steps = total_steps(cfg["trainer"], len(sets.train), batch_size * trainer.world_size)
@@ -170,8 +174,8 @@ def train(composed: DictConfig) -> None:
             OmegaConf.save(composed, temporary)
         device = trainer.strategy.root_device.type
         print(
-            f"{name}: {steps} steps on {trainer.world_size} x {device}, {precision}, {len(sets.train)} content images; "
-            f"writing to {folder}",
+            f"{name}: {steps} steps on {trainer.world_size} x {device}, {precision}, {len(sets.train)} content images "
+            f"and {len(sets.val)} held out; writing to {folder}",
             file=sys.stderr,
         )
         if checkpoint is not None:
@@ -179,6 +183,11 @@ def train(composed: DictConfig) -> None:
         for text in changed:
             print(f"changed: {text}", file=sys.stderr)
     trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+    if checkpoint is not None and before["step"] >= steps:  # killed after its last step: what is left is to write
+        if steps % cfg["trainer"]["val_every_n_steps"] == 0:
+            trainer.validate(module, datamodule, verbose=False)
+        preview.on_train_end(trainer, module)
+        last_word.on_train_end(trainer, module)
     if trainer.is_global_zero:
         minutes = (time.monotonic() - begun) / 60
         share = f" ({progress.outside:.1%} of the training outside steps)" if device == "cpu" else ""

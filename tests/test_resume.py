@@ -1,5 +1,6 @@
 """Interrupted runs go on: through the real command, bit for bit."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,16 @@ def test_a_killed_run_goes_on_to_the_same_file(workplace, unbroken, step, reques
     assert "going on from" in result.stderr
     assert "Warning" not in result.stderr
     assert (workplace / folder / "my painting.safetensors").read_bytes() == unbroken, f"killed after step {step}"
+
+
+def test_a_run_killed_after_its_last_step_still_writes_its_weights(workplace, unbroken):
+    shutil.copytree(workplace / "unbroken", workplace / "at the end")
+    for name in ("my painting.safetensors", "preview.png"):
+        (workplace / "at the end" / name).unlink()
+    result = run("train.py", *overrides(workplace), "output_dir='at the end'", "ckpt_path=auto", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert (workplace / "at the end" / "my painting.safetensors").read_bytes() == unbroken
+    assert (workplace / "at the end" / "preview.png").is_file()
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])

@@ -16,7 +16,7 @@ from fast_nst.stylize.color import Moments, keep_chroma, keep_statistics, transp
 KEEP_COLORS = {"chroma": keep_chroma, "statistics": keep_statistics}
 # Bytes a pixel and channel of a network's widest layer at full size, in float32. Measured: slim 19.4, johnson 17.8.
 _BYTES = 20
-_DECODED = 12  # bytes a pixel while a file is decoded: Pillow's four, twice, and its alpha
+_DECODED = 6  # bytes a pixel while a file is decoded: Pillow's four, more where it is rotated or converted
 
 
 @torch.inference_mode()
@@ -119,16 +119,19 @@ def stylize_file(
         memory = machine.free_memory(device) * 3 // 4
     on_cpu = device.type == "cpu"
     most = memory // _DECODED if on_cpu else machine.free_memory(torch.device("cpu")) // _DECODED
-    picture = image.open_picture(source, most=max(most, 2**20))
+    most = max(most, 2**20)
+    picture = image.open_picture(source, most=most)
     rgb = picture.rgb
     if size is not None:
+        if size * round(size * min(rgb.size) / max(rgb.size)) > most:
+            raise validate.Invalid(f"size: got {size}; the memory allows {most / 1e6:.0f} megapixels")
         rgb = image.resize_longer(rgb, validate.whole_number("size", size, 1))
     widest = max(
         block.conv.out_channels // block.conv.stride[0] ** 2
         for block in network.modules()
         if isinstance(block, ConvBlock)
     )
-    need, held = _BYTES * widest * rgb.width, 8 * rgb.width * rgb.height * on_cpu
+    need, held = _BYTES * widest * rgb.width, 5 * rgb.width * rgb.height * on_cpu
     if need * rgb.height + held <= memory or min(rgb.size) < strips.SMALLEST:
         rgb = image.to_pillow(stylize_tensor(network, image.to_tensor(rgb), strength, keep_colors, dtype))
     else:

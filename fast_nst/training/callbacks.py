@@ -143,13 +143,21 @@ class SaveWeights(pl.Callback):
 
     def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
         self.path, self.description = path, dict(description)
+        self.losses: dict[str, float] = {}  # of the last validation; in the checkpoint too
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.losses = dict(state_dict["losses"])
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.losses = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in TERMS}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, StyleTransfer)
-        metrics = trainer.callback_metrics
-        losses = {name: float(metrics[f"val/{name}"]) for name in TERMS if f"val/{name}" in metrics}
         if trainer.is_global_zero:
-            description = {**self.description, "steps": trainer.global_step, "held_out_losses": losses}
+            description = {**self.description, "steps": trainer.global_step, "held_out_losses": self.losses}
             weights.save(self.path, pl_module.network, description)
 
 
