@@ -28,15 +28,16 @@ def free_memory(device: torch.device) -> int:
     """Bytes that can still be had on `device`."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where nothing better is known
+    free = 4 * 2**30  # where nothing better is known
     try:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
         group = Path("/sys/fs/cgroup")  # a container's own limit
         limit = (group / "memory.max").read_text().strip()
         if limit != "max":
             free = min(free, int(limit) - int((group / "memory.current").read_text()))
-    except (OSError, KeyError, ValueError):
+    except (AttributeError, OSError, KeyError, ValueError):  # no sysconf on Windows, no /proc on macOS
         pass
     return max(0, free)
 

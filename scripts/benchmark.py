@@ -189,7 +189,7 @@ def measure_infer(arguments: argparse.Namespace, device: torch.device) -> dict[s
     return {"sizes": found}
 
 
-def peak_memory(arguments: argparse.Namespace, device: torch.device) -> dict[str, float]:
+def peak_memory(arguments: argparse.Namespace) -> dict[str, float]:
     """MiB of each case, at the largest size, in a process of its own."""
     found = {}
     shared = ["--rounds", "1", "--size", arguments.size, "--batch", arguments.batch, "--sizes", max(arguments.sizes),
@@ -305,7 +305,7 @@ def main() -> None:
     about = {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     figures = {**about, **measure(arguments, device)}
     if arguments.what != "data":
-        figures["peak memory, MiB"] = {name: round(peak) for name, peak in peak_memory(arguments, device).items()}
+        figures["peak memory, MiB"] = {name: round(peak) for name, peak in peak_memory(arguments).items()}
     show(figures)
     if arguments.json is not None:
         with replacing(arguments.json) as temporary:

@@ -82,11 +82,11 @@ def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, 
     sources: list[tuple[Path, Path]] = []  # with the path below its folder, which -o FOLDER keeps
     for item in dict.fromkeys(map(Path, inputs)):
         if item.is_dir():
-            sources += [(path, path.relative_to(item)) for path in list_pictures(item, "INPUT")]
+            found = list_pictures(item, "INPUT")
+            earlier = {path.with_name(f"{path.stem}_{style}.png") for path in found}  # results of an earlier call
+            sources += [(path, path.relative_to(item)) for path in found if path not in earlier]
         else:
             sources.append((item, Path(item.name)))
-    earlier = {source.with_name(f"{source.stem}_{style}.png") for source, _ in sources}
-    sources = [(source, below) for source, below in sources if source not in earlier or str(source) in inputs]
     target = None if output is None else Path(output)
     is_file = target is not None and target.suffix != "" and not (target.is_dir() or str(output).endswith("/"))
     if target is not None and is_file:

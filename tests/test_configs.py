@@ -23,11 +23,8 @@ def members(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
-OF_OPTIMIZE = (
-    "feature_inversion",
-    "texture_synthesis",
-    "gatys2015",
-)  # experiments of the other script: test_optimization.py
+# Experiments of the other script: test_optimization.py.
+OF_OPTIMIZE = ("feature_inversion", "texture_synthesis", "gatys2015")
 CHOICES = [
     (group.name, name)
     for group in sorted(CONFIGS.iterdir())

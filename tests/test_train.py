@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import picture, run, small
+from conftest import ROOT, picture, run, small
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -17,7 +17,8 @@ def test_a_run_leaves_what_it_should(trained):
     assert "step 6/6" in result.stderr
     assert "step/s" in result.stderr
     assert "Warning" not in result.stderr
-    assert result.stdout.strip().endswith("scripts/infer.py 'run/my painting.safetensors' PHOTOGRAPH")
+    script = ROOT / "scripts" / "infer.py"
+    assert result.stdout.strip().endswith(f"python {script} 'run/my painting.safetensors' PHOTOGRAPH")
     metadata = weights.describe(folder / "my painting.safetensors")
     assert metadata["steps"] == 6
     assert metadata["style"]["names"] == ["my painting"]
@@ -88,6 +89,7 @@ def test_infer_a_folder_goes_on_after_a_bad_file(trained, workplace):
     picture(1).save(folder / "a.png")
     picture(2).save(folder / "below" / "b.jpg")
     picture(3).save(folder / "below" / "b.png")
+    picture(4).save(folder / "a_my painting.png")  # a result of an earlier call
     (folder / "bad.jpg").write_bytes(b"no picture")
     result = run("infer.py", trained[0] / "my painting.safetensors", folder, "-o", "painted/", cwd=workplace)
     assert result.returncode == 1

@@ -88,7 +88,7 @@ class PerceptualLoss:
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
         self.loss_network = loss_network
         self.style_image = style_image
-        self.paintings = [(style_image, 1.0), *blend]
+        self.blend = tuple(blend)
         # A term whose weight is 0 costs nothing and reports 0.
         self.content_layers = {k: v for k, v in content_layers.items() if v and content_weight}
         self.style_layers = {k: v for k, v in style_layers.items() if v and style_weight}
@@ -112,10 +112,11 @@ class PerceptualLoss:
         self.loss_network.to(device=device, dtype=dtype)
         self.style_image = self.style_image.to(device)
         self.targets = {}
-        total = sum(weight for _, weight in self.paintings)
+        paintings = ((self.style_image, 1.0), *self.blend)
+        total = sum(weight for _, weight in paintings)
         for divisor in self.style_scales:
             self.targets[divisor] = {}
-            for painting, weight in self.paintings:
+            for painting, weight in paintings:
                 features = self.loss_network(_shrink(painting.to(device), divisor), self.style_layers)
                 for name in self.style_layers:
                     gram = functional.gram(features[name]) * (weight / total)

@@ -123,9 +123,10 @@ def stylize_file(
     picture = image.open_picture(source, most=most)
     rgb = picture.rgb
     if size is not None:
+        validate.whole_number("size", size, 1)
         if size * round(size * min(rgb.size) / max(rgb.size)) > most:
             raise validate.Invalid(f"size: got {size}; the memory allows {most / 1e6:.0f} megapixels")
-        rgb = image.resize_longer(rgb, validate.whole_number("size", size, 1))
+        rgb = image.resize_longer(rgb, size)
     widest = max(
         block.conv.out_channels // block.conv.stride[0] ** 2
         for block in network.modules()

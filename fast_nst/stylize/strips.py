@@ -74,9 +74,10 @@ class Kept:
 
     def __call__(self, a: int, b: int) -> Tensor:
         size = self.shape.numel() * self.dtype.itemsize
+        data = bytearray((b - a) * size)
         self.file.seek(a * size)
-        found = torch.frombuffer(bytearray(self.file.read((b - a) * size)), dtype=self.dtype)
-        return found.view(b - a, *self.shape).permute(1, 0, 2)[None].to(self.device)
+        self.file.readinto(data)
+        return torch.frombuffer(data, dtype=self.dtype).view(b - a, *self.shape).permute(1, 0, 2)[None].to(self.device)
 
 
 class Framed:
