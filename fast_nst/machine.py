@@ -1,9 +1,13 @@
 """What the machine does well and has to spare: the choices behind `trainer=auto` and infer.py."""
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
 def has_fast_bfloat16(device: str) -> bool:
@@ -22,6 +26,15 @@ def choose_precision(precision: str, accelerator: str) -> str:
     if accelerator in ("auto", "gpu", "cuda", "mps"):
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return "bf16-mixed" if has_fast_bfloat16(device) else "32-true"
+
+
+def keep_memory() -> None:
+    """Let this process keep what it frees for its next tensors. As a rule the C library gives a large block back to
+    the system at once, and to map it anew takes longer than many an operation on it. Where the library is glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):
+            mallopt(option, value)
 
 
 def free_memory(device: torch.device) -> int:

@@ -5,17 +5,19 @@ python scripts/benchmark.py train --cases slim:compact slim:vgg19 --no-reference
 python scripts/benchmark.py infer --sizes 256 512 1024 --json infer.json
 python scripts/benchmark.py data --root photographs
 
-Every round runs each case once, so that noise hits all of them; medians and ratios of medians are reported. Peak memory
-is that of a process of its own for each case.
+Every round runs each case once, so that noise hits all of them; medians and ratios of medians are reported. Each case is
+a process of its own: the reference with the C library as it comes, ours as the scripts set it (machine.keep_memory).
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,9 +54,6 @@ def random_vgg(variant: str, layers: list[str]) -> LossNetwork:
     indices = layer_indices(variant)
     deepest = max(indices[name] for name in layers)
     features = getattr(torchvision.models, variant)(weights=None).features[: deepest + 1]
-    for module in features:
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
     return LossNetwork(features, {indices[name]: name for name in layers}, MEAN, STD)
 
 
@@ -87,17 +86,23 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def interleave(cases: dict[str, Step], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each case over `rounds` rounds of all, after one to warm up."""
+def timed(call: Step, device: torch.device) -> float:
+    """Seconds that `call` takes."""
+    synchronize(device)
+    begun = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - begun
+
+
+def interleave(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median seconds that each case reports over `rounds` rounds of all, after one to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in tqdm(range(rounds + 1), unit="round", leave=False):
         for name, case in cases.items():
-            synchronize(device)
-            begun = time.perf_counter()
-            case()
-            synchronize(device)
+            took = case()
             if number:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(took)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -132,32 +137,102 @@ def low_precision(arguments: argparse.Namespace, device: torch.device) -> bool:
     return bool(arguments.precision == "bfloat16")
 
 
-def measure_train(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+class Alone:
+    """One case in a process of its own, where its memory and the C library's settings are those of nothing else."""
+
+    def __init__(self, arguments: argparse.Namespace, name: str) -> None:
+        self.name = name
+        words = [sys.executable, __file__, arguments.what, "--alone", "--cases", name, "--size", arguments.size,
+                 "--batch", arguments.batch, "--device", arguments.device, "--precision", arguments.precision]  # fmt: skip
+        if arguments.threads is not None:
+            words += ["--threads", arguments.threads]
+        if arguments.compile:
+            words.append("--compile")
+        usual = {"THP_MEM_ALLOC_ENABLE": "0"} if name == REFERENCE else {}
+        self.process = subprocess.Popen(
+            [str(word) for word in words], env={**os.environ, **usual}, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self.operations = int(self.read())
+
+    def read(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise Invalid(f"{self.name}: {self.process.communicate()[1].strip().splitlines()[-1]}")
+        return line
+
+    def __call__(self, size: int) -> float:
+        """The seconds of one call on images of `size` pixels."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{size}\n")
+        self.process.stdin.flush()
+        return float(self.read())
+
+    def end(self) -> float:
+        """The process's peak memory in MiB, the device's on a GPU."""
+        return float(self.process.communicate()[0])
+
+
+def serve(arguments: argparse.Namespace, device: torch.device) -> None:
+    """Be the process of the one case in `arguments`."""
+    (name,) = arguments.cases
+    if name != REFERENCE:
+        machine.keep_memory()
+    low = low_precision(arguments, device)
     torch.manual_seed(0)
+    calls: dict[int, Step] = {}
+    if arguments.what == "train":
+        calls[arguments.size] = training_step(name, arguments, low, device)
+    print(flops(calls[arguments.size]) if calls else 0, flush=True)
+    for line in sys.stdin:
+        size = int(line)
+        if size not in calls:
+            calls[size] = repainting(name, size, low, arguments.compile, device)
+        print(timed(calls[size], device), flush=True)
+    print(peak_memory(device))
+
+
+def training_step(name: str, arguments: argparse.Namespace, low: bool, device: torch.device) -> Step:
     batch = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
     painting = style.load(style.find("bundled:starry_night.jpg"), 256).to(device)
+    if name == REFERENCE:
+        return reference_step(batch, painting)
+    return our_step(name, batch, painting, low, arguments.compile)
+
+
+def repainting(name: str, size: int, low: bool, compiled: bool, device: torch.device) -> Step:
+    x = torch.rand(1, 3, size, size, device=device)
+    if name == REFERENCE:
+        reference = reference_network().to(device).eval()
+        return torch.inference_mode()(partial(reference, x * 255))
+    network = networks.build(name, **({"pixels": "rgb255"} if name == "johnson" else {}))
+    network.to(device).eval().to(memory_format=torch.channels_last)
+    if compiled:
+        network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
+    return partial(stylize.stylize_tensor, network, x, dtype=torch.bfloat16 if low else torch.float32)
+
+
+def measure_train(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     low = low_precision(arguments, device)
-    cases = {
-        name: reference_step(batch, painting)
-        if name == REFERENCE
-        else our_step(name, batch, painting, low, arguments.compile)
-        for name in arguments.cases
-    }
-    operations = {name: flops(case) for name, case in cases.items()}
+    cases = {name: Alone(arguments, name) for name in arguments.cases}
     tops = ceilings(device)
-    seconds = interleave({**cases, **{name: call for name, (call, _) in tops.items()}}, arguments.rounds, device)
+    calls: dict[str, Callable[[], float]] = {name: partial(case, arguments.size) for name, case in cases.items()}
+    calls |= {name: partial(timed, call, device) for name, (call, _) in tops.items()}
+    seconds = interleave(calls, arguments.rounds)
     rates = {name: amount / seconds[name] / 1e9 for name, (_, amount) in tops.items()}
     peak = next((peak for key, peak in PEAKS.items() if key in device_name(device)), None)
     table: dict[str, dict[str, float]] = {}
-    for name in cases:
+    for name, case in cases.items():
         top = rates["convolution bfloat16" if low and name != REFERENCE else "convolution float32"]
-        rate = operations[name] / seconds[name] / 1e9
+        rate = case.operations / seconds[name] / 1e9
         table[name] = {
             "seconds a step": round(seconds[name], 4),
             "images/s": round(arguments.batch / seconds[name], 3),
             **ratio(seconds, name),
-            "GFLOP a step": round(operations[name] / 1e9, 1),
+            "GFLOP a step": round(case.operations / 1e9, 1),
             "share of the convolution ceiling": round(rate / top, 3),
+            "peak memory, MiB": round(case.end()),
         }
         if peak is not None:
             table[name]["MFU"] = round(rate / 1e3 / peak, 3)
@@ -168,53 +243,17 @@ def ratio(seconds: dict[str, float], name: str) -> dict[str, float]:
     return {"times the reference": round(seconds[REFERENCE] / seconds[name], 2)} if REFERENCE in seconds else {}
 
 
-@torch.inference_mode()
 def measure_infer(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    dtype = torch.bfloat16 if low_precision(arguments, device) else torch.float32
-    found = {}
+    cases = {name: Alone(arguments, name) for name in arguments.cases}
+    found: dict[str, Any] = {}
     for size in arguments.sizes:
-        x = torch.rand(1, 3, size, size, device=device)
-        cases: dict[str, Step] = {}
-        for name in arguments.cases:
-            if name == REFERENCE:
-                cases[name] = partial(reference_network().to(device).eval(), x * 255)
-                continue
-            network = networks.build(name, **({"pixels": "rgb255"} if name == "johnson" else {}))
-            network.to(device).eval().to(memory_format=torch.channels_last)
-            if arguments.compile:
-                network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
-            cases[name] = partial(stylize.stylize_tensor, network, x, dtype=dtype)
-        seconds = interleave(cases, arguments.rounds, device)
+        seconds = interleave({name: partial(case, size) for name, case in cases.items()}, arguments.rounds)
         found[str(size)] = {name: {"seconds": round(s, 4), **ratio(seconds, name)} for name, s in seconds.items()}
-    return {"sizes": found}
+    return {"sizes": found, "peak memory, MiB": {name: round(case.end()) for name, case in cases.items()}}
 
 
-def peak_memory(arguments: argparse.Namespace) -> dict[str, float]:
-    """MiB of each case, at the largest size, in a process of its own."""
-    found = {}
-    shared = ["--rounds", "1", "--size", arguments.size, "--batch", arguments.batch, "--sizes", max(arguments.sizes),
-              "--device", arguments.device, "--precision", arguments.precision]  # fmt: skip
-    for name in arguments.cases:
-        words = [sys.executable, __file__, arguments.what, "--alone", *shared, "--cases", name]
-        result = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise Invalid(f"{name}: {result.stderr.strip().splitlines()[-1]}")
-        found[name] = float(result.stdout.split()[-1])
-    return found
-
-
-def alone(arguments: argparse.Namespace, device: torch.device) -> float:
-    """Run the one case in `arguments`; the process's peak memory in MiB, the device's on a GPU."""
-    (name,) = arguments.cases
-    if arguments.what == "train":
-        batch = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
-        painting = style.load(style.find("bundled:starry_night.jpg"), 256).to(device)
-        low = low_precision(arguments, device)
-        case = reference_step(batch, painting) if name == REFERENCE else our_step(name, batch, painting, low, False)
-        case()
-        case()
-    else:
-        measure_infer(arguments, device)
+def peak_memory(device: torch.device) -> float:
+    """MiB that this process, or `device`, has held at most."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")
@@ -275,7 +314,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # for `peak_memory`
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # for `Alone`
     arguments = parser.parse_args()
     for name, least in (("size", 16), ("batch", 1), ("rounds", 1)):
         whole_number(f"--{name}", getattr(arguments, name), least)
@@ -299,13 +338,12 @@ def main() -> None:
     except (RuntimeError, AssertionError) as error:
         raise Invalid(f"--device: {arguments.device} does not work here ({command.one_line(error)[:120]})") from None
     if arguments.alone:
-        print(alone(arguments, device))
+        serve(arguments, device)
         return
+    machine.keep_memory()
     measure = {"train": measure_train, "infer": measure_infer, "data": measure_data}[arguments.what]
     about = {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     figures = {**about, **measure(arguments, device)}
-    if arguments.what != "data":
-        figures["peak memory, MiB"] = {name: round(peak) for name, peak in peak_memory(arguments).items()}
     show(figures)
     if arguments.json is not None:
         with replacing(arguments.json) as temporary:

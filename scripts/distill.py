@@ -28,7 +28,7 @@ from building import loss_settings
 from torch import Tensor, nn
 
 import fast_nst
-from fast_nst import image, loss_networks, networks
+from fast_nst import image, loss_networks, machine, networks
 from fast_nst.data.content import ContentImages
 from fast_nst.data.folder import Folder, list_pictures
 from fast_nst.data.leaves import Leaves
@@ -277,6 +277,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")
     arguments = parser.parse_args()
+    machine.keep_memory()
     whole_number("--steps", arguments.steps, 1)
     number("--learning-rate", arguments.learning_rate, 0)
     distill(arguments)

@@ -6,11 +6,14 @@ python scripts/evaluate.py a.safetensors b.safetensors --style painting.jpg --co
 
 The objective is content + 10 style, relative losses at one scale (loss=default without its further sizes). "Equivalent
 steps" are the L-BFGS steps that Gatys' optimisation takes on the same image, from noise as in Johnson 2016 (figure 5)
-and from the photograph, until its objective is no more than the network's.
+and from the photograph, until its objective is no more than the network's. SSIM, and LPIPS where its weights are at hand
+or can be downloaded, are to the photograph: how much of it is left.
 """
 
 import json
 import statistics
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +22,18 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from tqdm import tqdm
 
-from fast_nst import image, loss_networks, stylize, weights
+from fast_nst import image, loss_networks, machine, stylize, weights
 from fast_nst.data import style
 from fast_nst.data.content import center_box
 from fast_nst.data.folder import list_pictures
 from fast_nst.evaluation import Curves, equivalent_steps
 from fast_nst.loss_networks import compact
 from fast_nst.losses import PerceptualLoss
+from fast_nst.losses.functional import tv_mean
 from fast_nst.validate import Invalid, number, whole_number
 
 CONTENT = {"relu3_2": 1.0}
@@ -50,6 +56,35 @@ def quartiles(values: list[float]) -> dict[str, float]:
     """Median, first and third quartile."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return {"median": float(middle), "quartile_1": float(low), "quartile_3": float(high)}
+
+
+def likenesses(lpips: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """Measures of two (1, 3, H, W) in [0, 1]: SSIM, and with `lpips` that too, where its weights can be had."""
+
+    def ssim(result: Tensor, photograph: Tensor) -> Tensor:
+        found = structural_similarity_index_measure(result, photograph, data_range=1.0)
+        assert isinstance(found, Tensor)
+        return found
+
+    found: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"SSIM": ssim}
+    if lpips:
+        try:
+            found["LPIPS"] = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
+        except (OSError, RuntimeError) as error:  # no network; a broken download
+            print(f"without LPIPS, its weights cannot be had: {error}", file=sys.stderr)
+    return found
+
+
+def sheet(rows: list[list[Image.Image]], heads: list[str], side: int) -> Image.Image:
+    """Rows of squares, `side` pixels wide, under a line of text each."""
+    gap, top = 4, 16
+    whole = Image.new("RGB", (len(heads) * (side + gap) - gap, top + len(rows) * (side + gap) - gap), "white")
+    draw = ImageDraw.Draw(whole)
+    for x, head in enumerate(heads):
+        draw.text((x * (side + gap) + 2, 2), head, fill="black")
+        for y, row in enumerate(rows):
+            whole.paste(row[x], (x * (side + gap), top + y * (side + gap)))
+    return whole
 
 
 def plot(curves: list[np.ndarray], value: float, side: int) -> Image.Image:
@@ -84,9 +119,11 @@ def main() -> None:
     parser.add_argument(
         "--cache", default=".fast_nst_curves", metavar="DIR", help="where the slow method's curves stay"
     )
+    parser.add_argument("--lpips", action="store_true", help="beside SSIM, if its weights can be had")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--sheet", metavar="FILE", help="a picture: photograph, results, the slow method's, curves")
     arguments = parser.parse_args()
+    machine.keep_memory()
     for name in ("images", "steps"):
         whole_number(f"--{name}", getattr(arguments, name), 1)
     for size in arguments.sizes:
@@ -114,26 +151,34 @@ def main() -> None:
     digest = "" if file is None else weights.sha256(file)
     curves = Curves(arguments.cache, f"{arguments.loss_network} {digest} {sorted(layers)} {arguments.style_weight}")
 
+    likeness_of = likenesses(arguments.lpips)
     figures: dict[str, Any] = {path: {} for path in trained}
     rows: list[list[Image.Image]] = []
     for size in arguments.sizes:
         photographs = [x.to(device) for x in squares(arguments.content, arguments.images, size)]
         table: dict[str, dict[str, list[float]]] = {path: {} for path in trained}
-        for index, photograph in enumerate(tqdm(photographs, unit="image", desc=f"{size} px")):
+        for photograph in tqdm(photographs, unit="image", desc=f"{size} px"):
             slow = {start: curves.get(photograph, loss, arguments.steps, start) for start in STARTS}
             row = [image.to_pillow(photograph)]
             for path, (network, _) in trained.items():
                 result = stylize.stylize_tensor(network, photograph)
                 with torch.no_grad():
                     terms = {key: float(value) for key, value in loss(result, photograph).items()}
+                    terms["tv"] = float(tv_mean(result))
+                    terms |= {
+                        key: float(likeness(result.cpu(), photograph.cpu())) for key, likeness in likeness_of.items()
+                    }
                 for start, (curve, _) in slow.items():
                     terms[f"equivalent steps from {start}"] = equivalent_steps(curve, terms["loss"])
                 for key, value in terms.items():
                     table[path].setdefault(key, []).append(value)
                 row.append(image.to_pillow(result))
-            row.append(image.to_pillow(slow["noise"][1]))
-            row.append(plot([slow[s][0] for s in STARTS], table[arguments.weights[0]]["loss"][-1], size))
-            if index < SHOWN and size == arguments.sizes[0]:
+            if arguments.sheet is not None and len(rows) < SHOWN and size == arguments.sizes[0]:
+                first = table[arguments.weights[0]]
+                reached = max(1, int(first["equivalent steps from noise"][-1]))
+                row.append(image.to_pillow(curves.get(photograph, loss, reached, "noise")[1]))
+                row.append(image.to_pillow(slow["noise"][1]))
+                row.append(plot([slow[s][0] for s in STARTS], first["loss"][-1], size))
                 rows.append(row)
         for path, columns in table.items():
             figures[path][str(size)] = {
@@ -154,12 +199,9 @@ def main() -> None:
         with image.replacing(arguments.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
     if arguments.sheet is not None:
-        side = arguments.sizes[0]
-        whole = Image.new("RGB", (len(rows[0]) * (side + 4) - 4, len(rows) * (side + 4) - 4), "white")
-        for y, row in enumerate(rows):
-            for x, picture in enumerate(row):
-                whole.paste(picture, (x * (side + 4), y * (side + 4)))
-        image.save_picture(whole, arguments.sheet)
+        heads = ["photograph", *(Path(path).stem for path in trained), "slow method, as many steps",
+                 f"slow method, {arguments.steps} steps", "objective by step"]  # fmt: skip
+        image.save_picture(sheet(rows, heads, arguments.sizes[0]), arguments.sheet)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--max-memory", type=float, metavar="GIB",
         help="of the process, on a GPU of its own memory; what needs more is repainted in strips, the same picture but "
-        "slower (default: three quarters of what is free)",
+        "slower (default: half of what is free)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     words = sys.argv[1:]
@@ -137,6 +137,8 @@ def main() -> int:
         raise Invalid("--max-memory: got 0; allowed: a number above 0")
     if arguments.size is not None:
         whole_number("--size", arguments.size, 1)
+    if arguments.max_memory is None:
+        machine.keep_memory()  # faster, and takes more of it
     network, description = weights.load(arguments.weights)
     devices = choose_devices(arguments.device)
     style = "_".join(description.get("style", {}).get("names", [])) or Path(arguments.weights).stem

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from fast_nst import image, optimization
+from fast_nst import image, machine, optimization
 from fast_nst.data import style
 from fast_nst.stylize import KEEP_COLORS
 from fast_nst.validate import Failure, Invalid, one_of, whole_number
@@ -106,6 +106,7 @@ def optimize(composed: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="optimize")
 def main(composed: DictConfig) -> None:
+    machine.keep_memory()
     try:
         optimize(composed)
     except (*command.MISTAKES, Failure) as error:

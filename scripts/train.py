@@ -200,6 +200,7 @@ def train(composed: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(composed: DictConfig) -> None:
+    machine.keep_memory()
     try:
         train(composed)
     except (*command.MISTAKES, Failure) as error:

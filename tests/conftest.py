@@ -1,8 +1,13 @@
 """What several tests need: small pictures, the real commands on them, and where the large real data may lie."""
 
+import functools
+import json
 import os
+import select
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +58,43 @@ RECIPE = {
 }
 
 
+@functools.cache
+def warm() -> subprocess.Popen[str]:
+    """The process that forks for each command, until the tests end."""
+    command = [sys.executable, str(ROOT / "tests" / "warm.py")]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
 def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+    """The command `python scripts/<script> <arguments>`, in a process of its own, for 300 seconds at most."""
+    command = [str(ROOT / "scripts" / script), *map(str, arguments)]
+    if not hasattr(os, "fork") or sys.platform == "darwin":
+        command = [sys.executable, *command]
+        return subprocess.run(
+            command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
+        )
+    process = warm()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with tempfile.TemporaryDirectory() as folder:
+        output, error = Path(folder) / "output", Path(folder) / "error"
+        request = {"script": command[0], "arguments": command[1:], "cwd": str(cwd), "output": str(output)}
+        process.stdin.write(json.dumps({**request, "error": str(error)}) + "\n")
+        process.stdin.flush()
+        if not select.select([process.stdout], [], [], 300)[0]:
+            process.kill()
+            warm.cache_clear()
+            raise subprocess.TimeoutExpired(command, 300)
+        code = int(process.stdout.readline())
+        return subprocess.CompletedProcess(command, code, output.read_text(), error.read_text())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm() -> Iterator[None]:
+    yield
+    if warm.cache_info().currsize:
+        warm().kill()
+        warm().communicate()
 
 
 def small(folder: Path) -> list[str]:

@@ -50,6 +50,8 @@ def test_the_command(trained, workplace):
     assert figures["loss"] == pytest.approx(figures["content"] + 10 * figures["style"], rel=1e-4)
     assert set(figures["equivalent steps from content"]) == {"median", "quartile_1", "quartile_3"}
     with Image.open(workplace / "scores.png") as sheet:
-        assert sheet.size == (4 * 68 - 4, 2 * 68 - 4)  # the two files are one, twice
+        assert sheet.size == (5 * 68 - 4, 16 + 2 * 68 - 4)  # the two files are one, twice
+    assert 0 < figures["SSIM"] < 1
+    assert figures["tv"] > 0
     wrong = run("evaluate.py", file, "--style", "none.jpg", "--content", "photographs", cwd=workplace)
     assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (2, 1), wrong.stderr

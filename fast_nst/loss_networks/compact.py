@@ -27,21 +27,21 @@ _KEY = "fast_nst_loss_network"
 def architecture(channels: Sequence[Sequence[int]], outputs: Mapping[str, int]) -> LossNetwork:
     """Blocks of 3x3 convolutions with ReLU, `channels[b][c]` wide, a max pooling between blocks.
 
-    outputs: {layer name: width of its 1x1 head}; `relu2_1` taps the first convolution of the second block.
+    outputs: {layer name: width of its linear head}; `relu2_1` taps the first convolution of the second block.
     """
     modules: list[nn.Module] = []
     taps: dict[int, str] = {}
-    heads: dict[str, nn.Module] = {}
+    heads: dict[str, nn.Linear] = {}
     inputs = 3
     for block, widths in enumerate(channels, 1):
         if block > 1:
             modules.append(nn.MaxPool2d(2))
         for conv, width in enumerate(widths, 1):
-            modules += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU()]
+            modules += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(inplace=True)]
             inputs = width
             if (name := f"relu{block}_{conv}") in outputs:
                 taps[len(modules) - 1] = name
-                heads[name] = nn.Conv2d(width, outputs[name], 1)
+                heads[name] = nn.Linear(width, outputs[name])
     return LossNetwork(nn.Sequential(*modules), taps, MEAN, STD, heads)
 
 

@@ -13,7 +13,8 @@ class LossNetwork(nn.Module):
     """(B, 3, H, W) in [0, 1] -> {layer name: (B, C, h, w)}; frozen, in evaluation mode whatever is asked.
 
     features: the layers in order. taps: which of them give an output, {index in `features`: layer name}.
-    heads: for some names, a module between the tap and the output. mean, std: of the RGB it was trained on.
+    heads: for some names, a linear map from the channels of the tap to those of the output. mean, std: of the RGB it
+    was trained on.
     It computes in the precision of its own weights, whatever autocast says around it.
     """
 
@@ -23,7 +24,7 @@ class LossNetwork(nn.Module):
         taps: Mapping[int, str],
         mean: Sequence[float],
         std: Sequence[float],
-        heads: Mapping[str, nn.Module] | None = None,
+        heads: Mapping[str, nn.Linear] | None = None,
     ) -> None:
         super().__init__()
         self.features = features
@@ -55,8 +56,10 @@ class LossNetwork(nn.Module):
                     break
                 x = module(x)
                 name = self.taps.get(index)
-                if name in wanted:
-                    found[name] = self.heads[name](x) if name in self.heads else x
+                if name in self.heads and name in wanted:
+                    found[name] = self.heads[name](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+                elif name in wanted:
+                    found[name] = x
         return found
 
 

@@ -66,9 +66,7 @@ def build_vgg(
             raise Invalid(f"{source}: features.{key} has shape {shape}, {variant} needs {needed}: another network?")
     features.load_state_dict({key: state[f"features.{key}"].float() for key in features.state_dict()}, assign=True)
     for index, module in enumerate(features):
-        if isinstance(module, nn.ReLU):
-            module.inplace = False  # an output that is handed out is not changed afterwards
-        elif isinstance(module, nn.MaxPool2d) and pooling == "average":
+        if isinstance(module, nn.MaxPool2d) and pooling == "average":
             features[index] = nn.AvgPool2d(2)
     return LossNetwork(features, {indices[name]: name for name in wanted}, MEAN, STD)
 

@@ -4,6 +4,8 @@ All of them compute in float32 under any autocast: a style loss is a small diffe
 cannot hold.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,21 +19,38 @@ class _Gram(torch.autograd.Function):
     rule takes two, in float32, and keeps a float32 copy of the activations for them."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, features: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
         flat = _at_least_float32(features.flatten(2))
-        flat = flat * (flat.shape[1] * flat.shape[2]) ** -0.5  # before the product: half precision would overflow after
-        return flat @ flat.transpose(1, 2)
+        return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
-        (features,) = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (features,) = ctx.saved_tensors
         flat = features.flatten(2)
         symmetric = (gradient + gradient.transpose(1, 2)) / (flat.shape[1] * flat.shape[2])
         # (F^T S)^T rather than S F, so that a channels_last activation gets a channels_last gradient.
         product = flat.transpose(1, 2) @ symmetric.to(flat.dtype)
         return product.transpose(1, 2).unflatten(2, features.shape[2:])
+
+
+class _MeanSquare(torch.autograd.Function):
+    """The mean square of each item, summed in float32 (or float64), with no copy in that precision."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        dims = tuple(range(1, x.dim()))
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return torch.linalg.vector_norm(x, dim=dims, dtype=wide).square() / x[0].numel()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        factor = gradient * (2 / x[0].numel())
+        return x * factor.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
 def gram(features: Tensor) -> Tensor:
@@ -42,7 +61,7 @@ def gram(features: Tensor) -> Tensor:
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference of each image's features (Johnson 2016 eq. 2): two (B, C, H, W) -> (B,) float32."""
-    return (features.float() - target.float()).square().mean((1, 2, 3))
+    return _MeanSquare.apply(features - target)  # close numbers differ by an exact one, in any precision
 
 
 def content_half_sum(features: Tensor, target: Tensor) -> Tensor:
@@ -57,7 +76,7 @@ def style_loss(grams: Tensor, target: Tensor) -> Tensor:
 
 def energy(x: Tensor) -> Tensor:
     """Mean square of each item of a batch: (B, ...) -> (B,) float32. What a relative loss divides by."""
-    return x.float().square().flatten(1).mean(1)
+    return _MeanSquare.apply(x)
 
 
 def tv_mean(image: Tensor) -> Tensor:

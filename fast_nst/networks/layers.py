@@ -1,5 +1,7 @@
 """The parts of an image transformation network. Legend: B batch, C channels, H height, W width."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,9 +28,36 @@ def make_norm(kind: str, channels: int, eps: float) -> nn.Module:
     raise Invalid(f"norm: got {kind!r}; allowed: 'instance', 'batch'")
 
 
+class _Pad(torch.autograd.Function):
+    """F.pad by "reflect" or "replicate" with a gradient of a few passes over memory: torch's own, on a CPU, takes
+    longer than many a convolution."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pixels: int, mode: str) -> Tensor:
+        ctx.pixels, ctx.mode = pixels, mode
+        return F.pad(x, (pixels,) * 4, mode=mode)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        for dim in (2, 3):
+            inside = gradient.shape[dim] - 2 * ctx.pixels
+            before, middle, after = gradient.split((ctx.pixels, inside, ctx.pixels), dim)
+            gradient = middle.clone()
+            if ctx.mode == "replicate":
+                gradient.narrow(dim, 0, 1).add_(before.sum(dim, keepdim=True))
+                gradient.narrow(dim, inside - 1, 1).add_(after.sum(dim, keepdim=True))
+            else:
+                gradient.narrow(dim, 1, ctx.pixels).add_(before.flip(dim))
+                gradient.narrow(dim, inside - 1 - ctx.pixels, ctx.pixels).add_(after.flip(dim))
+        return gradient, None, None
+
+
 def pad(x: Tensor, pixels: int, mode: str) -> Tensor:
     """F.pad on all four sides in the precision of `x`: autocast on a CPU would turn it into float32 and back."""
     with torch.autocast(x.device.type, enabled=False):
+        if x.requires_grad and torch.is_grad_enabled() and mode != "constant":
+            return _Pad.apply(x, pixels, mode)
         return F.pad(x, (pixels,) * 4, mode=mode)
 
 
@@ -98,7 +127,7 @@ class ConvBlock(nn.Module):
         x = self.convolve(x)
         if self.norm is not None:
             x = self.norm(x)
-        return F.relu(x) if self.relu else x
+        return F.relu(x, inplace=True) if self.relu else x  # neither a norm nor a convolution needs its output again
 
 
 class ResidualBlock(nn.Module):

@@ -14,8 +14,9 @@ from fast_nst.stylize import strips
 from fast_nst.stylize.color import Moments, keep_chroma, keep_statistics, transport
 
 KEEP_COLORS = {"chroma": keep_chroma, "statistics": keep_statistics}
-# Bytes a pixel and channel of a network's widest layer at full size, in float32. Measured: slim 19.4, johnson 17.8.
-_BYTES = 20
+# Bytes a pixel and channel of a network's widest layer at full size, in float32. Measured: slim 11, johnson 8 with
+# machine.keep_memory, 5.5 and 4.8 without. In strips for each row of one, which needs its neighbours too.
+_WHOLE, _STRIPS = 12, 40
 _DECODED = 6  # bytes a pixel while a file is decoded: Pillow's four, more where it is rotated or converted
 
 
@@ -109,14 +110,14 @@ def stylize_file(
 ) -> None:
     """Read `source`, repaint it, write `target`. size: of the longer side, in pixels; None keeps the photograph's.
 
-    memory: bytes that may be taken on top of what is taken; by default three quarters of what is free. A photograph
+    memory: bytes that may be taken on top of what is taken; by default half of what is free. A photograph
     that needs more is repainted in strips, `stylize_strips`, which report to `tell`.
     Transparency is carried over. Raises image.ImageError, Invalid.
     """
     image.check_writable(target)
     device = _device(network)
     if memory is None:
-        memory = machine.free_memory(device) * 3 // 4
+        memory = machine.free_memory(device) // 2
     on_cpu = device.type == "cpu"
     most = memory // _DECODED if on_cpu else machine.free_memory(torch.device("cpu")) // _DECODED
     most = max(most, 2**20)
@@ -132,11 +133,11 @@ def stylize_file(
         for block in network.modules()
         if isinstance(block, ConvBlock)
     )
-    need, held = _BYTES * widest * rgb.width, 5 * rgb.width * rgb.height * on_cpu
-    if need * rgb.height + held <= memory or min(rgb.size) < strips.SMALLEST:
+    row, held = widest * rgb.width, 5 * rgb.width * rgb.height * on_cpu
+    if _WHOLE * row * rgb.height + held <= memory or min(rgb.size) < strips.SMALLEST:
         rgb = image.to_pillow(stylize_tensor(network, image.to_tensor(rgb), strength, keep_colors, dtype))
     else:
-        rows = max(32, (memory - held) // need // 2)
+        rows = max(32, (memory - held) // (_STRIPS * row))
         stylize_strips(network, rgb, rows, strength, keep_colors, dtype, tell)
     image.save_picture(rgb, target, picture.alpha)
 
