@@ -5,8 +5,8 @@ python scripts/benchmark.py train --cases slim:compact slim:vgg19 --no-reference
 python scripts/benchmark.py infer --sizes 256 512 1024 --json infer.json
 python scripts/benchmark.py data --root photographs
 
-Every round runs each case once, so that noise hits all of them; medians and ratios of medians are reported. Each case is
-a process of its own: the reference with the C library as it comes, ours as the scripts set it (machine.keep_memory).
+Every round runs each case once, so that noise hits all of them; medians and ratios of medians are reported. Each case
+is a process of its own: the reference with the C library as it comes, ours as the scripts set it (machine.keep_memory).
 """
 
 import argparse
@@ -28,7 +28,7 @@ import torch.nn.functional as F
 import torchvision
 from building import loss_settings
 from peer import Step, reference_network, reference_step
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -142,8 +142,8 @@ class Alone:
 
     def __init__(self, arguments: argparse.Namespace, name: str) -> None:
         self.name = name
-        words = [sys.executable, __file__, arguments.what, "--alone", "--cases", name, "--size", arguments.size,
-                 "--batch", arguments.batch, "--device", arguments.device, "--precision", arguments.precision]  # fmt: skip
+        words = [sys.executable, __file__, arguments.what, "--alone", "--cases", name, "--batch", arguments.batch, "--size",
+                 arguments.size, "--device", arguments.device, "--precision", arguments.precision]  # fmt: skip
         if arguments.threads is not None:
             words += ["--threads", arguments.threads]
         if arguments.compile:

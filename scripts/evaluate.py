@@ -6,8 +6,8 @@ python scripts/evaluate.py a.safetensors b.safetensors --style painting.jpg --co
 
 The objective is content + 10 style, relative losses at one scale (loss=default without its further sizes). "Equivalent
 steps" are the L-BFGS steps that Gatys' optimisation takes on the same image, from noise as in Johnson 2016 (figure 5)
-and from the photograph, until its objective is no more than the network's. SSIM, and LPIPS where its weights are at hand
-or can be downloaded, are to the photograph: how much of it is left.
+and from the photograph, until its objective is no more than the network's. SSIM, and LPIPS where its weights are at
+hand or can be downloaded, are to the photograph: how much of it is left.
 """
 
 import json

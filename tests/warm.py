@@ -11,7 +11,7 @@ from typing import Any
 
 import hydra  # noqa: F401
 import pytorch_lightning  # noqa: F401
-import torch.utils.tensorboard
+import torch.utils.tensorboard  # noqa: F401
 import torchvision  # noqa: F401
 
 

@@ -56,10 +56,10 @@ class LossNetwork(nn.Module):
                     break
                 x = module(x)
                 name = self.taps.get(index)
-                if name in self.heads and name in wanted:
-                    found[name] = self.heads[name](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-                elif name in wanted:
+                if name is not None and name in wanted:
                     found[name] = x
+                    if name in self.heads:
+                        found[name] = self.heads[name](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return found
 
 
