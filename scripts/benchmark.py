@@ -142,8 +142,9 @@ class Alone:
 
     def __init__(self, arguments: argparse.Namespace, name: str) -> None:
         self.name = name
-        words = [sys.executable, __file__, arguments.what, "--alone", "--cases", name, "--batch", arguments.batch, "--size",
-                 arguments.size, "--device", arguments.device, "--precision", arguments.precision]  # fmt: skip
+        words = [sys.executable, __file__, arguments.what, "--alone", "--cases", name]
+        for option in ("batch", "size", "device", "precision"):
+            words += [f"--{option}", getattr(arguments, option)]
         if arguments.threads is not None:
             words += ["--threads", arguments.threads]
         if arguments.compile:
