@@ -13,7 +13,7 @@ hand or can be downloaded, are to the photograph: how much of it is left.
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from fast_nst.evaluation import Curves, equivalent_steps
 from fast_nst.loss_networks import compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import tv_mean
+from fast_nst.networks import Network
 from fast_nst.validate import Invalid, number, whole_number
 
 CONTENT = {"relu3_2": 1.0}
@@ -105,6 +106,42 @@ def plot(curves: list[np.ndarray], value: float, side: int) -> Image.Image:
     return picture
 
 
+def measure(
+    trained: Mapping[str, tuple[Network, Mapping[str, Any]]],
+    photographs: list[Tensor],
+    loss: PerceptualLoss,
+    curves: Curves,
+    steps: int,
+    likeness_of: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+    shown: int,
+) -> tuple[dict[str, dict[str, list[float]]], list[list[Image.Image]]]:
+    """{weights file: {figure: one value a photograph}}, and a row of the sheet for each of the first `shown`."""
+    tables: dict[str, dict[str, list[float]]] = {path: {} for path in trained}
+    first = tables[next(iter(trained))]
+    rows = []
+    for photograph in tqdm(photographs, unit="image", desc=f"{photographs[0].shape[2]} px"):
+        slow = {start: curves.get(photograph, loss, steps, start) for start in STARTS}
+        results = []
+        for path, (network, _) in trained.items():
+            result = stylize.stylize_tensor(network, photograph)
+            results.append(image.to_pillow(result))
+            with torch.no_grad():
+                terms = {key: float(value) for key, value in loss(result, photograph).items()}
+                terms["tv"] = float(tv_mean(result))
+                terms |= {key: float(likeness(result.cpu(), photograph.cpu())) for key, likeness in likeness_of.items()}
+            for start, (curve, _) in slow.items():
+                terms[f"equivalent steps from {start}"] = equivalent_steps(curve, terms["loss"])
+            for key, value in terms.items():
+                tables[path].setdefault(key, []).append(value)
+        if len(rows) < shown:
+            reached = max(1, int(first["equivalent steps from noise"][-1]))
+            as_many = image.to_pillow(curves.get(photograph, loss, reached, "noise")[1])
+            lines = plot([slow[s][0] for s in STARTS], first["loss"][-1], photograph.shape[2])
+            end = image.to_pillow(slow["noise"][1])
+            rows.append([image.to_pillow(photograph), *results, as_many, end, lines])
+    return tables, rows
+
+
 def main() -> None:
     parser = command.Parser(description="Score trained networks against the slow method.")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="+")
@@ -156,34 +193,12 @@ def main() -> None:
     rows: list[list[Image.Image]] = []
     for size in arguments.sizes:
         photographs = [x.to(device) for x in squares(arguments.content, arguments.images, size)]
-        table: dict[str, dict[str, list[float]]] = {path: {} for path in trained}
-        for photograph in tqdm(photographs, unit="image", desc=f"{size} px"):
-            slow = {start: curves.get(photograph, loss, arguments.steps, start) for start in STARTS}
-            row = [image.to_pillow(photograph)]
-            for path, (network, _) in trained.items():
-                result = stylize.stylize_tensor(network, photograph)
-                with torch.no_grad():
-                    terms = {key: float(value) for key, value in loss(result, photograph).items()}
-                    terms["tv"] = float(tv_mean(result))
-                    terms |= {
-                        key: float(likeness(result.cpu(), photograph.cpu())) for key, likeness in likeness_of.items()
-                    }
-                for start, (curve, _) in slow.items():
-                    terms[f"equivalent steps from {start}"] = equivalent_steps(curve, terms["loss"])
-                for key, value in terms.items():
-                    table[path].setdefault(key, []).append(value)
-                row.append(image.to_pillow(result))
-            if arguments.sheet is not None and len(rows) < SHOWN and size == arguments.sizes[0]:
-                first = table[arguments.weights[0]]
-                reached = max(1, int(first["equivalent steps from noise"][-1]))
-                row.append(image.to_pillow(curves.get(photograph, loss, reached, "noise")[1]))
-                row.append(image.to_pillow(slow["noise"][1]))
-                row.append(plot([slow[s][0] for s in STARTS], first["loss"][-1], size))
-                rows.append(row)
-        for path, columns in table.items():
+        shown = SHOWN if arguments.sheet is not None and size == arguments.sizes[0] else 0
+        tables, pictures = measure(trained, photographs, loss, curves, arguments.steps, likeness_of, shown)
+        rows += pictures
+        for path, table in tables.items():
             figures[path][str(size)] = {
-                key: quartiles(values) if "steps" in key else statistics.fmean(values)
-                for key, values in columns.items()
+                key: quartiles(values) if "steps" in key else statistics.fmean(values) for key, values in table.items()
             }
     for path, by_size in figures.items():
         for size_, found in by_size.items():

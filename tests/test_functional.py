@@ -53,3 +53,18 @@ def test_tv_half_sum_has_the_gradient_of_the_lua_code():
             lua[:, :, row, column + 1] -= right
             lua[:, :, row + 1, column] -= below
     torch.testing.assert_close(ours, lua)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_content_and_energy_are_mean_squares_and_have_their_gradients(layout):
+    a, b = (torch.randn(2, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=layout) for _ in range(2))
+    torch.testing.assert_close(functional.content_loss(a, b), ((a - b) ** 2).mean((1, 2, 3)).double())
+    torch.testing.assert_close(functional.energy(a), (a**2).mean((1, 2, 3)))
+    assert torch.autograd.gradcheck(lambda x: functional.content_loss(x, b), a.requires_grad_())
+
+
+def test_content_of_bfloat16_is_summed_in_float32():
+    a, b = torch.rand(2, 8, 64, 64).bfloat16(), torch.rand(2, 8, 64, 64).bfloat16()
+    ours = functional.content_loss(a, b)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.double(), (a.double() - b.double()).square().mean((1, 2, 3)), rtol=1e-3, atol=0)

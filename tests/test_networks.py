@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fast_nst import networks
-from fast_nst.networks.layers import InstanceNorm, upsample_convolve
+from fast_nst.networks.layers import InstanceNorm, pad, upsample_convolve
 from fast_nst.validate import Invalid
 
 
@@ -38,6 +38,15 @@ def test_upsample_convolve_is_an_upsampling_and_a_convolution(mode):
     x, weight, bias = torch.randn(2, 3, 4, 5), torch.randn(6, 3, 3, 3), torch.randn(6)
     doubled = F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1, 1, 1, 1), mode=mode)
     torch.testing.assert_close(upsample_convolve(x, weight, bias, mode), F.conv2d(doubled, weight, bias))
+
+
+@pytest.mark.parametrize(("mode", "pixels"), [("reflect", 1), ("reflect", 4), ("replicate", 1), ("replicate", 3)])
+def test_the_gradient_of_padding_is_that_of_torch(mode, pixels):
+    x = torch.randn(2, 3, 7, 9, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, 3, 7 + 2 * pixels, 9 + 2 * pixels, dtype=torch.float64)
+    (ours,) = torch.autograd.grad((pad(x, pixels, mode) * weights).sum(), x)
+    (theirs,) = torch.autograd.grad((F.pad(x, (pixels,) * 4, mode=mode) * weights).sum(), x)
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_reflection_once_leaves_no_padding_inside():

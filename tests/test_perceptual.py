@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, picture
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from fast_nst import loss_networks, networks
+from fast_nst.image import to_tensor
 from fast_nst.loss_networks import LossNetwork
 from fast_nst.loss_networks.compact import architecture
 from fast_nst.losses import PerceptualLoss, layers_needed
@@ -176,6 +178,21 @@ def test_the_loss_of_the_photograph_itself_has_no_content_term(name, images):
     terms = PerceptualLoss(network, images[2], **table)(images[1], images[1])
     assert terms["content"] == 0
     assert terms["style"] > 0
+
+
+def test_bfloat16_gives_the_losses_of_float32():
+    """As `trainer=auto` trains: the trained network under autocast, the loss network in bfloat16 throughout."""
+    photograph, painting = (to_tensor(picture(seed, 128, 128)) for seed in (1, 2))
+    chosen = settings("default") | {"content_layers": {"relu3_2": 1.0}}
+    chosen["style_layers"] = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_4": 1.0}
+    network, found = networks.build("slim"), {}
+    for dtype in (torch.float32, torch.bfloat16):
+        compact = loss_networks.build("compact", ["relu1_2", "relu2_2", "relu3_2", "relu3_4"])
+        loss = PerceptualLoss(compact, painting, **chosen).to("cpu", dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            found[dtype] = loss(network.eval()(photograph), photograph)
+    for term in ("loss", "content", "style"):
+        torch.testing.assert_close(found[torch.bfloat16][term], found[torch.float32][term], rtol=0.01, atol=0)
 
 
 def test_a_term_without_weight_is_not_computed(images):
