@@ -137,12 +137,12 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """An RGB Pillow image -> (1, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div_(255)
 
 
 def to_pillow(image: Tensor) -> Image.Image:
     """(1, 3, H, W), clipped to [0, 1] -> an RGB Pillow image, rounded to 8 bits."""
-    values = (image[0].detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    values = image[0].detach().float().clamp(0, 1).mul_(255).round_().to("cpu", torch.uint8)
     return Image.fromarray(values.permute(1, 2, 0).numpy())
 
 

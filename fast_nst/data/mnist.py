@@ -2,7 +2,6 @@
 
 import os
 
-import torchvision
 from PIL import Image
 
 from fast_nst.validate import Invalid
@@ -15,6 +14,8 @@ class Mnist:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
+        import torchvision  # takes two seconds, which who repaints a photograph does not need to wait
+
         try:
             self.digits = torchvision.datasets.MNIST(root, train=True, download=True)
         except (OSError, RuntimeError) as error:

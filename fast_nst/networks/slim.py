@@ -48,7 +48,8 @@ class Slim(nn.Module):
         self.scatter = nn.Conv2d(self.OCTAVES, 2 * width, 1, bias=False) if noise else None
         if self.scatter is not None:
             self.register_buffer("octaves", octaves(self.OCTAVES, self.TILE), persistent=False)
-            nn.init.normal_(self.scatter.weight, std=noise * self.OCTAVES**-0.5)
+            if not self.scatter.weight.is_meta:  # for which torch would import its compiler, a second
+                nn.init.normal_(self.scatter.weight, std=noise * self.OCTAVES**-0.5)
         self.blocks = nn.Sequential(*(ResidualBlock(2 * width, bias=False) for _ in range(blocks)))
         self.up = nn.Sequential(
             ConvBlock(2 * width, width, 3, upsampling="nearest", bias=False),
