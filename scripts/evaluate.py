@@ -118,7 +118,7 @@ def measure(
     """{weights file: {figure: one value a photograph}}, and a row of the sheet for each of the first `shown`."""
     tables: dict[str, dict[str, list[float]]] = {path: {} for path in trained}
     first = tables[next(iter(trained))]
-    rows = []
+    rows: list[list[Image.Image]] = []
     for photograph in tqdm(photographs, unit="image", desc=f"{photographs[0].shape[2]} px"):
         slow = {start: curves.get(photograph, loss, steps, start) for start in STARTS}
         results = []
