@@ -77,9 +77,38 @@ def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str)
     x = pad(x, 1, "replicate" if mode == "reflect" else mode)
     y = F.conv2d(x, phases.reshape(4 * outputs, inputs, 2, 2), None if bias is None else bias.repeat(4))
     y = y.unflatten(1, (2, 2, outputs))  # (B, 2, 2, K, H + 1, W + 1)
-    h, w = y.shape[4] - 1, y.shape[5] - 1
-    columns = [torch.stack([y[:, i, j, :, i : i + h, j : j + w] for j in (0, 1)], 4) for i in (0, 1)]
-    return torch.stack(columns, 3).reshape(len(y), outputs, 2 * h, 2 * w)
+    return _Interleave.apply(y) if y.requires_grad and torch.is_grad_enabled() else interleave(y)
+
+
+def interleave(phases: Tensor) -> Tensor:
+    """(B, 2, 2, K, H + 1, W + 1), for each phase its rows and columns from its own number on -> (B, K, 2H, 2W)."""
+    b, _, _, k, h, w = phases.shape
+    h, w = h - 1, w - 1
+    whole = phases.new_empty(b, k, h, 2, w, 2)
+    for i in (0, 1):
+        for j in (0, 1):
+            whole[:, :, :, i, :, j] = phases[:, i, j, :, i : i + h, j : j + w]
+    return whole.view(b, k, 2 * h, 2 * w)
+
+
+class _Interleave(torch.autograd.Function):
+    """`interleave`, whose gradient is one pass too."""
+
+    @staticmethod
+    def forward(ctx: Any, phases: Tensor) -> Tensor:
+        return interleave(phases)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        b, k, h, w = gradient.shape
+        h, w = h // 2, w // 2
+        whole = gradient.reshape(b, k, h, 2, w, 2)
+        phases = gradient.new_zeros(b, 2, 2, k, h + 1, w + 1)
+        for i in (0, 1):
+            for j in (0, 1):
+                phases[:, i, j, :, i : i + h, j : j + w] = whole[:, :, :, i, :, j]
+        return phases
 
 
 class ConvBlock(nn.Module):
@@ -166,7 +195,7 @@ _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 def encode(x: Tensor, pixels: str) -> Tensor:
     """Our pixels -> the network's: "centred" (ours), "rgb255" (pytorch/examples), "unit" (lengstrom), "caffe" (Lua)."""
     if pixels == "centred":
-        return (x - 0.5) * 4  # about unit variance on photographs
+        return (x * 4).sub_(2)  # about unit variance on photographs
     if pixels == "rgb255":
         return x * 255
     if pixels == "unit":
@@ -180,7 +209,7 @@ def decode(y: Tensor, pixels: str) -> Tensor:
     """The network's raw output, (B, 3, H, W) -> our pixels; float32. May leave [0, 1] a little: clip when writing."""
     y = y.float()
     if pixels == "centred":
-        return 0.5 + 0.6 * torch.tanh(y)  # reaches past both ends, so that black and white need no saturation
+        return (0.6 * torch.tanh(y)).add_(0.5)  # reaches past both ends, so that black and white need no saturation
     if pixels == "rgb255":
         return y / 255
     if pixels == "unit":

@@ -40,10 +40,10 @@ def stylize_tensor(
     if strength == 0:
         return photograph
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        result = network(photograph.contiguous(memory_format=torch.channels_last)).clamp(0, 1)
+        result = network(photograph.contiguous(memory_format=torch.channels_last)).clamp_(0, 1)
     if keep_colors is not None:
         result = KEEP_COLORS[keep_colors](result, photograph)
-    return torch.lerp(photograph, result, strength)
+    return result if strength == 1 else torch.lerp(photograph, result, strength)
 
 
 @torch.inference_mode()
