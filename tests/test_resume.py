@@ -1,5 +1,6 @@
 """Interrupted runs go on: through the real command, bit for bit."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -34,14 +35,18 @@ def unbroken(workplace: Path) -> bytes:
 
 
 def stopped(workplace: Path, folder: str, number: int, step: int) -> tuple[int, str]:
-    """Start a run, send it a signal once its checkpoint is at `step` or later; its exit code and stderr."""
+    """Start a run, send its process group a signal once its checkpoint is at `step` or later; its exit code and stderr.
+
+    The group, as Ctrl-C and `timeout` do: the data's worker process must outlive it."""
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), f"output_dir={folder}"]
     checkpoint = workplace / folder / "checkpoints" / "last.ckpt"
-    with subprocess.Popen(command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         while not checkpoint.exists() or resume.read(checkpoint)["step"] < step:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=60)
         return process.returncode, errors
 

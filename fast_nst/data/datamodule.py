@@ -52,8 +52,11 @@ class ContentData(pl.LightningDataModule):
 
 
 def _outlive_interrupts(worker: int) -> None:
-    """Ctrl-C reaches the workers too; the step under way still needs them."""
+    """A signal to the whole process group, Ctrl-C or that of `timeout`, must not end the workers: the step under way
+    still needs them. They end with the process that started them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
 
 
 def _auto_workers() -> int:
