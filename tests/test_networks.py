@@ -35,9 +35,13 @@ def test_instance_norm_is_that_of_torch():
 
 @pytest.mark.parametrize("mode", ["reflect", "constant"])
 def test_upsample_convolve_is_an_upsampling_and_a_convolution(mode):
-    x, weight, bias = torch.randn(2, 3, 4, 5), torch.randn(6, 3, 3, 3), torch.randn(6)
+    x, weight, bias = (torch.randn(shape, requires_grad=True) for shape in [(2, 3, 4, 5), (6, 3, 3, 3), (6,)])
     doubled = F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1, 1, 1, 1), mode=mode)
-    torch.testing.assert_close(upsample_convolve(x, weight, bias, mode), F.conv2d(doubled, weight, bias))
+    ours, theirs = upsample_convolve(x, weight, bias, mode), F.conv2d(doubled, weight, bias)
+    torch.testing.assert_close(ours, theirs)
+    wanted = torch.randn_like(theirs)
+    gradients = (torch.autograd.grad((y * wanted).sum(), (x, weight, bias)) for y in (ours, theirs))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("mode", "pixels"), [("reflect", 1), ("reflect", 4), ("replicate", 1), ("replicate", 3)])

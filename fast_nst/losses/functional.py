@@ -1,7 +1,7 @@
 """The losses as pure functions (Johnson 2016 sec. 3, Gatys 2015). Legend: B batch, C channels, H height, W width.
 
-All of them compute in float32 under any autocast: a style loss is a small difference of large Grams, which bfloat16
-cannot hold.
+All of them sum in float32 under any autocast: a style loss is a small difference of large Grams, which bfloat16 cannot
+hold.
 """
 
 from typing import Any

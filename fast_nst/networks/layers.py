@@ -56,6 +56,7 @@ class _Pad(torch.autograd.Function):
 def pad(x: Tensor, pixels: int, mode: str) -> Tensor:
     """F.pad on all four sides in the precision of `x`: autocast on a CPU would turn it into float32 and back."""
     with torch.autocast(x.device.type, enabled=False):
+        # Without a gradient the plain operation: what exports a network knows it.
         if x.requires_grad and torch.is_grad_enabled() and mode != "constant":
             return _Pad.apply(x, pixels, mode)
         return F.pad(x, (pixels,) * 4, mode=mode)
