@@ -13,10 +13,11 @@ class Failure(RuntimeError):
     exit_code = 1
 
 
-def whole_number(name: str, value: Any, minimum: int) -> int:
-    """`value` if it is an int of at least `minimum`; Invalid otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise Invalid(f"{name}: got {value!r}; allowed: a whole number from {minimum} on")
+def whole_number(name: str, value: Any, minimum: int, maximum: float = float("inf")) -> int:
+    """`value` if it is an int within [minimum, maximum]; Invalid otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        limit = f"from {minimum} on" if maximum == float("inf") else f"from {minimum} to {maximum}"
+        raise Invalid(f"{name}: got {value!r}; allowed: a whole number {limit}")
     return value
 
 

@@ -26,7 +26,7 @@ def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> Perceptu
     """The perceptual loss of `cfg` on the CPU, each painting's `style.side` resized to `size`."""
     network = dict(cfg["loss_network"])
     unit_mean = network.pop("unit_mean")
-    del network["default_layers"]  # for the YAML of the losses
+    del network["default_layers"], network["views"]  # for the YAML of the losses
     layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
     loss_network = loss_networks.build(layers=layers, **network)
     if unit_mean is not None:

@@ -35,6 +35,7 @@ from fast_nst.loss_networks import compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import tv_mean
 from fast_nst.networks import Network
+from fast_nst.stylize.sheet import grid
 from fast_nst.validate import Invalid, number, whole_number
 
 CONTENT = {"relu3_2": 1.0}
@@ -74,18 +75,6 @@ def likenesses(lpips: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         except (OSError, RuntimeError) as error:  # no network; a broken download
             print(f"without LPIPS, its weights cannot be had: {error}", file=sys.stderr)
     return found
-
-
-def sheet(rows: list[list[Image.Image]], heads: list[str], side: int) -> Image.Image:
-    """Rows of squares, `side` pixels wide, under a line of text each."""
-    gap, top = 4, 16
-    whole = Image.new("RGB", (len(heads) * (side + gap) - gap, top + len(rows) * (side + gap) - gap), "white")
-    draw = ImageDraw.Draw(whole)
-    for x, head in enumerate(heads):
-        draw.text((x * (side + gap) + 2, 2), head, fill="black")
-        for y, row in enumerate(rows):
-            whole.paste(row[x], (x * (side + gap), top + y * (side + gap)))
-    return whole
 
 
 def plot(curves: list[np.ndarray], value: float, side: int) -> Image.Image:
@@ -216,7 +205,7 @@ def main() -> None:
     if arguments.sheet is not None:
         heads = ["photograph", *(Path(path).stem for path in trained), "slow method, as many steps",
                  f"slow method, {arguments.steps} steps", "objective by step"]  # fmt: skip
-        image.save_picture(sheet(rows, heads, arguments.sizes[0]), arguments.sheet)
+        image.save_picture(grid(rows, heads, arguments.sizes[0]), arguments.sheet)
 
 
 if __name__ == "__main__":

@@ -132,4 +132,4 @@ def test_a_sheet(trained, workplace):
     result = run("sheet.py", painting, painting, *options, cwd=workplace)
     assert result.returncode == 0, result.stderr
     with Image.open(workplace / "sheet.png") as image:
-        assert image.size == (68 + 2 * 36, 68)
+        assert image.size == (32 + 4 + 32, 16 + 3 * 36 - 4)

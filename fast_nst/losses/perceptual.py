@@ -3,8 +3,13 @@
 Two ways to weigh. "absolute": the published formulas as they stand. "relative" (ours): every layer's term is divided
 by its own reference energy, the content's by that of the photograph's features, the style's by that of the painting's
 Gram, so that one set of weights means the same for every painting, layer and loss network.
+
+Views: mirrored, transposed and with its colour channels exchanged, an image is another one to a loss network. Compared
+with the painting seen in the same way it has the same style, but what one view of a distilled loss network does not
+see, another does. A training that looks through many of them cannot settle in one's blind spots.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -14,13 +19,15 @@ from torch import Tensor
 
 from fast_nst.loss_networks import LossNetwork
 from fast_nst.losses import functional
-from fast_nst.validate import Invalid
+from fast_nst.validate import Invalid, whole_number
 
 WEIGHINGS = ("relative", "absolute")
 CONTENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": functional.content_loss, "half_sum": functional.content_half_sum,
 }  # fmt: skip
 TV: dict[str, Callable[[Tensor], Tensor]] = {"mean": functional.tv_mean, "half_sum": functional.tv_half_sum}
+CHANNELS = list(itertools.permutations(range(3)))
+VIEWS = 8 * len(CHANNELS)
 # fast-neural-style adds its TV once a batch, unaveraged; the rest is a mean over images everywhere.
 _SUMMED = ("half_sum",)
 
@@ -36,7 +43,7 @@ class PerceptualLoss:
     compared with are averaged down to half, so that the same layers see shapes twice as large.
     content: "mean" (of squared differences) or "half_sum" (Gatys, absolute alone).
     tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
-    (1 or 255), which only the TV term depends on.
+    (1 or 255), which only the TV term depends on. views: how many of `look`'s a training draws from, 1 to 48.
 
     A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -59,6 +66,7 @@ class PerceptualLoss:
         content: str = "mean",
         tv: str = "mean",
         pixel_range: float = 1.0,
+        views: int = 1,
     ) -> None:
         if weighing not in WEIGHINGS:
             raise Invalid(f"loss.weighing: got {weighing!r}; allowed: {', '.join(WEIGHINGS)}")
@@ -86,6 +94,7 @@ class PerceptualLoss:
                     raise Invalid(f"loss.{name}: got the divisor {divisor!r}; allowed: whole numbers from 1 on")
         if not any(weights.values()):
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
+        self.views = whole_number("loss.views", views, 1, VIEWS)
         self.loss_network = loss_network
         self.style_image = style_image
         self.blend = tuple(blend)
@@ -98,7 +107,7 @@ class PerceptualLoss:
         self.relative = weighing == "relative"
         self.content = CONTENT[content]
         self.tv, self.tv_summed, self.pixel_range = TV[tv], tv in _SUMMED, pixel_range
-        self.targets: dict[int, dict[str, Tensor]] = {}
+        self.targets: dict[int, dict[int, dict[str, Tensor]]] = {}
         self.to(style_image.device)
 
     @property
@@ -106,24 +115,34 @@ class PerceptualLoss:
         """Pixels a side that an image needs: four at the coarsest scale, for the poolings above relu3."""
         return 4 * max((1, *self.style_scales, *self.content_scales))
 
-    @torch.no_grad()
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
         """Move the loss network to `device`, let it compute in `dtype`, and take the painting's Grams there."""
         self.loss_network.to(device=device, dtype=dtype)
         self.style_image = self.style_image.to(device)
-        self.targets = {}
+        self.targets = {0: self._targets(0)}
+        return self
+
+    @torch.no_grad()
+    def _targets(self, view: int) -> dict[int, dict[str, Tensor]]:
+        """The paintings' Grams seen through `view`, by divisor and layer."""
+        targets: dict[int, dict[str, Tensor]] = {}
         paintings = ((self.style_image, 1.0), *self.blend)
         total = sum(weight for _, weight in paintings)
         for divisor in self.style_scales:
-            self.targets[divisor] = {}
+            targets[divisor] = {}
             for painting, weight in paintings:
-                features = self.loss_network(_shrink(painting.to(device), divisor), self.style_layers)
+                seen = _shrink(look(painting.to(self.style_image.device), view), divisor)
+                features = self.loss_network(seen, self.style_layers)
                 for name in self.style_layers:
                     gram = functional.gram(features[name]) * (weight / total)
-                    self.targets[divisor][name] = self.targets[divisor].get(name, 0) + gram
-        return self
+                    targets[divisor][name] = targets[divisor].get(name, 0) + gram
+        return targets
 
-    def __call__(self, image: Tensor, photograph: Tensor) -> dict[str, Tensor]:
+    def __call__(self, image: Tensor, photograph: Tensor, view: int = 0) -> dict[str, Tensor]:
+        """view: the one of `look` to compare through; 0, as they are."""
+        if view not in self.targets:
+            self.targets[view] = self._targets(view)
+        image, photograph = look(image, view), look(photograph, view)
         zero = image.new_zeros((), dtype=torch.float32)
         content = style = zero
         for divisor in sorted({*self.style_scales, *self.content_scales}):
@@ -131,7 +150,7 @@ class PerceptualLoss:
             names = {*(self.style_layers if weights[0] else ()), *(self.content_layers if weights[1] else ())}
             features = self.loss_network(_shrink(image, divisor), names)
             if weights[0]:
-                style = style + weights[0] * self._style(features, self.targets[divisor])
+                style = style + weights[0] * self._style(features, self.targets[view][divisor])
             if weights[1]:
                 content = content + weights[1] * self._content(features, _shrink(photograph, divisor))
         tv = zero
@@ -156,6 +175,16 @@ class PerceptualLoss:
             term = functional.style_loss(functional.gram(features[name]), targets[name])
             terms.append(weight * (term / functional.energy(targets[name]) if self.relative else term))
         return torch.stack(terms).sum(0).mean()
+
+
+def look(image: Tensor, view: int) -> Tensor:
+    """The `view`-th of 48 ways to see images (B, 3, H, W): mirrored across (1), down (2), transposed (4), and with the
+    colour channels in the order `CHANNELS[view // 8]`. 0 is the image as it is."""
+    if flips := [dim for bit, dim in ((1, 3), (2, 2)) if view & bit]:
+        image = image.flip(flips)
+    if view & 4:
+        image = image.transpose(2, 3)
+    return image[:, list(CHANNELS[view // 8])] if view >= 8 else image
 
 
 def layers_needed(content_layers: Sequence[str] | Mapping[str, float], style_layers: Mapping[str, float]) -> list[str]:

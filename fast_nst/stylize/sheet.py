@@ -1,7 +1,9 @@
-"""A contact sheet: the style image, the content images and their results in one picture."""
+"""Contact sheets: style images, content images and their results in one picture."""
+
+from collections.abc import Sequence
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from fast_nst import image
@@ -20,3 +22,16 @@ def sheet(style_image: Tensor, contents: Tensor, results: Tensor, gap: int = 4) 
             place = wide + gap + column * (width + gap), row * (height + gap)
             picture.paste(image.to_pillow(torch.as_tensor(item)[None]), place)
     return picture
+
+
+def grid(rows: Sequence[Sequence[Image.Image | None]], heads: Sequence[str], side: int, gap: int = 4) -> Image.Image:
+    """Rows of squares, `side` pixels wide, one below each of `heads`; None: left white."""
+    top = 16  # a line of text
+    whole = Image.new("RGB", (len(heads) * (side + gap) - gap, top + len(rows) * (side + gap) - gap), "white")
+    draw = ImageDraw.Draw(whole)
+    for x, head in enumerate(heads):
+        draw.text((x * (side + gap) + 2, 2), head, fill="black")
+        for y, row in enumerate(rows):
+            if (square := row[x]) is not None:
+                whole.paste(square, (x * (side + gap), top + y * (side + gap)))
+    return whole
