@@ -73,7 +73,8 @@ def choose_devices(names: str) -> list[torch.device]:
             devices.append(torch.device(name))
             torch.zeros(1, device=devices[-1])
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise Invalid(f"--device: {name} does not work here ({command.one_line(error)[:120]})") from None
+            reason = command.one_line(error).partition(". ")[0]
+            raise Invalid(f"--device: {name} does not work here ({reason})") from None
     return devices
 
 

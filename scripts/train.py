@@ -94,6 +94,8 @@ def make_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Tr
     """Lightning's Trainer; what it does not accept is a user's mistake."""
     whole_number("trainer.log_every_n_steps", cfg["log_every_n_steps"], 1)
     whole_number("trainer.val_every_n_steps", cfg["val_every_n_steps"], 1)
+    if cfg["max_time"] is not None and not re.fullmatch(r"\d+(:\d{1,2}){3}", str(cfg["max_time"])):
+        raise Invalid(f"trainer.max_time: got {cfg['max_time']!r}; allowed: DD:HH:MM:SS, 00:01:00:00 for an hour")
     try:
         return pl.Trainer(
             accelerator=cfg["accelerator"], devices=cfg["devices"], num_nodes=cfg["num_nodes"],

@@ -90,6 +90,7 @@ FAULTS = {
     "wrong type": (*train("data.batch_size=four"), "data.batch_size: got 'four'"),
     "negative weight": (*train("loss.style_weight=-1"), "loss.style_weight: got -1"),
     "weights all zero": (*train("loss.style_weight=0", "loss.content_weight=0"), "at least one must be positive"),
+    "a time in minutes": (*train("trainer.max_time=30"), "trainer.max_time: got 30; allowed: DD:HH:MM:SS"),
     "zero steps": (*train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
     "batch too large": (*train("data.batch_size=99"), "data.batch_size: got 99"),
     "crops too small": (*train("data.size=16"), "data.size: got 16; the loss at its coarsest scale needs 32"),

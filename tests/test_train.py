@@ -125,6 +125,13 @@ def test_little_memory_gives_the_same_picture_and_shows_progress(trained, workpl
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
+def test_the_time_left_knows_the_limit_of_the_time(workplace):
+    settings = [*small(workplace), "style=cubist", "trainer.max_steps=1000000", "output_dir=timed"]
+    result = run("train.py", *settings, "trainer.max_time=00:00:00:04", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert " 00:0" in next(line for line in result.stderr.splitlines() if line.startswith("step ")).split(" left")[0]
+
+
 def test_a_sheet(trained, workplace):
     file = trained[0] / "my painting.safetensors"
     painting = "my painting.png"

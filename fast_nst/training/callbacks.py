@@ -1,5 +1,6 @@
 """What a run shows and leaves: progress, pictures, checkpoints, the weights file."""
 
+import math
 import os
 import signal
 import sys
@@ -23,6 +24,12 @@ from fast_nst.training.module import Diverged, StyleTransfer
 from fast_nst.validate import Failure
 
 TERMS = ("loss", "content", "style", "tv")
+
+
+def seconds_left(trainer: pl.Trainer) -> float:
+    """Until trainer.max_time; infinity without one."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)]  # type: ignore[attr-defined]
+    return min((max(0.0, left) for timer in timers if (left := timer.time_remaining()) is not None), default=math.inf)
 
 
 class Progress(pl.callbacks.ProgressBar):
@@ -65,11 +72,14 @@ class Progress(pl.callbacks.ProgressBar):
         losses = "  ".join(f"{name} {outputs[name].detach().item():.4g}" for name in TERMS)
         if self.bar is not None:
             self.bar.update(trainer.global_step - self.bar.n)
-            self.bar.set_postfix_str(losses)
+            limit = seconds_left(trainer)
+            until = "" if limit == math.inf else f"stops in {tqdm.format_interval(limit)}  "
+            self.bar.set_postfix_str(until + losses)
             return
         elapsed, done = time.monotonic() - self.begun[0], trainer.global_step - self.begun[1]
         rate = done / elapsed if elapsed > 0 else 0.0
-        left = tqdm.format_interval((trainer.max_steps - trainer.global_step) / rate) if rate else "?"
+        seconds = min((trainer.max_steps - trainer.global_step) / rate if rate else math.inf, seconds_left(trainer))
+        left = "?" if seconds == math.inf else tqdm.format_interval(seconds)
         print(
             f"step {trainer.global_step}/{trainer.max_steps}  {rate:.2f} step/s  {left} left  {losses}",
             file=sys.stderr, flush=True,
