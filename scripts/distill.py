@@ -7,7 +7,7 @@ principal components of each layer's activations, scaled to unit mean square. Ph
 transformation network trained against such a student finds what the student does not see, woven patterns of high
 frequency. So it learns on policy: while it learns, a handful of networks train against it, each for a painting of its
 own, as long as a real run does or a tenth of it, and the student sees what they paint, blends of that with the
-photographs, and noise at several scales, all of it mirrored, turned and recoloured as a training sees it. Where the
+photographs, and noise at several scales, all of it mirrored and transposed as a training sees it. Where the
 student and VGG-19 disagree about a Gram is where such a network goes, so Grams weigh more than features. Steps and seed
 determine the result (for one torch and number of threads).
 """

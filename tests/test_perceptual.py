@@ -12,7 +12,7 @@ from fast_nst.image import to_tensor
 from fast_nst.loss_networks import LossNetwork
 from fast_nst.loss_networks.compact import architecture
 from fast_nst.losses import PerceptualLoss, layers_needed
-from fast_nst.losses.perceptual import CHANNELS, VIEWS, look
+from fast_nst.losses.perceptual import VIEWS, look
 from fast_nst.validate import Invalid
 
 PRESETS = sorted(path.stem for path in (ROOT / "configs" / "loss").glob("*.yaml"))
@@ -181,7 +181,7 @@ def test_the_loss_of_the_photograph_itself_has_no_content_term(name, images):
     assert terms["style"] > 0
 
 
-@pytest.mark.parametrize("view", [0, 1, 2, 4, 8, 47])
+@pytest.mark.parametrize("view", [0, 1, 2, 4, 7])
 def test_a_view_is_the_loss_of_all_three_pictures_seen_so(view, images):
     table = settings("default")
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
@@ -189,8 +189,7 @@ def test_a_view_is_the_loss_of_all_three_pictures_seen_so(view, images):
 
     def seen(image):
         across, down, transposed = view & 1, view & 2, view & 4
-        array = image.numpy()[:, list(CHANNELS[view // 8])]
-        array = array[:, :, :: -1 if down else 1, :: -1 if across else 1]
+        array = image.numpy()[:, :, :: -1 if down else 1, :: -1 if across else 1]
         return torch.from_numpy((array.swapaxes(2, 3) if transposed else array).copy())
 
     ours, photograph, painting = map(seen, images)
@@ -201,7 +200,7 @@ def test_a_view_is_the_loss_of_all_three_pictures_seen_so(view, images):
 
 def test_the_views_differ(images):
     seen = {look(images[0], view).numpy().tobytes() for view in range(VIEWS)}
-    assert len(seen) == VIEWS == 48
+    assert len(seen) == VIEWS == 8
     assert torch.equal(look(images[0], 0), images[0])
 
 
@@ -249,8 +248,8 @@ def test_a_term_without_weight_is_not_computed(images):
         ({"style_scales": {0: 1.0}}, "style_scales"),
         ({"content_scales": {1.5: 1.0}}, "content_scales"),
         ({"style_layers": {"relu1_2": -1}}, "style_layers.relu1_2"),
-        ({"views": 0}, "loss.views: got 0; allowed: a whole number from 1 to 48"),
-        ({"views": 49}, "from 1 to 48"),
+        ({"views": 0}, "loss.views: got 0; allowed: a whole number from 1 to 8"),
+        ({"views": 9}, "from 1 to 8"),
     ],
 )
 def test_a_wrong_value_is_named(change, message, images):

@@ -4,12 +4,11 @@ Two ways to weigh. "absolute": the published formulas as they stand. "relative" 
 by its own reference energy, the content's by that of the photograph's features, the style's by that of the painting's
 Gram, so that one set of weights means the same for every painting, layer and loss network.
 
-Views: mirrored, transposed and with its colour channels exchanged, an image is another one to a loss network. Compared
-with the painting seen in the same way it has the same style, but what one view of a distilled loss network does not
-see, another does. A training that looks through many of them cannot settle in one's blind spots.
+Views: mirrored and transposed, an image is another one to a loss network. Compared with the painting seen in the same
+way it has the same style, but what one view of a distilled loss network does not see, another does. A training that
+looks through all of them cannot settle in one's blind spots.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -26,8 +25,7 @@ CONTENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": functional.content_loss, "half_sum": functional.content_half_sum,
 }  # fmt: skip
 TV: dict[str, Callable[[Tensor], Tensor]] = {"mean": functional.tv_mean, "half_sum": functional.tv_half_sum}
-CHANNELS = list(itertools.permutations(range(3)))
-VIEWS = 8 * len(CHANNELS)
+VIEWS = 8
 # fast-neural-style adds its TV once a batch, unaveraged; the rest is a mean over images everywhere.
 _SUMMED = ("half_sum",)
 
@@ -43,7 +41,7 @@ class PerceptualLoss:
     compared with are averaged down to half, so that the same layers see shapes twice as large.
     content: "mean" (of squared differences) or "half_sum" (Gatys, absolute alone).
     tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
-    (1 or 255), which only the TV term depends on. views: how many of `look`'s a training draws from, 1 to 48.
+    (1 or 255), which only the TV term depends on. views: how many of `look`'s a training draws from, 1 to 8.
 
     A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -178,13 +176,10 @@ class PerceptualLoss:
 
 
 def look(image: Tensor, view: int) -> Tensor:
-    """The `view`-th of 48 ways to see images (B, 3, H, W): mirrored across (1), down (2), transposed (4), and with the
-    colour channels in the order `CHANNELS[view // 8]`. 0 is the image as it is."""
+    """The `view`-th of 8 ways to see images (B, 3, H, W), a sum of: mirrored across 1, down 2, transposed 4."""
     if flips := [dim for bit, dim in ((1, 3), (2, 2)) if view & bit]:
         image = image.flip(flips)
-    if view & 4:
-        image = image.transpose(2, 3)
-    return image[:, list(CHANNELS[view // 8])] if view >= 8 else image
+    return image.transpose(2, 3) if view & 4 else image
 
 
 def layers_needed(content_layers: Sequence[str] | Mapping[str, float], style_layers: Mapping[str, float]) -> list[str]:
