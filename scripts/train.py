@@ -22,7 +22,7 @@ from building import CONFIGS, further_paintings, make_loss
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fast_nst import data, machine, networks
+from fast_nst import data, machine, networks, weights
 from fast_nst.data import style
 from fast_nst.data.datamodule import ContentData
 from fast_nst.image import replacing
@@ -108,6 +108,15 @@ def make_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Tr
         raise Invalid(f"trainer: {command.one_line(error)}") from None
 
 
+def start_from(network: networks.Network, path: str) -> str:
+    """Give `network` the weights of a file trained for another painting; how the records name that."""
+    try:
+        network.load_state_dict(weights.load(path)[0].state_dict())
+    except RuntimeError:
+        raise Invalid(f"start: {path}: a network of another shape than this run's `network`") from None
+    return f"{Path(path).stem} ({sha256(path)[:12]})"
+
+
 def train(composed: DictConfig) -> None:
     cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     begun = time.monotonic()
@@ -118,6 +127,7 @@ def train(composed: DictConfig) -> None:
         raise Invalid(f"output_dir: {folder}: is a file")
     pl.seed_everything(whole_number("seed", cfg["seed"], 0), verbose=False)
     network = networks.build(**cfg["network"])
+    start = None if cfg["start"] is None or checkpoint is not None else start_from(network, cfg["start"])
     loss = make_loss(cfg, painting, cfg["style"]["size"])
     content = dict(cfg["data"])
     if whole_number("data.size", content["size"], 16) < loss.smallest:
@@ -138,6 +148,7 @@ def train(composed: DictConfig) -> None:
     first, *others = (f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True))
     shares = dict(zip(others, (share for _, share in further), strict=True))
     settings = {**cfg, "style": {**cfg["style"], "image": first, "blend": shares}}
+    del settings["start"]  # of which a checkpoint has the outcome
     progress = callbacks.Progress()
     saving = callbacks.SaveCheckpoint(last, every["checkpoint"], settings, command_to_go_on(last))
     description = {
@@ -145,6 +156,8 @@ def train(composed: DictConfig) -> None:
         "style": {"names": names, "sha256": digests},
         "loss_network": cfg["loss_network"]["name"],
         "loss": cfg["loss"],
+        "calibration": loss.calibration,
+        "start": start,
     }
     preview = callbacks.Preview(folder / "preview.png", loss.style_image, sets.val, count, every["preview"])
     last_word = callbacks.SaveWeights(weights_file, description)
@@ -180,6 +193,12 @@ def train(composed: DictConfig) -> None:
             f"and {len(sets.val)} held out; writing to {folder}",
             file=sys.stderr,
         )
+        if loss.calibration < 1:
+            print(
+                f"style weight {loss.style_weight:g}: {cfg['loss']['style_weight']:g} x {loss.calibration:g}, for the "
+                "painting has little light and shade (loss.contrast)",
+                file=sys.stderr,
+            )
         if checkpoint is not None:
             print(f"going on from {checkpoint}, at step {before['step']}", file=sys.stderr)
         for text in changed:

@@ -54,6 +54,8 @@ def faulty(trained, workplace: Path) -> Path:
     write("newer.safetensors", format_version=99)
     write("other.safetensors", network={"name": "johnson"})
     write("huge.safetensors", network={"name": "slim", "width": 10**9})
+    wide = {"name": "slim", "width": 10, "blocks": 1}
+    weights.save(folder / "wide.safetensors", networks.build(**wide), {"network": wide})
     (folder / "code.pth").write_bytes(pickle.dumps(Bomb()))
     torch.save(networks.build("slim").state_dict(), folder / "stranger.pth")
     locked = folder / "locked.png"
@@ -91,6 +93,10 @@ FAULTS = {
     "negative weight": (*train("loss.style_weight=-1"), "loss.style_weight: got -1"),
     "weights all zero": (*train("loss.style_weight=0", "loss.content_weight=0"), "at least one must be positive"),
     "a time in minutes": (*train("trainer.max_time=30"), "trainer.max_time: got 30; allowed: DD:HH:MM:SS"),
+    "a start that is missing": (*train("start=nowhere.safetensors"), "nowhere.safetensors"),
+    "a start of another shape": (
+        *train("start='faulty/wide.safetensors'"), "a network of another shape than this run's `network`"
+    ),
     "zero steps": (*train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
     "batch too large": (*train("data.batch_size=99"), "data.batch_size: got 99"),
     "crops too small": (*train("data.size=16"), "data.size: got 16; the loss at its coarsest scale needs 32"),

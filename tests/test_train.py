@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from conftest import ROOT, picture, run, small
 from PIL import Image
@@ -123,6 +124,16 @@ def test_little_memory_gives_the_same_picture_and_shows_progress(trained, workpl
         assert ("large.png: " in result.stderr) == (name == "strips")
         pictures.append(np.asarray(Image.open(workplace / target)).astype(int))
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_a_start_from_another_painting(trained, workplace):
+    file = trained[0] / "my painting.safetensors"
+    settings = [*small(workplace), "style=cubist", "trainer.max_steps=1", "output_dir=started"]
+    result = run("train.py", *settings, f"start='{file}'", "optimizer.learning_rate=0", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    before, after = (safetensors.torch.load_file(path) for path in (file, workplace / "started/cubist.safetensors"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert weights.describe(workplace / "started/cubist.safetensors")["start"].startswith("my painting (")
 
 
 def test_the_time_left_knows_the_limit_of_the_time(workplace):
