@@ -196,7 +196,7 @@ def train(composed: DictConfig) -> None:
         if loss.calibration < 1:
             print(
                 f"style weight {loss.style_weight:g}: {cfg['loss']['style_weight']:g} x {loss.calibration:g}, for the "
-                "painting has little light and shade (loss.contrast)",
+                "painting has little light and shade, or few marks (loss.calibrate)",
                 file=sys.stderr,
             )
         if checkpoint is not None:

@@ -12,7 +12,7 @@ from fast_nst.image import to_tensor
 from fast_nst.loss_networks import LossNetwork
 from fast_nst.loss_networks.compact import architecture
 from fast_nst.losses import PerceptualLoss, layers_needed
-from fast_nst.losses.perceptual import VIEWS, look, masses
+from fast_nst.losses.perceptual import VIEWS, look, marks, masses
 from fast_nst.validate import Invalid
 
 PRESETS = sorted(path.stem for path in (ROOT / "configs" / "loss").glob("*.yaml"))
@@ -198,16 +198,21 @@ def test_a_view_is_the_loss_of_all_three_pictures_seen_so(view, images):
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-5, atol=1e-6)
 
 
-def test_a_painting_without_light_and_shade_gets_less_style_weight(images):
-    table = settings("default")
+def test_a_painting_that_carries_little_gets_less_style_weight(images):
+    table = {**settings("default"), "calibrate": {"masses": 0.13, "marks": 0.0}}
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
-    steps = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)  # deviation 0.298: sqrt((32^2 - 1) / 12) / 31, of a sample
-    assert masses(steps.repeat_interleave(2, 2).repeat_interleave(3, 3)) == pytest.approx(0.298, abs=1e-3)
-    for scale, calibration in ((1.0, 1.0), (0.2, 0.46), (0.0, 0.1)):
+    steps = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)  # a sample's deviation: sqrt(32 * 33 / 12) / 31 = 0.303
+    sample = (32 * 33 / 12) ** 0.5 / 31 * (32 * 31 / 1023) ** 0.5
+    assert masses(steps.repeat_interleave(2, 2).repeat_interleave(3, 3)) == pytest.approx(sample, abs=1e-3)
+    for scale, calibration in ((1.0, 1.0), (0.2, round(0.2 * sample / 0.13, 2)), (0.0, 0.1)):
         loss = PerceptualLoss(network, steps * scale, **table)
         assert loss.calibration == calibration
         assert loss.style_weight == pytest.approx(table["style_weight"] * calibration)
-    assert PerceptualLoss(network, steps * 0.2, **{**table, "contrast": 0.0}).calibration == 1
+    assert PerceptualLoss(network, steps * 0.2, **{**table, "calibrate": {}}).calibration == 1
+    assert marks(steps) == pytest.approx(1 / 31)
+    assert PerceptualLoss(network, steps, **{**table, "calibrate": {"marks": 0.04}}).calibration == 0.81
+    stairs = (torch.arange(512) // 2 / 255).expand(1, 3, 512, 512)  # at 256 pixels each value once
+    assert marks(stairs) == pytest.approx(1 / 255, rel=1e-3)
 
 
 def test_the_views_differ(images):
@@ -262,7 +267,8 @@ def test_a_term_without_weight_is_not_computed(images):
         ({"style_layers": {"relu1_2": -1}}, "style_layers.relu1_2"),
         ({"views": 0}, "loss.views: got 0; allowed: a whole number from 1 to 8"),
         ({"views": 9}, "from 1 to 8"),
-        ({"contrast": -1.0}, "loss.contrast: got -1.0; allowed: a number from 0 to 0.5"),
+        ({"calibrate": {"masses": -1.0}}, "loss.calibrate.masses: got -1.0; allowed: a number from 0 to 0.5"),
+        ({"calibrate": {"colours": 0.1}}, "loss.calibrate: got 'colours'; allowed: masses, marks"),
     ],
 )
 def test_a_wrong_value_is_named(change, message, images):

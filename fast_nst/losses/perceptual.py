@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fast_nst.loss_networks import LossNetwork
 from fast_nst.losses import functional
-from fast_nst.validate import Invalid, number, whole_number
+from fast_nst.validate import Invalid, number, one_of, whole_number
 
 WEIGHINGS = ("relative", "absolute")
 CONTENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -28,6 +28,25 @@ TV: dict[str, Callable[[Tensor], Tensor]] = {"mean": functional.tv_mean, "half_s
 VIEWS = 8
 # fast-neural-style adds its TV once a batch, unaveraged; the rest is a mean over images everywhere.
 _SUMMED = ("half_sum",)
+
+
+def masses(painting: Tensor) -> float:
+    """How much the large masses of a painting (1, 3, H, W) differ: the standard deviation of its values at 32 x 32
+    points, a mean over RGB. 0.14 to 0.26 for most; a night sky or a surface of gravel has 0.06."""
+    return float(F.interpolate(painting, size=(32, 32), mode="area").std((2, 3)).mean())
+
+
+def marks(painting: Tensor) -> float:
+    """How much a painting (1, 3, H, W), 256 pixels or less on its shorter side, differs from pixel to pixel: the mean
+    length of its gradient. 0.04 to 0.25 for most; areas of one colour each have 0.02."""
+    h, w = painting.shape[2:]
+    if min(h, w) > 256:
+        painting = F.interpolate(painting, size=(256 * h // min(h, w), 256 * w // min(h, w)), mode="area")
+    across, down = painting[:, :, :-1].diff(dim=3), painting[:, :, :, :-1].diff(dim=2)
+    return float((across.square() + down.square()).sqrt().mean())
+
+
+MEASURES: dict[str, Callable[[Tensor], float]] = {"masses": masses, "marks": marks}
 
 
 class PerceptualLoss:
@@ -41,9 +60,9 @@ class PerceptualLoss:
     compared with are averaged down to half, so that the same layers see shapes twice as large.
     content: "mean" (of squared differences) or "half_sum" (Gatys, absolute alone).
     tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
-    (1 or 255), which only the TV term depends on. contrast: of `masses`; a painting with less gets a smaller style
-    weight (`calibration`, at most 1, is what it was multiplied by). 0: every painting the same. views: how many of
-    `look`'s a training draws from, 1 to 8.
+    (1 or 255), which only the TV term depends on. calibrate: {"masses", "marks"
+    of a painting: the least that carries a photograph at the full style weight}; one with less gets a weight smaller in
+    proportion (`calibration`, at most 1). views: how many of `look`'s a training draws from, 1 to 8.
 
     A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -66,7 +85,7 @@ class PerceptualLoss:
         content: str = "mean",
         tv: str = "mean",
         pixel_range: float = 1.0,
-        contrast: float = 0.0,
+        calibrate: Mapping[str, float] | None = None,
         views: int = 1,
     ) -> None:
         if weighing not in WEIGHINGS:
@@ -104,10 +123,17 @@ class PerceptualLoss:
         self.style_layers = {k: v for k, v in style_layers.items() if v and style_weight}
         self.style_scales = {k: v for k, v in scales["style_scales"].items() if v and self.style_layers}
         self.content_scales = {k: v for k, v in scales["content_scales"].items() if v and self.content_layers}
-        number("loss.contrast", contrast, 0, 0.5)
-        found = min(masses(painting) for painting in (style_image, *(painting for painting, _ in blend)))
+        calibrate = dict(calibrate or {})
+        for name, least in calibrate.items():
+            one_of("loss.calibrate", name, tuple(MEASURES))
+            number(f"loss.calibrate.{name}", least, 0, 0.5)
+        shares = [
+            MEASURES[name](painting) / least
+            for name, least in calibrate.items() if least
+            for painting in (style_image, *(painting for painting, _ in blend))
+        ]  # fmt: skip
         # Two digits, which every machine finds the same.
-        self.calibration = round(max(0.1, min(1.0, found / contrast)), 2) if contrast else 1.0
+        self.calibration = round(max(0.1, min([1.0, *shares])), 2)
         self.content_weight, self.style_weight, self.tv_weight = (
             content_weight,
             style_weight * self.calibration,
@@ -184,12 +210,6 @@ class PerceptualLoss:
             term = functional.style_loss(functional.gram(features[name]), targets[name])
             terms.append(weight * (term / functional.energy(targets[name]) if self.relative else term))
         return torch.stack(terms).sum(0).mean()
-
-
-def masses(painting: Tensor) -> float:
-    """How much the large masses of a painting (1, 3, H, W) differ: the standard deviation of its values at 32 x 32
-    points, a mean over RGB. 0.14 to 0.26 for most; a night sky or a surface of gravel has 0.06."""
-    return float(F.interpolate(painting, size=(32, 32), mode="area").std((2, 3)).mean())
 
 
 def look(image: Tensor, view: int) -> Tensor:
