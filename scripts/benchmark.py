@@ -73,7 +73,7 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     def step() -> None:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=low):
             painted = run(batch)
-            value = loss(painted, batch, view=int(torch.randint(loss.views, ())))["loss"]
+            value = loss(painted, batch, view=loss.random_view())["loss"]
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

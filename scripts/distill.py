@@ -3,12 +3,12 @@
 python scripts/distill.py --vgg vgg19.safetensors --photographs photographs/
 
 The student reproduces VGG-19's relu1_2, relu2_2, relu3_2 and relu3_4 in a reduced basis: the leading uncentred
-principal components of each layer's activations, scaled to unit mean square. Photographs alone are not enough: an image
-transformation network trained against such a student finds what the student does not see, woven patterns of high
+principal components of each layer's activations, scaled to unit mean square. Photographs alone are not enough: an
+image transformation network trained against such a student finds what the student does not see, woven patterns of high
 frequency. So it learns on policy: while it learns, a handful of networks train against it, each for a painting of its
 own, as long as a real run does or a tenth of it, and the student sees what they paint, blends of that with the
-photographs, and noise at several scales, all of it mirrored and transposed as a training sees it. Where the
-student and VGG-19 disagree about a Gram is where such a network goes, so Grams weigh more than features. Steps and seed
+photographs, and noise at several scales, all of it mirrored and transposed as a training sees it. Where the student
+and VGG-19 disagree about a Gram is where such a network goes, so Grams weigh more than features. Steps and seed
 determine the result (for one torch and number of threads).
 """
 
@@ -36,7 +36,7 @@ from fast_nst.data.leaves import Leaves
 from fast_nst.loss_networks import LossNetwork, compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import gram
-from fast_nst.losses.perceptual import VIEWS, look
+from fast_nst.losses.views import VIEWS, look
 from fast_nst.validate import number, whole_number
 from fast_nst.weights import sha256
 
@@ -101,7 +101,7 @@ class Painter:
         with torch.autocast("cpu", torch.bfloat16):
             painted = self.network(photographs)
         self.optimizer.zero_grad()
-        self.loss(painted, photographs, view=int(torch.randint(self.loss.views, ())))["loss"].backward()
+        self.loss(painted, photographs, view=self.loss.random_view())["loss"].backward()
         self.optimizer.step()
         return painted.detach()
 

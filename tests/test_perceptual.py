@@ -12,7 +12,8 @@ from fast_nst.image import to_tensor
 from fast_nst.loss_networks import LossNetwork
 from fast_nst.loss_networks.compact import architecture
 from fast_nst.losses import PerceptualLoss, layers_needed
-from fast_nst.losses.perceptual import VIEWS, look, marks, masses
+from fast_nst.losses.calibration import marks, masses
+from fast_nst.losses.views import VIEWS, look
 from fast_nst.validate import Invalid
 
 PRESETS = sorted(path.stem for path in (ROOT / "configs" / "loss").glob("*.yaml"))
@@ -210,6 +211,7 @@ def test_a_painting_that_carries_little_gets_less_style_weight(images):
         assert loss.style_weight == pytest.approx(table["style_weight"] * calibration)
     assert PerceptualLoss(network, steps * 0.2, **{**table, "calibrate": {}}).calibration == 1
     assert marks(steps) == pytest.approx(1 / 31)
+    assert marks(torch.rand(1, 3, 1, 40)) == 0
     assert PerceptualLoss(network, steps, **{**table, "calibrate": {"marks": 0.04}}).calibration == 0.81
     stairs = (torch.arange(512) // 2 / 255).expand(1, 3, 512, 512)  # at 256 pixels each value once
     assert marks(stairs) == pytest.approx(1 / 255, rel=1e-3)

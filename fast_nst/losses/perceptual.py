@@ -3,10 +3,6 @@
 Two ways to weigh. "absolute": the published formulas as they stand. "relative" (ours): every layer's term is divided
 by its own reference energy, the content's by that of the photograph's features, the style's by that of the painting's
 Gram, so that one set of weights means the same for every painting, layer and loss network.
-
-Views: mirrored and transposed, an image is another one to a loss network. Compared with the painting seen in the same
-way it has the same style, but what one view of a distilled loss network does not see, another does. A training that
-looks through all of them cannot settle in one's blind spots.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,35 +14,17 @@ from torch import Tensor
 
 from fast_nst.loss_networks import LossNetwork
 from fast_nst.losses import functional
-from fast_nst.validate import Invalid, number, one_of, whole_number
+from fast_nst.losses.calibration import calibration
+from fast_nst.losses.views import VIEWS, look
+from fast_nst.validate import Invalid, whole_number
 
 WEIGHINGS = ("relative", "absolute")
 CONTENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": functional.content_loss, "half_sum": functional.content_half_sum,
 }  # fmt: skip
 TV: dict[str, Callable[[Tensor], Tensor]] = {"mean": functional.tv_mean, "half_sum": functional.tv_half_sum}
-VIEWS = 8
 # fast-neural-style adds its TV once a batch, unaveraged; the rest is a mean over images everywhere.
 _SUMMED = ("half_sum",)
-
-
-def masses(painting: Tensor) -> float:
-    """How much the large masses of a painting (1, 3, H, W) differ: the standard deviation of its values at 32 x 32
-    points, a mean over RGB. 0.14 to 0.26 for most; a night sky or a surface of gravel has 0.06."""
-    return float(F.interpolate(painting, size=(32, 32), mode="area").std((2, 3)).mean())
-
-
-def marks(painting: Tensor) -> float:
-    """How much a painting (1, 3, H, W), 256 pixels or less on its shorter side, differs from pixel to pixel: the mean
-    length of its gradient. 0.04 to 0.25 for most; areas of one colour each have 0.02."""
-    h, w = painting.shape[2:]
-    if min(h, w) > 256:
-        painting = F.interpolate(painting, size=(256 * h // min(h, w), 256 * w // min(h, w)), mode="area")
-    across, down = painting[:, :, :-1].diff(dim=3), painting[:, :, :, :-1].diff(dim=2)
-    return float((across.square() + down.square()).sqrt().mean())
-
-
-MEASURES: dict[str, Callable[[Tensor], float]] = {"masses": masses, "marks": marks}
 
 
 class PerceptualLoss:
@@ -60,9 +38,9 @@ class PerceptualLoss:
     compared with are averaged down to half, so that the same layers see shapes twice as large.
     content: "mean" (of squared differences) or "half_sum" (Gatys, absolute alone).
     tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
-    (1 or 255), which only the TV term depends on. calibrate: {"masses", "marks"
-    of a painting: the least that carries a photograph at the full style weight}; one with less gets a weight smaller in
-    proportion (`calibration`, at most 1). views: how many of `look`'s a training draws from, 1 to 8.
+    (1 or 255), which only the TV term depends on.
+    calibrate: what a painting needs for the full style weight (`calibration`). views: how many of the 8 ways of `look`
+    a training draws from.
 
     A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -123,22 +101,9 @@ class PerceptualLoss:
         self.style_layers = {k: v for k, v in style_layers.items() if v and style_weight}
         self.style_scales = {k: v for k, v in scales["style_scales"].items() if v and self.style_layers}
         self.content_scales = {k: v for k, v in scales["content_scales"].items() if v and self.content_layers}
-        calibrate = dict(calibrate or {})
-        for name, least in calibrate.items():
-            one_of("loss.calibrate", name, tuple(MEASURES))
-            number(f"loss.calibrate.{name}", least, 0, 0.5)
-        shares = [
-            MEASURES[name](painting) / least
-            for name, least in calibrate.items() if least
-            for painting in (style_image, *(painting for painting, _ in blend))
-        ]  # fmt: skip
-        # Two digits, which every machine finds the same.
-        self.calibration = round(max(0.1, min([1.0, *shares])), 2)
-        self.content_weight, self.style_weight, self.tv_weight = (
-            content_weight,
-            style_weight * self.calibration,
-            tv_weight,
-        )
+        self.calibration = calibration((style_image, *(painting for painting, _ in blend)), calibrate or {})
+        self.content_weight, self.tv_weight = content_weight, tv_weight
+        self.style_weight = style_weight * self.calibration
         self.relative = weighing == "relative"
         self.content = CONTENT[content]
         self.tv, self.tv_summed, self.pixel_range = TV[tv], tv in _SUMMED, pixel_range
@@ -172,6 +137,10 @@ class PerceptualLoss:
                     gram = functional.gram(features[name]) * (weight / total)
                     targets[divisor][name] = targets[divisor].get(name, 0) + gram
         return targets
+
+    def random_view(self) -> int:
+        """A view for a step of training, from torch's generator."""
+        return int(torch.randint(self.views, ()))
 
     def __call__(self, image: Tensor, photograph: Tensor, view: int = 0) -> dict[str, Tensor]:
         """view: the one of `look` to compare through; 0, as they are."""
@@ -210,13 +179,6 @@ class PerceptualLoss:
             term = functional.style_loss(functional.gram(features[name]), targets[name])
             terms.append(weight * (term / functional.energy(targets[name]) if self.relative else term))
         return torch.stack(terms).sum(0).mean()
-
-
-def look(image: Tensor, view: int) -> Tensor:
-    """The `view`-th of 8 ways to see images (B, 3, H, W), a sum of: mirrored across 1, down 2, transposed 4."""
-    if flips := [dim for bit, dim in ((1, 3), (2, 2)) if view & bit]:
-        image = image.flip(flips)
-    return image.transpose(2, 3) if view & 4 else image
 
 
 def layers_needed(content_layers: Sequence[str] | Mapping[str, float], style_layers: Mapping[str, float]) -> list[str]:
