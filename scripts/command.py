@@ -69,6 +69,14 @@ def report(error: BaseException) -> int:
     return error.exit_code if isinstance(error, Failure) else 2
 
 
+def check_new(option: str, path: str | Path, overwrite: bool) -> None:
+    """Raises Invalid where `path` holds something already that `overwrite` does not give up."""
+    if Path(path).is_dir():
+        raise Invalid(f"{option}: {path}: is a folder")
+    if Path(path).exists() and not overwrite:
+        raise Invalid(f"{option}: {path}: exists already; give --overwrite or another file")
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with what it returns; 2 after a user's mistake, 1 after a failure, 130 after Ctrl-C."""
     try:

@@ -45,12 +45,20 @@ SHOWN = 4  # images of the sheet
 
 
 def squares(folder: str, count: int, size: int) -> list[Tensor]:
-    """The centre squares of the first `count` photographs, (1, 3, size, size)."""
-    found = []
-    for path in list_pictures(folder, "--content")[:count]:
-        picture = image.open_picture(path).rgb
+    """The centre squares of the first `count` photographs that can be read, (1, 3, size, size)."""
+    found: list[Tensor] = []
+    for path in list_pictures(folder, "--content"):
+        if len(found) == count:
+            break
+        try:
+            picture = image.open_picture(path).rgb
+        except image.ImageError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
         box = center_box(*picture.size)
         found.append(image.to_tensor(picture.resize((size, size), Image.Resampling.BICUBIC, box=box)))
+    if not found:
+        raise Invalid(f"--content: {folder}: no picture in it can be read")
     return found
 
 
@@ -136,18 +144,22 @@ def main() -> None:
     parser.add_argument("weights", metavar="WEIGHTS", nargs="+")
     parser.add_argument("--content", required=True, metavar="DIR", help="held-out photographs")
     parser.add_argument("--style", metavar="FILE", help="the painting (default: the package's of that name)")
-    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--images", type=int, default=20, help="at most (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256])
     parser.add_argument("--steps", type=int, default=300, help="of the slow method, at most")
     parser.add_argument("--loss-network", default="compact", choices=tuple(STYLE))
     parser.add_argument("--loss-network-weights", metavar="FILE")
-    parser.add_argument("--style-weight", type=float, default=10.0)
+    parser.add_argument(
+        "--style-weight", type=float, default=10.0,
+        help="of the objective, content + weight x style, of every network alike (default: %(default)g)",
+    )  # fmt: skip
     parser.add_argument(
         "--cache", default=".fast_nst_curves", metavar="DIR", help="where the slow method's curves stay"
     )
     parser.add_argument("--lpips", action="store_true", help="beside SSIM, if its weights can be had")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--sheet", metavar="FILE", help="a picture: photograph, results, the slow method's, curves")
+    parser.add_argument("--overwrite", action="store_true", help="replace what --json and --sheet name")
     arguments = parser.parse_args()
     machine.keep_memory()
     for name in ("images", "steps"):
@@ -157,6 +169,13 @@ def main() -> None:
     number("--style-weight", arguments.style_weight, 0)
     if arguments.sheet is not None:
         image.check_writable(arguments.sheet)
+        command.check_new("--sheet", arguments.sheet, arguments.overwrite)
+    if arguments.json is not None:
+        if arguments.json.suffix != ".json":
+            raise Invalid(f"--json: {arguments.json}: give a name that ends in .json")
+        command.check_new("--json", arguments.json, arguments.overwrite)
+    if Path(arguments.cache).is_file():
+        raise Invalid(f"--cache: {arguments.cache}: is a file; give a folder")
     trained = {path: weights.load(path) for path in arguments.weights}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for network, _ in trained.values():
@@ -191,7 +210,7 @@ def main() -> None:
             }
     for path, by_size in figures.items():
         for size_, found in by_size.items():
-            print(f"{path}  {size_} px, {arguments.loss_network}")
+            print(f"{path}  {size_} px, {arguments.loss_network}, style weight {arguments.style_weight:g}")
             for key, value in found.items():
                 if isinstance(value, dict):
                     more = " or more" if value["median"] >= arguments.steps else ""

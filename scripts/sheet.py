@@ -37,9 +37,11 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=256, help="pixels of each square")
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
+    parser.add_argument("--overwrite", action="store_true", help="replace a sheet that is there already")
     arguments = parser.parse_args()
     side = whole_number("--size", arguments.size, 16)
     image.check_writable(arguments.output)
+    command.check_new("-o", arguments.output, arguments.overwrite)
     paintings = [square(image.open_picture(style.find(path)).rgb, side) for path in arguments.style_image or []]
     count = len(arguments.weights)
     if len(paintings) == 1:

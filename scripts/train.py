@@ -94,7 +94,7 @@ def make_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Tr
     """Lightning's Trainer; what it does not accept is a user's mistake."""
     whole_number("trainer.log_every_n_steps", cfg["log_every_n_steps"], 1)
     whole_number("trainer.val_every_n_steps", cfg["val_every_n_steps"], 1)
-    if cfg["max_time"] is not None and not re.fullmatch(r"\d+(:\d{1,2}){3}", str(cfg["max_time"])):
+    if cfg["max_time"] is not None and not re.fullmatch(r"(?=.*[1-9])\d+(:\d{1,2}){3}", str(cfg["max_time"])):
         raise Invalid(f"trainer.max_time: got {cfg['max_time']!r}; allowed: DD:HH:MM:SS, 00:01:00:00 for an hour")
     try:
         return pl.Trainer(
@@ -111,9 +111,12 @@ def make_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Tr
 def start_from(network: networks.Network, path: str) -> str:
     """Give `network` the weights of a file trained for another painting; how the records name that."""
     try:
-        network.load_state_dict(weights.load(path)[0].state_dict())
+        other, description = weights.load(path)
+        network.load_state_dict(other.state_dict())
+    except weights.WeightsError as error:
+        raise Invalid(f"start: {error}") from None
     except RuntimeError:
-        raise Invalid(f"start: {path}: a network of another shape than this run's `network`") from None
+        raise Invalid(f"start: {path}: a network of another shape than this run's: {description['network']}") from None
     return f"{Path(path).stem} ({sha256(path)[:12]})"
 
 
@@ -127,7 +130,7 @@ def train(composed: DictConfig) -> None:
         raise Invalid(f"output_dir: {folder}: is a file")
     pl.seed_everything(whole_number("seed", cfg["seed"], 0), verbose=False)
     network = networks.build(**cfg["network"])
-    start = None if cfg["start"] is None or checkpoint is not None else start_from(network, cfg["start"])
+    start = None if cfg["start"] is None or checkpoint is not None else start_from(network, str(cfg["start"]))
     loss = make_loss(cfg, painting, cfg["style"]["size"])
     content = dict(cfg["data"])
     if whole_number("data.size", content["size"], 16) < loss.smallest:
@@ -148,7 +151,7 @@ def train(composed: DictConfig) -> None:
     first, *others = (f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True))
     shares = dict(zip(others, (share for _, share in further), strict=True))
     settings = {**cfg, "style": {**cfg["style"], "image": first, "blend": shares}}
-    del settings["start"]  # of which a checkpoint has the outcome
+    settings["start"] = start
     progress = callbacks.Progress()
     saving = callbacks.SaveCheckpoint(last, every["checkpoint"], settings, command_to_go_on(last))
     description = {
@@ -182,6 +185,7 @@ def train(composed: DictConfig) -> None:
     changed = []
     if checkpoint is not None:
         before = resume.read(checkpoint)
+        saving.settings["start"] = last_word.description["start"] = before["settings"].get("start")
         changed = resume.check(before["settings"], saving.settings, before["step"], steps)
     if trainer.is_global_zero:
         os.environ[RUN_DIR] = str(folder)

@@ -53,5 +53,11 @@ def test_the_command(trained, workplace):
         assert sheet.size == (5 * 68 - 4, 16 + 2 * 68 - 4)  # the two files are one, twice
     assert 0 < figures["SSIM"] < 1
     assert figures["tv"] > 0
+    for option, name, message in (
+        ("--json", file, "ends in .json"), ("--json", "scores.json", "exists already; give --overwrite"),
+        ("--sheet", "scores.png", "exists already"), ("--cache", "scores.png", "is a file"),
+    ):  # fmt: skip
+        wrong = run("evaluate.py", file, "--content", "photographs", option, name, cwd=workplace)
+        assert (wrong.returncode, message in wrong.stderr) == (2, True), wrong.stderr
     wrong = run("evaluate.py", file, "--style", "none.jpg", "--content", "photographs", cwd=workplace)
     assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (2, 1), wrong.stderr

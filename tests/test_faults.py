@@ -94,8 +94,10 @@ FAULTS = {
     "weights all zero": (*train("loss.style_weight=0", "loss.content_weight=0"), "at least one must be positive"),
     "a time in minutes": (*train("trainer.max_time=30"), "trainer.max_time: got 30; allowed: DD:HH:MM:SS"),
     "a start that is missing": (*train("start=nowhere.safetensors"), "nowhere.safetensors"),
+    "no calibration": (*train("loss.calibrate=0.5"), "loss.calibrate: got 0.5; allowed: {masses: 0.13"),
+    "no time": (*train("trainer.max_time=00:00:00:00"), "trainer.max_time: got"),
     "a start of another shape": (
-        *train("start='faulty/wide.safetensors'"), "a network of another shape than this run's `network`"
+        *train("start='faulty/wide.safetensors'"), "wide.safetensors: a network of another shape than this run's: "
     ),
     "zero steps": (*train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
     "batch too large": (*train("data.batch_size=99"), "data.batch_size: got 99"),

@@ -35,7 +35,10 @@ def test_tensorboard_has_each_term_the_rate_and_the_sheet(trained):
     assert terms | {"lr-Adam"} <= set(tags["scalars"])
     assert tags["images"] == ["preview"]
     total, content, style = (events.Scalars(f"train/{name}")[-1].value for name in ("loss", "content", "style"))
-    assert total == pytest.approx(content + 10 * style, rel=1e-3)
+    calibration = weights.describe(trained[0] / "my painting.safetensors")["calibration"]
+    assert 0.1 <= calibration < 1  # a painting of small rectangles
+    assert f" 10 x {calibration:g}" in trained[1].stderr
+    assert total == pytest.approx(content + 10 * calibration * style, rel=1e-3)
 
 
 def test_the_checkpoint_holds_the_network_and_not_the_loss_network(trained):
@@ -149,5 +152,7 @@ def test_a_sheet(trained, workplace):
     options = ["--weights", file, "--style-image", painting, "--size", 32, "-o", "sheet.png"]
     result = run("sheet.py", painting, painting, *options, cwd=workplace)
     assert result.returncode == 0, result.stderr
+    again = run("sheet.py", painting, painting, *options, cwd=workplace)
+    assert (again.returncode, "exists already; give --overwrite" in again.stderr) == (2, True)
     with Image.open(workplace / "sheet.png") as image:
         assert image.size == (32 + 4 + 32, 16 + 3 * 36 - 4)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from fast_nst.validate import number, one_of
+from fast_nst.validate import Invalid, number, one_of
 
 LOWEST = 0.1
 
@@ -40,6 +40,8 @@ def calibration(paintings: Sequence[Tensor], least: Mapping[str, float]) -> floa
 
     least: {"masses" or "marks": enough for the full weight}. Raises Invalid for another name or value.
     """
+    if not isinstance(least, Mapping):
+        raise Invalid(f"loss.calibrate: got {least!r}; allowed: {{masses: 0.13, marks: 0.04}}, either alone, or {{}}")
     shares = [1.0]
     for name, enough in least.items():
         one_of("loss.calibrate", name, tuple(MEASURES))

@@ -39,8 +39,8 @@ class PerceptualLoss:
     content: "mean" (of squared differences) or "half_sum" (Gatys, absolute alone).
     tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
     (1 or 255), which only the TV term depends on.
-    calibrate: what a painting needs for the full style weight (`calibration`). views: how many of the 8 ways of `look`
-    a training draws from.
+    calibrate: {measure: what a painting needs of it for the full style weight} (`calibration`). views: how many of the
+    8 ways of `look` a training draws from.
 
     A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -101,7 +101,9 @@ class PerceptualLoss:
         self.style_layers = {k: v for k, v in style_layers.items() if v and style_weight}
         self.style_scales = {k: v for k, v in scales["style_scales"].items() if v and self.style_layers}
         self.content_scales = {k: v for k, v in scales["content_scales"].items() if v and self.content_layers}
-        self.calibration = calibration((style_image, *(painting for painting, _ in blend)), calibrate or {})
+        self.calibration = calibration(
+            (style_image, *(painting for painting, _ in blend)), {} if calibrate is None else calibrate
+        )
         self.content_weight, self.tv_weight = content_weight, tv_weight
         self.style_weight = style_weight * self.calibration
         self.relative = weighing == "relative"
