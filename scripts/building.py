@@ -1,5 +1,6 @@
 """What the scripts build out of a composed configuration alike."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> Perceptu
     image = style.load(painting, size, cfg["style"]["side"])
     blend = [(style.load(file, size, cfg["style"]["side"]), share) for file, share in further_paintings(cfg)]
     return PerceptualLoss(loss_network, image, blend, **cfg["loss"])
+
+
+def say_calibration(loss: PerceptualLoss, asked: float) -> None:
+    """Where the painting got less style weight than the one asked for, say so."""
+    if loss.calibration < 1:
+        print(
+            f"style weight {loss.style_weight:g}: {asked:g} x {loss.calibration:g}, for the painting has little light "
+            "and shade, or few marks (loss.calibrate)",
+            file=sys.stderr,
+        )
 
 
 def further_paintings(cfg: dict[str, Any]) -> list[tuple[Path, float]]:

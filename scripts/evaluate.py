@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from fast_nst import image, loss_networks, machine, stylize, weights
 from fast_nst.data import style
-from fast_nst.data.content import center_box
+from fast_nst.data.content import center_square
 from fast_nst.data.folder import list_pictures
 from fast_nst.evaluation import Curves, equivalent_steps
 from fast_nst.loss_networks import compact
@@ -55,8 +55,7 @@ def squares(folder: str, count: int, size: int) -> list[Tensor]:
         except image.ImageError as error:
             print(f"skipped: {error}", file=sys.stderr)
             continue
-        box = center_box(*picture.size)
-        found.append(image.to_tensor(picture.resize((size, size), Image.Resampling.BICUBIC, box=box)))
+        found.append(image.to_tensor(center_square(picture, size)))
     if not found:
         raise Invalid(f"--content: {folder}: no picture in it can be read")
     return found

@@ -15,7 +15,7 @@ from typing import Any
 import command
 import hydra
 import torch
-from building import CONFIGS, further_paintings, make_loss
+from building import CONFIGS, further_paintings, make_loss, say_calibration
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -62,6 +62,8 @@ def optimize(composed: DictConfig) -> None:
     size, losses = cfg["style"]["size"], []
     for scale in reversed(range(scales)):
         losses.append(make_loss(cfg, painting, None if size is None else max(32, round(size / 2**scale))).to(device))
+    if cfg["loss"]["style_weight"]:
+        say_calibration(losses[-1], cfg["loss"]["style_weight"])
 
     result: Tensor | None = None
     terms: Mapping[str, float] = {}

@@ -11,14 +11,9 @@ from PIL import Image
 
 from fast_nst import image, stylize, weights
 from fast_nst.data import style
-from fast_nst.data.content import center_box
+from fast_nst.data.content import center_square
 from fast_nst.stylize.sheet import grid
 from fast_nst.validate import Invalid, whole_number
-
-
-def square(picture: Image.Image, side: int) -> Image.Image:
-    """The centre of `picture`, `side` pixels wide."""
-    return picture.resize((side, side), Image.Resampling.BICUBIC, box=center_box(*picture.size))
 
 
 def head(path: str, description: dict[str, Any]) -> str:
@@ -42,13 +37,13 @@ def main() -> None:
     side = whole_number("--size", arguments.size, 16)
     image.check_writable(arguments.output)
     command.check_new("-o", arguments.output, arguments.overwrite)
-    paintings = [square(image.open_picture(style.find(path)).rgb, side) for path in arguments.style_image or []]
+    paintings = [center_square(image.open_picture(style.find(path)).rgb, side) for path in arguments.style_image or []]
     count = len(arguments.weights)
     if len(paintings) == 1:
         paintings *= count
     if len(paintings) not in (0, count):
         raise Invalid(f"--style-image: {len(paintings)} paintings for {count} weights files")
-    photographs = [square(image.open_picture(path).rgb, side) for path in arguments.photographs]
+    photographs = [center_square(image.open_picture(path).rgb, side) for path in arguments.photographs]
     heads, columns = ["photograph"], [photographs]
     for path in arguments.weights:
         network, description = weights.load(path)

@@ -18,7 +18,7 @@ from typing import Any, cast
 import command
 import hydra
 import pytorch_lightning as pl
-from building import CONFIGS, further_paintings, make_loss
+from building import CONFIGS, further_paintings, make_loss, say_calibration
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -150,8 +150,7 @@ def train(composed: DictConfig) -> None:
     digests = [sha256(path) for path in (painting, *(path for path, _ in further))]
     first, *others = (f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True))
     shares = dict(zip(others, (share for _, share in further), strict=True))
-    settings = {**cfg, "style": {**cfg["style"], "image": first, "blend": shares}}
-    settings["start"] = start
+    settings = {**cfg, "start": start, "style": {**cfg["style"], "image": first, "blend": shares}}
     progress = callbacks.Progress()
     saving = callbacks.SaveCheckpoint(last, every["checkpoint"], settings, command_to_go_on(last))
     description = {
@@ -197,12 +196,7 @@ def train(composed: DictConfig) -> None:
             f"and {len(sets.val)} held out; writing to {folder}",
             file=sys.stderr,
         )
-        if loss.calibration < 1:
-            print(
-                f"style weight {loss.style_weight:g}: {cfg['loss']['style_weight']:g} x {loss.calibration:g}, for the "
-                "painting has little light and shade, or few marks (loss.calibrate)",
-                file=sys.stderr,
-            )
+        say_calibration(loss, cfg["loss"]["style_weight"])
         if checkpoint is not None:
             print(f"going on from {checkpoint}, at step {before['step']}", file=sys.stderr)
         for text in changed:

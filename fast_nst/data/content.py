@@ -57,6 +57,11 @@ def center_box(width: int, height: int) -> Box:
     return left, top, left + side, top + side
 
 
+def center_square(picture: Image.Image, side: int) -> Image.Image:
+    """The largest square around the centre of `picture`, resized to `side`."""
+    return picture.resize((side, side), Image.Resampling.BICUBIC, box=center_box(*picture.size))
+
+
 class ContentImages(Dataset[Tensor]):
     """position -> (3, size, size) in [0, 1]: a crop of picture `position mod N` in the order of its epoch.
 
