@@ -35,7 +35,7 @@ from tqdm import tqdm
 from fast_nst import data, loss_networks, machine, networks, stylize
 from fast_nst.data import style
 from fast_nst.image import replacing
-from fast_nst.loss_networks.network import LossNetwork
+from fast_nst.loss_networks.network import Features, LossNetwork
 from fast_nst.loss_networks.vgg import MEAN, STD, layer_indices
 from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.validate import Invalid, one_of, whole_number
@@ -54,7 +54,7 @@ def random_vgg(variant: str, layers: list[str]) -> LossNetwork:
     indices = layer_indices(variant)
     deepest = max(indices[name] for name in layers)
     features = getattr(torchvision.models, variant)(weights=None).features[: deepest + 1]
-    return LossNetwork(features, {indices[name]: name for name in layers}, MEAN, STD)
+    return Features(features, {indices[name]: name for name in layers}, MEAN, STD)
 
 
 def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bool) -> Step:

@@ -2,14 +2,14 @@
 
 python scripts/distill.py --vgg vgg19.safetensors --photographs photographs/
 
-The student reproduces VGG-19's relu1_2, relu2_2, relu3_2 and relu3_4 in a reduced basis: the leading uncentred
-principal components of each layer's activations, scaled to unit mean square. Photographs alone are not enough: an
-image transformation network trained against such a student finds what the student does not see, woven patterns of high
-frequency. So it learns on policy: while it learns, a handful of networks train against it, each for a painting of its
-own, as long as a real run does or a tenth of it, and the student sees what they paint, blends of that with the
-photographs, and noise at several scales, all of it mirrored and transposed as a training sees it. Where the student
-and VGG-19 disagree about a Gram is where such a network goes, so Grams weigh more than features. Steps and seed
-determine the result (for one torch and number of threads).
+Each student of an ensemble reproduces VGG-19's relu1_2, relu2_2, relu3_2 and relu3_4 in a reduced basis: the leading
+uncentred principal components of each layer's activations, scaled to unit mean square. Photographs alone are not
+enough: an image transformation network trained against such students finds what they do not see, woven patterns of
+high frequency. So they learn on policy: while they learn, a handful of networks train against them, each for a painting
+of its own, as long as a real run does or a tenth of it, and the students see what those paint, blends of that with the
+photographs, and noise at several scales, all of it mirrored and transposed as a training sees it. Where students and
+VGG-19 disagree about a Gram is where such a network goes, so Grams weigh more than features. Steps and seed determine
+the result (for one torch and number of threads).
 """
 
 import argparse
@@ -40,15 +40,16 @@ from fast_nst.losses.views import VIEWS, look
 from fast_nst.validate import number, whole_number
 from fast_nst.weights import sha256
 
-CHANNELS = [[16, 24], [48, 64], [96, 96, 96, 96]]
+MEMBERS, WIDTH = 4, 64
 OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
 CROP = 128
 PAINTERS, LIVES, REFRESH = 4, (300, 3000), 100  # networks at a time, their lengths, steps between copies for them
+STROKES = 3  # steps of one of them to a step of the students
 ROOM = 512
 
 
 class Targets(NamedTuple):
-    """The teacher, and for each layer the (K, C) matrix that takes its activations to the student's output."""
+    """The teacher, and for each layer the (K, C) matrix that takes its activations to the students' output."""
 
     teacher: LossNetwork
     bases: dict[str, Tensor]
@@ -58,6 +59,13 @@ class Targets(NamedTuple):
         found = self.teacher(x)
         return {name: F.conv2d(found[name], basis.to(found[name].dtype)[:, :, None, None]).float()
                 for name, basis in self.bases.items()}  # fmt: skip
+
+
+def positions(target: Tensor, like: Tensor, member: int) -> Tensor:
+    """Those positions of the teacher's output that a member's output, `like`, holds."""
+    step = target.shape[2] // like.shape[2]
+    down, right = compact.offset(member) if step > 1 else (0, 0)
+    return target[:, :, down::step, right::step]
 
 
 def principal_basis(moment: Tensor, components: int) -> tuple[Tensor, float]:
@@ -82,16 +90,16 @@ def find_bases(teacher: LossNetwork, batches: list[Tensor]) -> tuple[dict[str, T
 
 
 class Painter:
-    """An image transformation network in training against the student, for one painting, for `life` steps."""
+    """An image transformation network in training against the students, for one painting, for `life` steps."""
 
-    def __init__(self, painting: Tensor, student: LossNetwork, life: int, rng: np.random.Generator) -> None:
+    def __init__(self, painting: Tensor, students: LossNetwork, life: int, rng: np.random.Generator) -> None:
         torch.manual_seed(int(rng.integers(2**31)))
         self.network = networks.build("slim", width=int(rng.choice([24, 32, 32])))
         self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)
         self.life = self.left = life
         weight = math.exp(rng.uniform(math.log(4), math.log(40)))
         loss = {**loss_settings(), "style_weight": weight}
-        self.loss = PerceptualLoss(student, painting, **loss).to("cpu", torch.bfloat16)
+        self.loss = PerceptualLoss(students, painting, **loss).to("cpu", torch.bfloat16)
 
     def step(self, photographs: Tensor) -> Tensor:
         """One step of training; what it painted, (B, 3, H, W)."""
@@ -144,10 +152,20 @@ def student_batch(photographs: Tensor, painted: Tensor, styles: list[Tensor], rn
     return torch.cat([photographs[2:], painted, blends, noisy + noise_like(noisy, rng), *styles])
 
 
-def errors(found: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Relative squared errors of the features and of their Grams by layer, each (B,)."""
+def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    """What the student will be asked for: its outputs computed in bfloat16, with gradients for its float32 weights."""
+    weights = {name: weight.bfloat16() for name, weight in student.named_parameters()}
+    found: dict[str, Tensor] = torch.func.functional_call(student, weights, (batch,))
+    return {name: value.float() for name, value in found.items()}
+
+
+def errors(
+    found: dict[str, Tensor], targets: dict[str, Tensor], member: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Relative squared errors of a member's features and of their Grams by layer, each (B,)."""
     features, grams = {}, {}
-    for name, target in targets.items():
+    for name, whole in targets.items():
+        target = positions(whole, found[name], member)
         energy = target.square().mean((1, 2, 3)).clamp_min(1e-3)
         features[name] = (found[name] - target).square().mean((1, 2, 3)) / energy
         ours, theirs = gram(found[name]), gram(target)
@@ -176,18 +194,19 @@ def distill(arguments: argparse.Namespace) -> None:
     print("share of the Gram's squared norm kept:", {k: round(v, 4) for k, v in shares.items()}, file=sys.stderr)
     targets = Targets(teacher.to(torch.bfloat16), bases)
 
-    student = compact.architecture(CHANNELS, OUTPUTS)
-    for module in student.modules():
+    ensemble = compact.Ensemble(MEMBERS, WIDTH, OUTPUTS)
+    for module in ensemble.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-    for head in student.heads.values():
-        nn.init.normal_(head.weight, std=0.01)  # type: ignore[arg-type]  # outputs begin small, errors at 1
-    student.requires_grad_(True)
-    quick = copy.deepcopy(student).requires_grad_(False)  # the same in bfloat16, for the painters
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)  # outputs begin small, errors at 1
+            nn.init.zeros_(module.bias)
     if arguments.start is not None:
-        student.load_state_dict(loss_networks.build("compact", OUTPUTS, arguments.start).state_dict())
-    optimizer = torch.optim.Adam(student.parameters(), fused=True)
+        ensemble.load_state_dict(loss_networks.build("compact", OUTPUTS, arguments.start).state_dict())
+    quick = copy.deepcopy(ensemble)  # the same in bfloat16, for the painters
+    ensemble.requires_grad_(True)
+    optimizer = torch.optim.Adam(ensemble.parameters(), fused=True)
 
     def birth(life: int) -> Painter:
         # A photograph serves as a painting now and then: not every style is a painting.
@@ -217,10 +236,10 @@ def distill(arguments: argparse.Namespace) -> None:
         if painters[who].left <= 0:
             painters[who] = birth(life())
         if step % REFRESH == 0:
-            quick.load_state_dict(student.state_dict())
+            quick.load_state_dict(ensemble.state_dict())
             for painter in painters:
-                painter.loss.to("cpu", torch.bfloat16)  # the painting as the student sees it now
-        for i in (2 * step, 2 * step + 1):
+                painter.loss.to("cpu", torch.bfloat16)  # the painting as the students see it now
+        for i in range(STROKES * step, STROKES * (step + 1)):
             x = torch.stack([leaves[2 * i], leaves[2 * i + 1], photographs[2 * i], photographs[2 * i + 1]])
             painted = painters[who].step(x)
         pieces = [crop_of(pool[int(rng.integers(len(pool)))], rng) for pool in (styles, whole)]
@@ -228,19 +247,19 @@ def distill(arguments: argparse.Namespace) -> None:
         if step % 4 == 3:
             batch = F.avg_pool2d(batch, 2 if step % 8 == 3 else 4)
         batch = look(batch, int(rng.integers(VIEWS)))  # as a training looks at it
-        with torch.autocast("cpu", torch.bfloat16):
-            found = student(batch)
-        features, grams = errors(found, targets(batch))
+        wanted = targets(batch)
         optimizer.zero_grad()
-        # The root: a picture that is far off does not drown the rest.
-        loss = sum(features[n].mean() + (grams[n] + 1e-4).sqrt().mean() for n in OUTPUTS)
-        loss.backward()  # type: ignore[union-attr]
-        nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+        for member, student in enumerate(ensemble.students):
+            features, grams = errors(in_bfloat16(student, batch), wanted, member)
+            # The root: a picture that is far off does not drown the rest.
+            loss = sum(features[n].mean() + (grams[n] + 1e-4).sqrt().mean() for n in OUTPUTS)
+            loss.backward()  # type: ignore[union-attr]
+            nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+            for name in OUTPUTS:
+                kinds = {"photographs": features[name][:2], "painted": features[name][2:6], "Gram": grams[name][2:6]}
+                for kind, value in kinds.items():
+                    sums[kind, name] = sums.get((kind, name), 0) + value.detach().mean() / MEMBERS
         optimizer.step()
-        for name in OUTPUTS:
-            kinds = {"photographs": features[name][:2], "painted": features[name][2:6], "Gram": grams[name][2:6]}
-            for kind, value in kinds.items():
-                sums[kind, name] = sums.get((kind, name), 0) + value.detach().mean()
         count += 1
         if (step + 1) % 100 == 0 or step + 1 == arguments.steps:
             rate = (step + 1) / (time.monotonic() - begun)
@@ -253,14 +272,14 @@ def distill(arguments: argparse.Namespace) -> None:
             sums, count = {}, 0
         if (step + 1) % 1000 == 0 or step + 1 == arguments.steps:
             recipe = {
-                "channels": CHANNELS, "outputs": OUTPUTS, "made_by": "scripts/distill.py",
+                "members": MEMBERS, "width": WIDTH, "outputs": OUTPUTS, "made_by": "scripts/distill.py",
                 "package_version": fast_nst.__version__, "teacher": "VGG-19 (Simonyan and Zisserman 2014, CC BY 4.0)",
                 "teacher_sha256": sha256(arguments.vgg), "photographs": len(folder), "styles": len(styles),
                 "seed": arguments.seed, "started_from": start, "steps": step + 1, "of_steps": arguments.steps,
                 "gram_share_kept": shares, "relative_errors": final,
             }  # fmt: skip
             with image.replacing(arguments.output) as temporary:
-                compact.save(temporary, student, recipe)
+                compact.save(temporary, ensemble, recipe)
     print(json.dumps(final), file=sys.stderr)
     print(arguments.output)
 
@@ -276,7 +295,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--start", type=Path, metavar="FILE", help="a student of this script to go on from")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="an ensemble of this script to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")
     arguments = parser.parse_args()

@@ -52,10 +52,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-RECIPE = {
-    "channels": [[4, 6], [6, 8], [8, 8, 8, 8]],
-    "outputs": {"relu1_2": 4, "relu2_2": 6, "relu3_2": 8, "relu3_4": 8},
-}
+RECIPE = {"members": 2, "width": 8, "outputs": {"relu1_2": 4, "relu2_2": 6, "relu3_2": 8, "relu3_4": 8}}
 
 
 @functools.cache
@@ -100,7 +97,7 @@ def _warm() -> Iterator[None]:
 def small(folder: Path) -> list[str]:
     """The overrides of a run of a few seconds, with a random little loss network."""
     torch.manual_seed(3)
-    network = compact.architecture(**RECIPE)
+    network = compact.Ensemble(**RECIPE)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
     compact.save(folder / "tiny.safetensors", network, RECIPE)

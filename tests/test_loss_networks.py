@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -150,6 +152,12 @@ def test_unit_mean_activation(vgg19_file):
         )
 
 
+def test_only_a_vgg_is_rescaled():
+    ensemble = compact.Ensemble(members=2, width=8, outputs={"relu1_2": 3})
+    with pytest.raises(Invalid, match=r"loss_network\.unit_mean: only a VGG can be rescaled"):
+        loss_networks.rescale_to_unit_mean(ensemble, [torch.rand(1, 3, 16, 16)])
+
+
 def test_it_computes_in_its_own_precision_under_autocast(vgg19_file):
     network = loss_networks.build("vgg19", ["relu1_2"], vgg19_file)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -159,15 +167,54 @@ def test_it_computes_in_its_own_precision_under_autocast(vgg19_file):
 
 
 def test_a_compact_file_round_trip(tmp_path):
-    recipe = {"channels": [[4, 4], [6, 6], [8, 8, 8, 8]], "outputs": {"relu1_2": 3, "relu2_2": 5, "relu3_4": 7}}
-    network = compact.architecture(**recipe)
+    recipe = {"members": 3, "width": 8, "outputs": {"relu1_2": 3, "relu2_2": 5, "relu3_4": 7}}
+    network = compact.Ensemble(**recipe)
     compact.save(tmp_path / "c.safetensors", network, {**recipe, "made_by": "a test"})
     again = loss_networks.build("compact", ["relu2_2"], tmp_path / "c.safetensors")
+    assert again.members == 3
     image = torch.rand(1, 3, 16, 16)
-    assert list(again(image)) == ["relu2_2"]
-    torch.testing.assert_close(again(image)["relu2_2"], network(image)["relu2_2"], rtol=1e-2, atol=1e-2)
+    for member in range(3):
+        assert list(again(image, member=member)) == ["relu2_2"]
+        ours, wanted = (found(image, ["relu2_2"], member)["relu2_2"] for found in (again, network))
+        torch.testing.assert_close(ours, wanted, rtol=1e-2, atol=1e-2)
+    assert not torch.equal(network(image)["relu2_2"], network(image, member=1)["relu2_2"])
     with pytest.raises(Invalid, match="it has relu1_2, relu2_2, relu3_4"):
         loss_networks.build("compact", ["relu3_3"], tmp_path / "c.safetensors")
+
+
+def test_a_student_by_hand():
+    """Blocks of 4 x 4 pixels as channels, then convolutions with ReLU, all but the first added to what they take."""
+    student = compact.Student(8, {"relu1_2": 3, "relu3_2": 5})
+    image = torch.rand(2, 3, 8, 12)
+    normal = (image - torch.tensor(vgg.MEAN)[:, None, None]) / torch.tensor(vgg.STD)[:, None, None]
+    x = torch.empty(2, 48, 2, 3)
+    for color, row, column, down, across in itertools.product(range(3), range(4), range(4), range(2), range(3)):
+        x[:, 16 * color + 4 * row + column, down, across] = normal[:, color, 4 * down + row, 4 * across + column]
+    found = student(image)
+    assert list(found) == ["relu1_2", "relu3_2"]
+    for index, layer in enumerate(student.features[:4]):
+        y = F.conv2d(x, layer.weight, layer.bias, padding=1).clamp_min(0)
+        x = x + y if index else y
+        if (name := {0: "relu1_2", 3: "relu3_2"}.get(index)) is not None:
+            head = student.heads[name]
+            wanted = torch.einsum("oc,bchw->bohw", head.weight, x) + head.bias[:, None, None]
+            torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_student_repeats_the_border_of_a_broken_block():
+    student = compact.Student(8, {"relu3_4": 3})
+    image = torch.rand(1, 3, 6, 9)
+    whole = torch.cat([image, image[:, :, -1:].expand(-1, -1, 2, -1)], 2)
+    whole = torch.cat([whole, whole[:, :, :, -1:].expand(-1, -1, -1, 3)], 3)
+    assert torch.equal(student(image)["relu3_4"], student(whole)["relu3_4"])
+
+
+def test_four_members_mirrored_hold_every_position():
+    held = set()
+    for member in range(4):
+        down, right = compact.offset(member)
+        held |= {(row, column) for row in (down, 3 - down) for column in (right, 3 - right)}
+    assert len(held) == 16
 
 
 @pytest.mark.skipif(not VGG19.exists(), reason="needs the real VGG-19")

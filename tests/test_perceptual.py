@@ -1,5 +1,7 @@
 """Each published preset against its formula, written out slowly in numpy from the numbers of the published code."""
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from omegaconf import OmegaConf
 from fast_nst import loss_networks, networks
 from fast_nst.image import to_tensor
 from fast_nst.loss_networks import LossNetwork
-from fast_nst.loss_networks.compact import architecture
+from fast_nst.loss_networks.compact import Ensemble
+from fast_nst.loss_networks.network import Features
 from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.losses.calibration import marks, masses
 from fast_nst.losses.views import VIEWS, look
@@ -24,11 +27,20 @@ def settings(name: str) -> dict:
         return OmegaConf.to_container(compose("train", [f"loss={name}"]), resolve=True)["loss"]
 
 
-def loss_network(layers) -> LossNetwork:
-    """A random network of VGG-19's layer names, a few channels wide."""
+def loss_network(layers: Iterable[str], widths: Mapping[str, int] | None = None) -> LossNetwork:
+    """A random network of VGG-19's layer names, four channels wide, with outputs of `widths`, or 3."""
     torch.manual_seed(1)
-    outputs = dict.fromkeys(layers, 3)
-    network = architecture([[4] * 2, [4] * 2, [4] * 4, [4] * 4, [4] * 4], outputs)
+    modules: list[torch.nn.Module] = []
+    taps, heads = {}, {}
+    for block, convolutions in enumerate((2, 2, 4, 4, 4), 1):
+        if block > 1:
+            modules.append(torch.nn.MaxPool2d(2))
+        for convolution in range(1, convolutions + 1):
+            modules += [torch.nn.Conv2d(4 if modules else 3, 4, 3, padding=1), torch.nn.ReLU()]
+            if (name := f"relu{block}_{convolution}") in layers:
+                taps[len(modules) - 1] = name
+                heads[name] = torch.nn.Linear(4, (widths or {}).get(name, 3))
+    network = Features(torch.nn.Sequential(*modules), taps, (0.5,) * 3, (0.25,) * 3, heads)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return network
@@ -111,10 +123,7 @@ def test_gatys2015(images):
     """Eq. 1 and 3 to 5 with VGG-19's numbers of filters, on which the weights of the layers depend."""
     table = settings("gatys2015")
     filters = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1": 512, "relu4_2": 512}
-    torch.manual_seed(1)
-    network = architecture([[4] * 2, [4] * 2, [4] * 4, [4] * 4, [4] * 4], filters)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+    network = loss_network(filters, filters)
     output, photograph, painting = (numpy_features(network, image[:1]) for image in images)
     content = 0.5 * np.sum((output["relu4_2"] - photograph["relu4_2"]) ** 2)
     style = 0.0
@@ -215,6 +224,44 @@ def test_a_painting_that_carries_little_gets_less_style_weight():
     assert PerceptualLoss(network, steps, **{**table, "calibrate": {"marks": 0.04}}).calibration == 0.81
     stairs = (torch.arange(512) // 2 / 255).expand(1, 3, 512, 512)  # at 256 pixels each value once
     assert marks(stairs) == pytest.approx(1 / 255, rel=1e-3)
+
+
+def test_a_training_asks_every_member_in_every_view(images):
+    table = settings("default")
+    layers = layers_needed(table["content_layers"], table["style_layers"])
+    ensemble = Ensemble(members=2, width=8, outputs=dict.fromkeys(layers, 4))
+    loss = PerceptualLoss(ensemble, images[2], **table)
+    views = {loss.random_view() for _ in range(400)}
+    assert views == set(range(2 * VIEWS))
+    alone = PerceptualLoss(loss_network(layers), images[2], **table)
+    assert {alone.random_view() for _ in range(200)} == set(range(VIEWS))
+    for member, student in enumerate(ensemble.students):
+        found = loss(*images[:2], view=member * VIEWS + 5)
+        alone = PerceptualLoss(student, images[2], **table)(*images[:2], view=5)
+        assert found == alone
+    assert loss(*images[:2], view=5) != loss(*images[:2], view=VIEWS + 5)
+
+
+def test_small_sizes_are_averages_of_the_image(images):
+    """Whatever the sizes are averaged from: 6 from 3, 4 from 2, 2 and 3 from the image."""
+    seen = {}
+
+    class Spy(LossNetwork):
+        def forward(self, image, layers=None, member=0):
+            seen[image.shape[2:]] = image
+            return {"relu1_2": image}
+
+    image = torch.rand(1, 3, 50, 49)
+    terms = {"content_layers": {}, "style_layers": {"relu1_2": 1.0}, "content_weight": 0, "style_weight": 1}
+    loss = PerceptualLoss(Spy(), images[2], **terms, style_scales={4: 1.0, 6: 1.0, 2: 1.0, 3: 1.0})
+    seen.clear()
+    loss(image, image)
+    assert len(seen) == 4
+    for divisor in (2, 3, 4, 6):
+        rows, columns = 50 // divisor, 49 // divisor
+        blocks = image[:, :, : rows * divisor, : columns * divisor].unflatten(3, (columns, divisor))
+        wanted = blocks.unflatten(2, (rows, divisor)).mean((3, 5))
+        torch.testing.assert_close(seen[torch.Size((rows, columns))], wanted)
 
 
 def test_the_views_differ(images):

@@ -1,51 +1,96 @@
-"""`compact`: VGG-19 up to relu3_4, distilled into a narrow network that ships with the package.
+"""`compact`: VGG-19 up to relu3_4, distilled into an ensemble of narrow networks that ships with the package.
 
 Each output stands in for VGG-19's layer of that name in a reduced orthonormal basis (the leading uncentred principal
 components of its activations), in which squared distances of features and of Grams are those of VGG-19 up to the part
 cut off. Content and relative style losses on it therefore mean what they mean on VGG-19. scripts/distill.py makes it.
+
+Everything is computed at a quarter of the image's size, where VGG-19 has its relu3: of relu1_2 and relu2_2 an output
+holds every fourth and every second position. What one member does not see, another does: a training asks a random one.
 """
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from fast_nst.loss_networks.network import LossNetwork, check_layers
+from fast_nst.loss_networks.network import Features, LossNetwork, check_layers
 from fast_nst.loss_networks.vgg import MEAN, STD
 from fast_nst.validate import Invalid
 
 ASSET = Path(str(files("fast_nst"))) / "assets" / "compact.safetensors"
+TAPS = {0: "relu1_2", 1: "relu2_2", 3: "relu3_2", 4: "relu3_4"}
+FOLD = 4
 _KEY = "fast_nst_loss_network"
 
 
-def architecture(channels: Sequence[Sequence[int]], outputs: Mapping[str, int]) -> LossNetwork:
-    """Blocks of 3x3 convolutions with ReLU, `channels[b][c]` wide, a max pooling between blocks.
+class Layer(nn.Conv2d):
+    """A 3x3 convolution and ReLU, added to its input where the widths agree."""
 
-    outputs: {layer name: width of its linear head}; `relu2_1` taps the first convolution of the second block.
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__(inputs, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(super().forward(x), inplace=True)
+        return x + y if y.shape == x.shape else y
+
+
+class Student(Features):
+    """Five layers, `width` wide, on the image folded into blocks of 4 x 4 pixels.
+
+    outputs: {layer name of VGG-19, one of `TAPS`: width of its linear head}.
     """
-    modules: list[nn.Module] = []
-    taps: dict[int, str] = {}
-    heads: dict[str, nn.Linear] = {}
-    inputs = 3
-    for block, widths in enumerate(channels, 1):
-        if block > 1:
-            modules.append(nn.MaxPool2d(2))
-        for conv, width in enumerate(widths, 1):
-            modules += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(inplace=True)]
-            inputs = width
-            if (name := f"relu{block}_{conv}") in outputs:
-                taps[len(modules) - 1] = name
-                heads[name] = nn.Linear(width, outputs[name])
-    return LossNetwork(nn.Sequential(*modules), taps, MEAN, STD, heads)
+
+    def __init__(self, width: int, outputs: Mapping[str, int]) -> None:
+        layers = [Layer(3 * FOLD**2, width), *(Layer(width, width) for _ in range(max(TAPS)))]
+        taps = {index: name for index, name in TAPS.items() if name in outputs}
+        heads = {name: nn.Linear(width, outputs[name]) for name in taps.values()}
+        super().__init__(nn.Sequential(*layers), taps, MEAN, STD, heads)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, 48, H/4, W/4), what is missing in a block repeated from the border."""
+        if image.shape[2] % FOLD or image.shape[3] % FOLD:
+            image = F.pad(image, (0, -image.shape[3] % FOLD, 0, -image.shape[2] % FOLD), mode="replicate")
+        dtype = next(self.parameters()).dtype
+        x = (image.to(dtype) - self.get_buffer("mean").to(dtype)) / self.get_buffer("std").to(dtype)
+        b, c, h, w = x.shape
+        blocks = x.view(b, c, h // FOLD, FOLD, w // FOLD, FOLD).permute(0, 2, 4, 1, 3, 5)
+        return blocks.reshape(b, h // FOLD, w // FOLD, c * FOLD**2).permute(0, 3, 1, 2)
 
 
-def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None = None) -> LossNetwork:
+class Ensemble(LossNetwork):
+    """`members` students that differ in their weights and in the positions their outputs hold (`offset`)."""
+
+    def __init__(self, members: int, width: int, outputs: Mapping[str, int]) -> None:
+        super().__init__()
+        self.students = nn.ModuleList(Student(width, outputs) for _ in range(members))
+        self.members = members
+        self.freeze()
+
+    def keep(self, layers: Collection[str]) -> None:
+        """Give these layers alone."""
+        for student in self.students:
+            assert isinstance(student, Student)
+            student.taps = {index: name for index, name in student.taps.items() if name in layers}
+
+    def forward(self, image: Tensor, layers: Iterable[str] | None = None, member: int = 0) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = self.students[member](image, layers)
+        return found
+
+
+def offset(member: int) -> tuple[int, int]:
+    """Row and column of the first position of relu1_2 and relu2_2 that a member's outputs hold. Mirrored, four members
+    see all of them."""
+    return member % 2, member // 2 % 2
+
+
+def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None = None) -> Ensemble:
     """The distilled loss network, able to give `layers`. weights: a file of scripts/distill.py; None: the package's.
 
     Raises Invalid for a layer that it does not have, or a file that is not one of these.
@@ -54,20 +99,19 @@ def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None 
     try:
         with safetensors.safe_open(path, "pt") as file:
             recipe: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
-        network = architecture(recipe["channels"], recipe["outputs"])
+        network = Ensemble(recipe["members"], recipe["width"], recipe["outputs"])
         state = safetensors.torch.load_file(path)
         network.load_state_dict({name: value.float() for name, value in state.items()})
     except FileNotFoundError:
         raise Invalid(f"loss_network.weights: {path}: no such file") from None
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
         raise Invalid(f"loss_network.weights: {path}: not a compact loss network of scripts/distill.py") from None
-    wanted = check_layers(layers, recipe["outputs"])
-    network.taps = {index: name for index, name in network.taps.items() if name in wanted}
+    network.keep(check_layers(layers, recipe["outputs"]))
     return network
 
 
-def save(path: str | os.PathLike[str], network: LossNetwork, recipe: Mapping[str, Any]) -> None:
-    """Write `network` in float16 with its `recipe`: "channels" and "outputs" as `architecture` takes them, and any
+def save(path: str | os.PathLike[str], network: Ensemble, recipe: Mapping[str, Any]) -> None:
+    """Write `network` in float16 with its `recipe`: "members", "width" and "outputs" as `Ensemble` takes them, and any
     provenance beside them (JSON values)."""
     state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     safetensors.torch.save_file(state, path, {_KEY: json.dumps(recipe)})

@@ -12,7 +12,29 @@ from fast_nst.validate import Invalid
 class LossNetwork(nn.Module):
     """(B, 3, H, W) in [0, 1] -> {layer name: (B, C, h, w)}; frozen, in evaluation mode whatever is asked.
 
-    features: the layers in order. taps: which of them give an output, {index in `features`: layer name}.
+    members: how many networks it consists of, which a training asks in random order (`compact.Ensemble`).
+    """
+
+    members = 1
+
+    def freeze(self) -> None:
+        self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode: Lightning puts whatever it finds into training mode."""
+        return super().train(False)
+
+    def forward(self, image: Tensor, layers: Iterable[str] | None = None, member: int = 0) -> dict[str, Tensor]:
+        """`layers`: those that are wanted this time (the rest is not computed); all of them by default."""
+        raise NotImplementedError
+
+
+class Features(LossNetwork):
+    """Layers in order, some of which give an output.
+
+    features: the layers. taps: those that give an output, {index in `features`: layer name}.
     heads: for some names, a linear map from the channels of the tap to those of the output. mean, std: of the RGB it
     was trained on.
     It computes in the precision of its own weights, whatever autocast says around it.
@@ -32,21 +54,14 @@ class LossNetwork(nn.Module):
         self.taps = dict(taps)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        self.requires_grad_(False)
-        self.to(memory_format=torch.channels_last)
-        self.train(False)
-
-    def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode: Lightning puts whatever it finds into training mode."""
-        return super().train(False)
+        self.freeze()
 
     def normalize(self, image: Tensor) -> Tensor:
         """[0, 1] -> what the first layer takes, in the network's own precision and layout."""
         x = (image.float() - self.get_buffer("mean").float()) / self.get_buffer("std").float()
         return x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
 
-    def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """`layers`: those of them that are wanted this time (the rest is not computed); all of them by default."""
+    def forward(self, image: Tensor, layers: Iterable[str] | None = None, member: int = 0) -> dict[str, Tensor]:
         wanted = set(self.taps.values() if layers is None else layers)
         found: dict[str, Tensor] = {}
         with torch.autocast(image.device.type, enabled=False):

@@ -5,7 +5,7 @@ by its own reference energy, the content's by that of the photograph's features,
 Gram, so that one set of weights means the same for every painting, layer and loss network.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -40,7 +40,7 @@ class PerceptualLoss:
     tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
     (1 or 255), which only the TV term depends on.
     calibrate: {measure: what a painting needs of it for the full style weight} (`calibration`). views: how many of the
-    8 ways of `look` a training draws from.
+    8 ways of `look` a training draws from, beside the members of the loss network.
 
     A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -130,35 +130,39 @@ class PerceptualLoss:
         targets: dict[int, dict[str, Tensor]] = {}
         paintings = ((self.style_image, 1.0), *self.blend)
         total = sum(weight for _, weight in paintings)
-        for divisor in self.style_scales:
-            targets[divisor] = {}
-            for painting, weight in paintings:
-                seen = _shrink(look(painting.to(self.style_image.device), view), divisor)
-                features = self.loss_network(seen, self.style_layers)
+        member, mirrored = divmod(view, VIEWS)
+        for painting, weight in paintings:
+            seen = look(painting.to(self.style_image.device), mirrored)
+            for divisor, shrunk in _shrink(seen, self.style_scales).items():
+                features = self.loss_network(shrunk, self.style_layers, member)
+                grams = targets.setdefault(divisor, {})
                 for name in self.style_layers:
-                    gram = functional.gram(features[name]) * (weight / total)
-                    targets[divisor][name] = targets[divisor].get(name, 0) + gram
+                    grams[name] = grams.get(name, 0) + functional.gram(features[name]) * (weight / total)
         return targets
 
     def random_view(self) -> int:
-        """A view for a step of training, from torch's generator."""
-        return int(torch.randint(self.views, ()))
+        """A view for a step of training, from torch's generator: a member of the loss network and a way to look."""
+        return int(torch.randint(self.loss_network.members, ())) * VIEWS + int(torch.randint(self.views, ()))
 
     def __call__(self, image: Tensor, photograph: Tensor, view: int = 0) -> dict[str, Tensor]:
-        """view: the one of `look` to compare through; 0, as they are."""
+        """view: what to compare through, `member * VIEWS +` a way of `look`; 0, the first member and as they are."""
         if view not in self.targets:
             self.targets[view] = self._targets(view)
-        image, photograph = look(image, view), look(photograph, view)
+        member, mirrored = divmod(view, VIEWS)
+        divisors = {*self.style_scales, *self.content_scales}
+        images, photographs = (_shrink(look(x, mirrored), divisors) for x in (image, photograph))
         zero = image.new_zeros((), dtype=torch.float32)
         content = style = zero
-        for divisor in sorted({*self.style_scales, *self.content_scales}):
+        for divisor, shrunk in images.items():
             weights = self.style_scales.get(divisor, 0), self.content_scales.get(divisor, 0)
             names = {*(self.style_layers if weights[0] else ()), *(self.content_layers if weights[1] else ())}
-            features = self.loss_network(_shrink(image, divisor), names)
+            features = self.loss_network(shrunk, names, member)
             if weights[0]:
                 style = style + weights[0] * self._style(features, self.targets[view][divisor])
             if weights[1]:
-                content = content + weights[1] * self._content(features, _shrink(photograph, divisor))
+                with torch.no_grad():
+                    targets = self.loss_network(photographs[divisor], self.content_layers, member)
+                content = content + weights[1] * self._content(features, targets)
         tv = zero
         if self.tv_weight:
             tv = self.tv(image * self.pixel_range)
@@ -166,9 +170,7 @@ class PerceptualLoss:
         loss = self.content_weight * content + self.style_weight * style + self.tv_weight * tv
         return {"loss": loss, "content": content, "style": style, "tv": tv}
 
-    def _content(self, features: Mapping[str, Tensor], photograph: Tensor) -> Tensor:
-        with torch.no_grad():
-            targets = self.loss_network(photograph, self.content_layers)
+    def _content(self, features: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
         terms = []
         for name, weight in self.content_layers.items():
             term = self.content(features[name], targets[name])
@@ -193,5 +195,11 @@ def _check_weight(name: str, weight: float) -> None:
         raise Invalid(f"loss.{name}: got {weight!r}; allowed: a number from 0 on")
 
 
-def _shrink(image: Tensor, divisor: int) -> Tensor:
-    return F.avg_pool2d(image, divisor) if divisor > 1 else image
+def _shrink(image: Tensor, divisors: Iterable[int]) -> dict[int, Tensor]:
+    """The image averaged over blocks of each of `divisors` a side, small to large, each from the last that divides it:
+    the average of averages is the average."""
+    sizes = {1: image}
+    for divisor in sorted(set(divisors) - {1}):
+        last = max(size for size in sizes if divisor % size == 0)
+        sizes[divisor] = F.avg_pool2d(sizes[last], divisor // last)
+    return {divisor: sizes[divisor] for divisor in sorted(divisors)}
