@@ -144,8 +144,12 @@ class PerceptualLoss:
         """A view for a step of training, from torch's generator: a member of the loss network and a way to look."""
         return int(torch.randint(self.loss_network.members, ())) * VIEWS + int(torch.randint(self.views, ()))
 
-    def __call__(self, image: Tensor, photograph: Tensor, view: int = 0) -> dict[str, Tensor]:
-        """view: what to compare through, `member * VIEWS +` a way of `look`; 0, the first member and as they are."""
+    def __call__(self, image: Tensor, photograph: Tensor, view: int | None = None) -> dict[str, Tensor]:
+        """view: what to compare through, `member * VIEWS +` a way of `look`; None: the mean over the members, the
+        pictures as they are."""
+        if view is None:
+            found = [self(image, photograph, member * VIEWS) for member in range(self.loss_network.members)]
+            return {name: torch.stack([terms[name] for terms in found]).mean(0) for name in found[0]}
         if view not in self.targets:
             self.targets[view] = self._targets(view)
         member, mirrored = divmod(view, VIEWS)
