@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torch import nn
 
@@ -53,6 +54,16 @@ def _seed() -> None:
 
 
 RECIPE = {"members": 2, "width": 8, "outputs": {"relu1_2": 4, "relu2_2": 6, "relu3_2": 8, "relu3_4": 8}}
+
+
+def random_vgg_state(variant: str, convolutions: int) -> dict[str, torch.Tensor]:
+    """Random weights of the first layers of a VGG, in torchvision's layout."""
+    features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[{"vgg16": "D", "vgg19": "E"}[variant]])
+    indices = [i for i, m in enumerate(features) if isinstance(m, torch.nn.Conv2d)][:convolutions]
+    state = {
+        f"features.{key}": value for key, value in features.state_dict().items() if int(key.split(".")[0]) in indices
+    }
+    return {key: torch.randn_like(value) * 0.05 for key, value in state.items()}
 
 
 @functools.cache

@@ -4,23 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import VGG19
+from conftest import VGG19, random_vgg_state
 from safetensors.torch import save_file
 
 from fast_nst import loss_networks
 from fast_nst.image import to_tensor
 from fast_nst.loss_networks import compact, vgg
 from fast_nst.validate import Invalid
-
-
-def random_vgg_state(variant: str, convolutions: int) -> dict[str, torch.Tensor]:
-    """Random weights of the first layers of a VGG, in torchvision's layout."""
-    features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[{"vgg16": "D", "vgg19": "E"}[variant]])
-    indices = [i for i, m in enumerate(features) if isinstance(m, torch.nn.Conv2d)][:convolutions]
-    state = {
-        f"features.{key}": value for key, value in features.state_dict().items() if int(key.split(".")[0]) in indices
-    }
-    return {key: torch.randn_like(value) * 0.05 for key, value in state.items()}
 
 
 @pytest.fixture

@@ -1,0 +1,73 @@
+"""How the bundled loss network is made: scripts/distill.py, on little."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import safetensors
+import torch
+from conftest import ROOT, random_vgg_state, run
+from safetensors.torch import save_file
+
+from fast_nst import loss_networks
+from fast_nst.loss_networks import compact
+
+
+@pytest.fixture
+def distill(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import distill
+
+    return distill
+
+
+def test_a_basis_keeps_the_largest_part_of_the_gram(distill):
+    activations = torch.randn(6, 500, dtype=torch.float64) * torch.tensor([5.0, 4, 3, 0.2, 0.1, 0.1])[:, None]
+    moment = activations @ activations.T / 500
+    basis, share = distill.principal_basis(moment, 3)
+    outputs = basis.double() @ activations
+    assert float(outputs.square().mean()) == pytest.approx(1, rel=1e-5)
+    product = basis @ basis.T
+    torch.testing.assert_close(product, torch.eye(3) * product[0, 0], rtol=1e-4, atol=1e-5)
+    values = torch.linalg.eigvalsh(moment)
+    assert share == pytest.approx(float(values[3:].square().sum() / values.square().sum()))
+
+
+def test_a_member_is_compared_at_the_positions_it_holds(distill):
+    numbers = torch.arange(8 * 12).view(1, 1, 8, 12)
+    for member in range(4):
+        down, right = compact.offset(member)
+        found = distill.positions(numbers, torch.empty(1, 1, 2, 3), member)
+        wanted = [[12 * (4 * i + down) + 4 * j + right for j in range(3)] for i in range(2)]
+        assert found[0, 0].tolist() == wanted
+        assert torch.equal(distill.positions(numbers, torch.empty(1, 1, 8, 12), member), numbers)
+
+
+def test_it_makes_a_loss_network_and_says_how(workplace: Path):
+    save_file(random_vgg_state("vgg19", 8), workplace / "vgg19.safetensors")
+    result = run(
+        "distill.py", "--vgg", "vgg19.safetensors", "--photographs", "photographs", "--steps", 2, "-o", "c.safetensors",
+        cwd=workplace,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "c.safetensors"
+    network = loss_networks.build("compact", ["relu1_2", "relu3_4"], workplace / "c.safetensors")
+    assert network.members == 4
+    for member in range(4):
+        found = network(torch.rand(1, 3, 16, 20), member=member)
+        assert {name: tuple(value.shape) for name, value in found.items()} == {
+            "relu1_2": (1, 24, 4, 5), "relu3_4": (1, 64, 4, 5),
+        }  # fmt: skip
+    with safetensors.safe_open(workplace / "c.safetensors", "pt") as file:
+        recipe = json.loads(file.metadata()["fast_nst_loss_network"])
+    assert (recipe["steps"], recipe["photographs"], recipe["styles"], recipe["seed"]) == (2, 8, 7, 0)
+
+
+def test_the_bundled_one_is_small_and_says_where_it_comes_from():
+    assert compact.ASSET.stat().st_size <= 2_000_000
+    with safetensors.safe_open(compact.ASSET, "pt") as file:
+        recipe = json.loads(file.metadata()["fast_nst_loss_network"])
+    assert recipe["made_by"] == "scripts/distill.py"
+    assert recipe["teacher"].startswith("VGG-19")
+    assert recipe["steps"] == recipe["of_steps"]
