@@ -13,28 +13,25 @@ the result (for one torch and number of threads).
 """
 
 import argparse
-import copy
-import json
 import math
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import command
 import numpy as np
 import torch
 import torch.nn.functional as F
-from building import loss_settings
+from studio import CROP, STROKES, Replay, Studio, crop_of, student_batch
 from torch import Tensor, nn
 
 import fast_nst
-from fast_nst import image, loss_networks, machine, networks
+from fast_nst import image, loss_networks, machine
 from fast_nst.data.content import ContentImages
 from fast_nst.data.folder import Folder, list_pictures
 from fast_nst.data.leaves import Leaves
 from fast_nst.loss_networks import LossNetwork, compact
-from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import gram
 from fast_nst.losses.views import VIEWS, look
 from fast_nst.validate import number, whole_number
@@ -42,10 +39,6 @@ from fast_nst.weights import sha256
 
 MEMBERS, WIDTH = 4, 64
 OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
-CROP = 128
-PAINTERS, LIVES, REFRESH = 4, (300, 3000), 100  # networks at a time, their lengths, steps between copies for them
-STROKES = 3  # steps of one of them to a step of the students
-ROOM = 512
 
 
 class Targets(NamedTuple):
@@ -89,69 +82,6 @@ def find_bases(teacher: LossNetwork, batches: list[Tensor]) -> tuple[dict[str, T
     return {name: basis for name, (basis, _) in found.items()}, {name: share for name, (_, share) in found.items()}
 
 
-class Painter:
-    """An image transformation network in training against the students, for one painting, for `life` steps."""
-
-    def __init__(self, painting: Tensor, students: LossNetwork, life: int, rng: np.random.Generator) -> None:
-        torch.manual_seed(int(rng.integers(2**31)))
-        self.network = networks.build("slim", width=int(rng.choice([24, 32, 32])))
-        self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)
-        self.life = self.left = life
-        weight = math.exp(rng.uniform(math.log(4), math.log(40)))
-        loss = {**loss_settings(), "style_weight": weight}
-        self.loss = PerceptualLoss(students, painting, **loss).to("cpu", torch.bfloat16)
-
-    def step(self, photographs: Tensor) -> Tensor:
-        """One step of training; what it painted, (B, 3, H, W)."""
-        self.left -= 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = 2e-3 * (0.5 - 0.5 * math.cos(math.pi * (self.left + 1) / self.life))
-        with torch.autocast("cpu", torch.bfloat16):
-            painted = self.network(photographs)
-        self.optimizer.zero_grad()
-        self.loss(painted, photographs, view=self.loss.random_view())["loss"].backward()
-        self.optimizer.step()
-        return painted.detach()
-
-
-def noise_like(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """Gaussian noise at a random scale and strength, coloured or grey, of the shape of `x`."""
-    b, _, h, w = x.shape
-    scale = int(rng.choice([1, 1, 2, 4, 8]))
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    small = torch.randn(b, int(rng.choice([1, 3])), h // scale, w // scale, generator=generator)
-    mode = str(rng.choice(["nearest", "bilinear"]))
-    return F.interpolate(small, size=(h, w), mode=mode).expand(b, 3, h, w) * float(rng.uniform(0.02, 0.3))
-
-
-class Replay:
-    """What the painters have painted of late, ROOM images, so that nothing of it is forgotten."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.images: list[Tensor] = []
-        self.rng = rng
-
-    def swap(self, painted: Tensor) -> Tensor:
-        """As many old images as `painted` holds, (B, 3, H, W), for those."""
-        old = (
-            [self.images[int(i)] for i in self.rng.integers(len(self.images), size=len(painted))] if self.images else []
-        )
-        for item in painted:
-            if len(self.images) < ROOM:
-                self.images.append(item)
-            else:
-                self.images[int(self.rng.integers(ROOM))] = item
-        return torch.stack(old) if old else painted
-
-
-def student_batch(photographs: Tensor, painted: Tensor, styles: list[Tensor], rng: np.random.Generator) -> Tensor:
-    """Photographs, what a network made of them, blends of both, all of these with noise, and pieces of paintings."""
-    share = torch.from_numpy(rng.uniform(-0.3, 1.0, (len(painted), 1, 1, 1))).float()  # below 0: exaggerated
-    blends = torch.lerp(painted, photographs, share)[:2]
-    noisy = torch.cat([photographs[:1], painted[-1:]])
-    return torch.cat([photographs[2:], painted, blends, noisy + noise_like(noisy, rng), *styles])
-
-
 def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     """What the student will be asked for: its outputs computed in bfloat16, with gradients for its float32 weights."""
     weights = {name: weight.bfloat16() for name, weight in student.named_parameters()}
@@ -173,9 +103,41 @@ def errors(
     return features, grams
 
 
-def crop_of(painting: Tensor, rng: np.random.Generator) -> Tensor:
-    top, left = (int(rng.integers(side - CROP + 1)) for side in painting.shape[2:])
-    return painting[:, :, top : top + CROP, left : left + CROP]
+class Tally:
+    """Means since it was last read, by what they are of: "photographs", "painted" and "Gram" for each layer."""
+
+    def __init__(self) -> None:
+        self.sums: dict[tuple[str, str], float] = {}
+        self.count = 0
+
+    def add(self, features: dict[str, Tensor], grams: dict[str, Tensor]) -> None:
+        self.count += 1
+        for name in OUTPUTS:
+            kinds = {"photographs": features[name][:2], "painted": features[name][2:6], "Gram": grams[name][2:6]}
+            for kind, value in kinds.items():
+                self.sums[kind, name] = self.sums.get((kind, name), 0) + float(value.detach().mean())
+
+    def read(self) -> dict[str, dict[str, float]]:
+        means: dict[str, dict[str, float]] = {}
+        for (kind, name), value in self.sums.items():
+            means.setdefault(kind, {})[name] = round(value / self.count, 4)
+        self.__init__()  # type: ignore[misc]
+        return means
+
+
+def new_ensemble(start: Path | None) -> compact.Ensemble:
+    """The students to train, random or those of the file `start`."""
+    ensemble = compact.Ensemble(MEMBERS, WIDTH, OUTPUTS)
+    for module in ensemble.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)  # outputs begin small, errors at 1
+            nn.init.zeros_(module.bias)
+    if start is not None:
+        ensemble.load_state_dict(loss_networks.build("compact", OUTPUTS, start).state_dict())
+    return ensemble.requires_grad_(True)
 
 
 def distill(arguments: argparse.Namespace) -> None:
@@ -193,55 +155,26 @@ def distill(arguments: argparse.Namespace) -> None:
     bases, shares = find_bases(teacher, [*styles, *whole])
     print("share of the Gram's squared norm kept:", {k: round(v, 4) for k, v in shares.items()}, file=sys.stderr)
     targets = Targets(teacher.to(torch.bfloat16), bases)
+    recipe: dict[str, Any] = {
+        "members": MEMBERS, "width": WIDTH, "outputs": OUTPUTS, "made_by": "scripts/distill.py",
+        "package_version": fast_nst.__version__, "teacher": "VGG-19 (Simonyan and Zisserman 2014, CC BY 4.0)",
+        "teacher_sha256": sha256(arguments.vgg), "photographs": len(folder), "styles": len(styles),
+        "seed": arguments.seed, "started_from": None if arguments.start is None else sha256(arguments.start),
+        "of_steps": arguments.steps, "gram_share_kept": shares,
+    }  # fmt: skip
 
-    ensemble = compact.Ensemble(MEMBERS, WIDTH, OUTPUTS)
-    for module in ensemble.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)  # outputs begin small, errors at 1
-            nn.init.zeros_(module.bias)
-    if arguments.start is not None:
-        ensemble.load_state_dict(loss_networks.build("compact", OUTPUTS, arguments.start).state_dict())
-    quick = copy.deepcopy(ensemble)  # the same in bfloat16, for the painters
-    ensemble.requires_grad_(True)
+    ensemble = new_ensemble(arguments.start)
     optimizer = torch.optim.Adam(ensemble.parameters(), fused=True)
-
-    def birth(life: int) -> Painter:
-        # A photograph serves as a painting now and then: not every style is a painting.
-        pool = whole if rng.random() < 0.35 else styles
-        painting = pool[int(rng.integers(len(pool)))]
-        if rng.random() < 0.5:
-            painting = painting[:, torch.from_numpy(rng.permutation(3))]
-        if rng.random() < 0.3:
-            painting = 1 - painting
-        return Painter(painting, quick, life, rng)
-
-    def life() -> int:
-        return round(math.exp(rng.uniform(math.log(LIVES[0]), math.log(LIVES[1]))))
-
-    replay = Replay(rng)
-    painters = [birth(life()) for _ in range(PAINTERS)]
-    start = None if arguments.start is None else sha256(arguments.start)
-    begun, sums, count = time.monotonic(), {}, 0  # type: ignore[var-annotated]
+    studio, replay, tally = Studio(ensemble, styles, whole, rng), Replay(rng), Tally()
+    begun = time.monotonic()
     for step in range(arguments.steps):
+        decay = 0.5 + 0.5 * math.cos(math.pi * step / arguments.steps)
         for group in optimizer.param_groups:
-            group["lr"] = (
-                arguments.learning_rate
-                * min(1, (step + 1) / 100)
-                * (0.5 + 0.5 * math.cos(math.pi * step / arguments.steps))
-            )
-        who = step % PAINTERS
-        if painters[who].left <= 0:
-            painters[who] = birth(life())
-        if step % REFRESH == 0:
-            quick.load_state_dict(ensemble.state_dict())
-            for painter in painters:
-                painter.loss.to("cpu", torch.bfloat16)  # the painting as the students see it now
+            group["lr"] = arguments.learning_rate * min(1, (step + 1) / 100) * decay
+        painter = studio.turn(step, ensemble)
         for i in range(STROKES * step, STROKES * (step + 1)):
             x = torch.stack([leaves[2 * i], leaves[2 * i + 1], photographs[2 * i], photographs[2 * i + 1]])
-            painted = painters[who].step(x)
+            painted = painter.step(x)
         pieces = [crop_of(pool[int(rng.integers(len(pool)))], rng) for pool in (styles, whole)]
         batch = torch.cat([student_batch(x, painted, pieces, rng), replay.swap(painted)])
         if step % 4 == 3:
@@ -255,32 +188,17 @@ def distill(arguments: argparse.Namespace) -> None:
             loss = sum(features[n].mean() + (grams[n] + 1e-4).sqrt().mean() for n in OUTPUTS)
             loss.backward()  # type: ignore[union-attr]
             nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-            for name in OUTPUTS:
-                kinds = {"photographs": features[name][:2], "painted": features[name][2:6], "Gram": grams[name][2:6]}
-                for kind, value in kinds.items():
-                    sums[kind, name] = sums.get((kind, name), 0) + value.detach().mean() / MEMBERS
+            tally.add(features, grams)
         optimizer.step()
-        count += 1
-        if (step + 1) % 100 == 0 or step + 1 == arguments.steps:
-            rate = (step + 1) / (time.monotonic() - begun)
-            text = "  ".join(
-                f"{kind} " + " ".join(f"{float(sums[kind, n]) / count:.3f}" for n in OUTPUTS)
-                for kind in ("photographs", "painted", "Gram")
-            )
-            print(f"step {step + 1}/{arguments.steps}  {rate:.2f} step/s  {text}", file=sys.stderr, flush=True)
-            final = {f"{kind} {name}": round(float(v) / count, 4) for (kind, name), v in sums.items()}
-            sums, count = {}, 0
-        if (step + 1) % 1000 == 0 or step + 1 == arguments.steps:
-            recipe = {
-                "members": MEMBERS, "width": WIDTH, "outputs": OUTPUTS, "made_by": "scripts/distill.py",
-                "package_version": fast_nst.__version__, "teacher": "VGG-19 (Simonyan and Zisserman 2014, CC BY 4.0)",
-                "teacher_sha256": sha256(arguments.vgg), "photographs": len(folder), "styles": len(styles),
-                "seed": arguments.seed, "started_from": start, "steps": step + 1, "of_steps": arguments.steps,
-                "gram_share_kept": shares, "relative_errors": final,
-            }  # fmt: skip
+        done = step + 1
+        if done % 100 == 0 or done == arguments.steps:
+            means = tally.read()
+            rate = done / (time.monotonic() - begun)
+            text = "  ".join(f"{kind} " + " ".join(f"{v:.3f}" for v in row.values()) for kind, row in means.items())
+            print(f"step {done}/{arguments.steps}  {rate:.2f} step/s  {text}", file=sys.stderr, flush=True)
+        if done % 1000 == 0 or done == arguments.steps:
             with image.replacing(arguments.output) as temporary:
-                compact.save(temporary, ensemble, recipe)
-    print(json.dumps(final), file=sys.stderr)
+                compact.save(temporary, ensemble, {**recipe, "steps": done, "relative_errors": means})
     print(arguments.output)
 
 
