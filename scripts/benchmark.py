@@ -67,6 +67,9 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     loss = PerceptualLoss(loss_network, painting, **terms)
     network.to(batch.device)
     loss.to(batch.device, torch.bfloat16 if low else torch.float32)
+    with torch.no_grad():
+        for view in loss.every_view:  # the painting's Grams, taken once in a run
+            loss(batch[:1], batch[:1], view)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=batch.device.type != "mps")
     run = torch.compile(network) if compiled else network
 

@@ -92,7 +92,8 @@ class PerceptualLoss:
                     raise Invalid(f"loss.{name}: got the divisor {divisor!r}; allowed: whole numbers from 1 on")
         if not any(weights.values()):
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
-        self.views = whole_number("loss.views", views, 1, VIEWS)
+        ways = range(whole_number("loss.views", views, 1, VIEWS))
+        self.every_view = [member * VIEWS + way for member in range(loss_network.members) for way in ways]
         self.loss_network = loss_network
         self.style_image = style_image
         self.blend = tuple(blend)
@@ -142,7 +143,7 @@ class PerceptualLoss:
 
     def random_view(self) -> int:
         """A view for a step of training, from torch's generator: a member of the loss network and a way to look."""
-        return int(torch.randint(self.loss_network.members, ())) * VIEWS + int(torch.randint(self.views, ()))
+        return self.every_view[int(torch.randint(len(self.every_view), ()))]
 
     def __call__(self, image: Tensor, photograph: Tensor, view: int | None = None) -> dict[str, Tensor]:
         """view: what to compare through, `member * VIEWS +` a way of `look`; None: the mean over the members, the
