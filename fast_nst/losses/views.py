@@ -2,7 +2,7 @@
 
 Mirrored or transposed, an image is another one to a loss network. Compared with the painting seen in the same way it
 has the same style, but what one view of a distilled loss network does not see, another does: a training that looks
-through all of them cannot settle in one's blind spots.
+through all of them, and through every member of an ensemble, cannot settle in one's blind spots.
 """
 
 from torch import Tensor
