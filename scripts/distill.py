@@ -104,7 +104,7 @@ def errors(
 
 
 class Tally:
-    """Means since it was last read, by what they are of: "photographs", "painted" and "Gram" for each layer."""
+    """Means by what they are of: "photographs", "painted" and "Gram", for each layer."""
 
     def __init__(self) -> None:
         self.sums: dict[tuple[str, str], float] = {}
@@ -117,11 +117,10 @@ class Tally:
             for kind, value in kinds.items():
                 self.sums[kind, name] = self.sums.get((kind, name), 0) + float(value.detach().mean())
 
-    def read(self) -> dict[str, dict[str, float]]:
+    def means(self) -> dict[str, dict[str, float]]:
         means: dict[str, dict[str, float]] = {}
         for (kind, name), value in self.sums.items():
             means.setdefault(kind, {})[name] = round(value / self.count, 4)
-        self.__init__()  # type: ignore[misc]
         return means
 
 
@@ -192,7 +191,7 @@ def distill(arguments: argparse.Namespace) -> None:
         optimizer.step()
         done = step + 1
         if done % 100 == 0 or done == arguments.steps:
-            means = tally.read()
+            means, tally = tally.means(), Tally()
             rate = done / (time.monotonic() - begun)
             text = "  ".join(f"{kind} " + " ".join(f"{v:.3f}" for v in row.values()) for kind, row in means.items())
             print(f"step {done}/{arguments.steps}  {rate:.2f} step/s  {text}", file=sys.stderr, flush=True)
