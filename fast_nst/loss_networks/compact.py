@@ -54,7 +54,8 @@ class Student(Features):
         super().__init__(nn.Sequential(*layers), taps, MEAN, STD, heads)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, 48, H/4, W/4), what is missing in a block repeated from the border."""
+        """(B, 3, H, W) in [0, 1] -> (B, 48, H/4, W/4), what is missing in a block repeated from the border; all of it
+        in the network's own precision, for these passes over whole images count."""
         if image.shape[2] % FOLD or image.shape[3] % FOLD:
             image = F.pad(image, (0, -image.shape[3] % FOLD, 0, -image.shape[2] % FOLD), mode="replicate")
         dtype = next(self.parameters()).dtype

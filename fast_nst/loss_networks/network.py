@@ -18,6 +18,7 @@ class LossNetwork(nn.Module):
     members = 1
 
     def freeze(self) -> None:
+        """For the end of a constructor: no gradients for the weights, channels_last, evaluation mode."""
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)
         self.train(False)
@@ -27,7 +28,8 @@ class LossNetwork(nn.Module):
         return super().train(False)
 
     def forward(self, image: Tensor, layers: Iterable[str] | None = None, member: int = 0) -> dict[str, Tensor]:
-        """`layers`: those that are wanted this time (the rest is not computed); all of them by default."""
+        """layers: those that are wanted this time (the rest is not computed); all of them by default. member: which of
+        `members` to ask."""
         raise NotImplementedError
 
 
