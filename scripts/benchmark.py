@@ -38,6 +38,7 @@ from fast_nst.image import replacing
 from fast_nst.loss_networks.network import Features, LossNetwork
 from fast_nst.loss_networks.vgg import MEAN, STD, layer_indices
 from fast_nst.losses import PerceptualLoss, layers_needed
+from fast_nst.training.muon import Muon
 from fast_nst.validate import Invalid, one_of, whole_number
 
 REFERENCE = "reference"
@@ -58,7 +59,7 @@ def random_vgg(variant: str, layers: list[str]) -> LossNetwork:
 
 
 def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bool) -> Step:
-    """A training step of NETWORK:LOSS_NETWORK: johnson with pytorch/examples' losses, slim with the default's."""
+    """A training step of NETWORK:LOSS_NETWORK: johnson as pytorch/examples has it, slim as the default."""
     name, loss_name = case.split(":")
     network = networks.build("johnson", pixels="rgb255") if name == "johnson" else networks.build("slim")
     terms = loss_settings("pytorch_examples" if name == "johnson" else "default", loss_name)
@@ -70,7 +71,11 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     with torch.no_grad():
         for view in loss.every_view:  # the painting's Grams, taken once in a run
             loss(batch[:1], batch[:1], view)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=batch.device.type != "mps")
+    optimizer: torch.optim.Adam
+    if name == "johnson":
+        optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=batch.device.type != "mps")
+    else:
+        optimizer = Muon(network, 0.04)
     run = torch.compile(network) if compiled else network
 
     def step() -> None:

@@ -8,12 +8,12 @@ enough: an image transformation network trained against such students finds what
 high frequency. So they learn on policy: while they learn, a handful of networks train against them, each for a painting
 of its own, as long as a real run does or a tenth of it, and the students see what those paint, blends of that with the
 photographs, and noise at several scales, all of it mirrored and transposed as a training sees it. Where students and
-VGG-19 disagree about a Gram is where such a network goes, so Grams weigh more than features. Steps and seed determine
-the result (for one torch and number of threads).
+VGG-19 disagree about a Gram is where such a network goes, so the errors of Grams count beside those of features, and,
+more and more, how wrong the students are about the way from what a network paints to its own painting. Steps and seed
+determine the result (for one torch and number of threads).
 """
 
 import argparse
-import math
 import sys
 import time
 from pathlib import Path
@@ -34,10 +34,13 @@ from fast_nst.data.leaves import Leaves
 from fast_nst.loss_networks import LossNetwork, compact
 from fast_nst.losses.functional import gram
 from fast_nst.losses.views import VIEWS, look
+from fast_nst.training.module import learning_rate_factor
+from fast_nst.training.muon import Muon
 from fast_nst.validate import number, whole_number
 from fast_nst.weights import sha256
 
 MEMBERS, WIDTH = 4, 64
+PAINTED = slice(2, 6)  # what of a batch the network in training has just painted
 OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
 
 
@@ -89,31 +92,56 @@ def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     return {name: value.float() for name, value in found.items()}
 
 
-def errors(
-    found: dict[str, Tensor], targets: dict[str, Tensor], member: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Relative squared errors of a member's features and of their Grams by layer, each (B,)."""
-    features, grams = {}, {}
+def feature_errors(found: dict[str, Tensor], targets: dict[str, Tensor], member: int) -> dict[str, Tensor]:
+    """Relative squared errors of a member's features by layer, each (B,)."""
+    errors = {}
     for name, whole in targets.items():
         target = positions(whole, found[name], member)
         energy = target.square().mean((1, 2, 3)).clamp_min(1e-3)
-        features[name] = (found[name] - target).square().mean((1, 2, 3)) / energy
-        ours, theirs = gram(found[name]), gram(target)
-        grams[name] = (ours - theirs).square().sum((1, 2)) / theirs.square().sum((1, 2)).clamp_min(1e-8)
-    return features, grams
+        errors[name] = (found[name] - target).square().mean((1, 2, 3)) / energy
+    return errors
+
+
+Grams = dict[str, tuple[Tensor, Tensor]]
+
+
+def grams_of(found: dict[str, Tensor], targets: dict[str, Tensor], member: int) -> Grams:
+    """By layer, the Grams (B, K, K) of a member's outputs and of the teacher's at the positions that it holds."""
+    return {name: (gram(found[name]), gram(positions(targets[name], found[name], member))) for name in targets}
+
+
+def relative(wrong: Tensor, reference: Tensor) -> Tensor:
+    """Squared norms of matrices over those of others: (B, K, K), (B or 1, K, K) -> (B,)."""
+    return wrong.square().sum((1, 2)) / reference.square().sum((1, 2)).clamp_min(1e-8)
+
+
+def gram_errors(grams: Grams) -> dict[str, Tensor]:
+    return {name: relative(ours - theirs, theirs) for name, (ours, theirs) in grams.items()}
+
+
+def way_errors(grams: Grams, goal: Grams) -> dict[str, Tensor]:
+    """The same of what a training goes by, the way from a picture's Gram to that of its painting, `goal`: an error that
+    both have in common misleads nobody."""
+    return {
+        name: relative((ours - goal[name][0]) - (theirs - goal[name][1]), goal[name][1])
+        for name, (ours, theirs) in grams.items()
+    }
 
 
 class Tally:
-    """Means by what they are of: "photographs", "painted" and "Gram", for each layer."""
+    """Means by what they are of: "photographs", "painted", "Gram" and "way", for each layer."""
 
     def __init__(self) -> None:
         self.sums: dict[tuple[str, str], float] = {}
         self.count = 0
 
-    def add(self, features: dict[str, Tensor], grams: dict[str, Tensor]) -> None:
+    def add(self, features: dict[str, Tensor], grams: dict[str, Tensor], ways: dict[str, Tensor]) -> None:
         self.count += 1
         for name in OUTPUTS:
-            kinds = {"photographs": features[name][:2], "painted": features[name][2:6], "Gram": grams[name][2:6]}
+            kinds = {
+                "photographs": features[name][:2], "painted": features[name][PAINTED],
+                "Gram": grams[name][PAINTED], "way": ways[name],
+            }  # fmt: skip
             for kind, value in kinds.items():
                 self.sums[kind, name] = self.sums.get((kind, name), 0) + float(value.detach().mean())
 
@@ -137,6 +165,11 @@ def new_ensemble(start: Path | None) -> compact.Ensemble:
     if start is not None:
         ensemble.load_state_dict(loss_networks.build("compact", OUTPUTS, start).state_dict())
     return ensemble.requires_grad_(True)
+
+
+def root(errors: Tensor) -> Tensor:
+    """The mean of their square roots: a picture that is far off does not drown the rest."""
+    return (errors + 1e-4).sqrt().mean()
 
 
 def distill(arguments: argparse.Namespace) -> None:
@@ -163,32 +196,40 @@ def distill(arguments: argparse.Namespace) -> None:
     }  # fmt: skip
 
     ensemble = new_ensemble(arguments.start)
-    optimizer = torch.optim.Adam(ensemble.parameters(), fused=True)
+    optimizer = Muon(ensemble, arguments.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, "cosine", 100, arguments.steps)
+    )
     studio, replay, tally = Studio(ensemble, styles, whole, rng), Replay(rng), Tally()
     begun = time.monotonic()
     for step in range(arguments.steps):
-        decay = 0.5 + 0.5 * math.cos(math.pi * step / arguments.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = arguments.learning_rate * min(1, (step + 1) / 100) * decay
         painter = studio.turn(step, ensemble)
         for i in range(STROKES * step, STROKES * (step + 1)):
             x = torch.stack([leaves[2 * i], leaves[2 * i + 1], photographs[2 * i], photographs[2 * i + 1]])
             painted = painter.step(x)
         pieces = [crop_of(pool[int(rng.integers(len(pool)))], rng) for pool in (styles, whole)]
         batch = torch.cat([student_batch(x, painted, pieces, rng), replay.swap(painted)])
+        painting = painter.loss.style_image
         if step % 4 == 3:
-            batch = F.avg_pool2d(batch, 2 if step % 8 == 3 else 4)
-        batch = look(batch, int(rng.integers(VIEWS)))  # as a training looks at it
-        wanted = targets(batch)
+            batch, painting = (F.avg_pool2d(x, 2 if step % 8 == 3 else 4) for x in (batch, painting))
+        view = int(rng.integers(VIEWS))
+        batch, painting = look(batch, view), look(painting, view)  # as a training looks at them
+        wanted, wanted_painting = targets(batch), targets(painting)
         optimizer.zero_grad()
         for member, student in enumerate(ensemble.students):
-            features, grams = errors(in_bfloat16(student, batch), wanted, member)
-            # The root: a picture that is far off does not drown the rest.
-            loss = sum(features[n].mean() + (grams[n] + 1e-4).sqrt().mean() for n in OUTPUTS)
-            loss.backward()  # type: ignore[union-attr]
-            nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-            tally.add(features, grams)
+            found = in_bfloat16(student, batch)
+            grams = grams_of(found, wanted, member)
+            painted_grams = {name: (ours[PAINTED], theirs[PAINTED]) for name, (ours, theirs) in grams.items()}
+            goal = grams_of(in_bfloat16(student, painting), wanted_painting, member)
+            kinds = feature_errors(found, wanted, member), gram_errors(grams), way_errors(painted_grams, goal)
+            loss: Tensor = sum(
+                features.mean() + root(whole) + step / arguments.steps * root(way)
+                for features, whole, way in zip(*(kind.values() for kind in kinds), strict=True)
+            )
+            loss.backward()
+            tally.add(*kinds)
         optimizer.step()
+        schedule.step()
         done = step + 1
         if done % 100 == 0 or done == arguments.steps:
             means, tally = tally.means(), Tally()
@@ -210,8 +251,8 @@ def main() -> None:
     parser.add_argument(
         "--styles", default=compact.ASSET.parent / "styles", metavar="DIR", help="paintings (default: the package's)"
     )
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--steps", type=int, default=5500)
+    parser.add_argument("--learning-rate", type=float, default=0.015)
     parser.add_argument("--start", type=Path, metavar="FILE", help="an ensemble of this script to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")

@@ -12,10 +12,12 @@ from torch import Tensor
 from fast_nst import networks
 from fast_nst.loss_networks import LossNetwork, compact
 from fast_nst.losses import PerceptualLoss
+from fast_nst.training.module import learning_rate_factor
+from fast_nst.training.muon import Muon
 
 CROP = 128
 PAINTERS, LIVES, REFRESH = 4, (300, 3000), 100  # networks at a time, their lengths, steps between copies for them
-STROKES = 3  # steps of one of them to a step of the students
+STROKES = 2  # steps of one of them to a step of the students
 ROOM = 512
 
 
@@ -25,8 +27,11 @@ class Painter:
     def __init__(self, painting: Tensor, students: LossNetwork, life: int, rng: np.random.Generator) -> None:
         torch.manual_seed(int(rng.integers(2**31)))
         self.network = networks.build("slim", width=int(rng.choice([24, 32, 32])))
-        self.optimizer = torch.optim.Adam(self.network.parameters(), fused=True)
-        self.life = self.left = life
+        self.optimizer = Muon(self.network, 0.04)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: learning_rate_factor(step, "cosine", 50, life)
+        )
+        self.left = life
         weight = math.exp(rng.uniform(math.log(4), math.log(40)))
         loss = {**loss_settings(), "style_weight": weight}
         self.loss = PerceptualLoss(students, painting, **loss).to("cpu", torch.bfloat16)
@@ -34,13 +39,12 @@ class Painter:
     def step(self, photographs: Tensor) -> Tensor:
         """One step of training; what it painted, (B, 3, H, W)."""
         self.left -= 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = 2e-3 * (0.5 - 0.5 * math.cos(math.pi * (self.left + 1) / self.life))
         with torch.autocast("cpu", torch.bfloat16):
             painted = self.network(photographs)
         self.optimizer.zero_grad()
         self.loss(painted, photographs, view=self.loss.random_view())["loss"].backward()
         self.optimizer.step()
+        self.schedule.step()
         return painted.detach()
 
 
@@ -87,6 +91,16 @@ def crop_of(painting: Tensor, rng: np.random.Generator) -> Tensor:
     return painting[:, :, top : top + CROP, left : left + CROP]
 
 
+def detail_of(painting: Tensor, rng: np.random.Generator) -> Tensor:
+    """A part of it at a scale of 3/4 to 4/3, its sides multiples of 16 from 144 to 256 px."""
+    tall, wide = (16 * int(rng.integers(9, 17)) for _ in range(2))
+    scale = math.exp(rng.uniform(math.log(0.75), math.log(4 / 3)))
+    h, w = (min(round(side / scale), whole) for side, whole in zip((tall, wide), painting.shape[2:], strict=True))
+    top, left = (int(rng.integers(whole - side + 1)) for side, whole in zip((h, w), painting.shape[2:], strict=True))
+    part = painting[:, :, top : top + h, left : left + w]
+    return F.interpolate(part, size=(tall, wide), mode="bicubic", antialias=True).clamp(0, 1)
+
+
 class Studio:
     """PAINTERS at work, each replaced by a new one at the end of its life. They train against a copy of the students in
     bfloat16, brought up to date now and then: a painter needs something to settle against."""
@@ -103,10 +117,13 @@ class Studio:
         # A photograph serves as a painting now and then: not every style is a painting.
         pool = self.whole if self.rng.random() < 0.35 else self.styles
         painting = pool[int(self.rng.integers(len(pool)))]
+        painting = detail_of(painting, self.rng)
         if self.rng.random() < 0.5:
             painting = painting[:, torch.from_numpy(self.rng.permutation(3))]
         if self.rng.random() < 0.3:
             painting = 1 - painting
+        if self.rng.random() < 0.5:
+            painting = painting ** math.exp(self.rng.uniform(-0.7, 0.7))
         return Painter(painting, self.students, life, self.rng)
 
     def turn(self, step: int, ensemble: compact.Ensemble) -> Painter:

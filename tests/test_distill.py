@@ -44,6 +44,16 @@ def test_a_member_is_compared_at_the_positions_it_holds(distill):
         assert torch.equal(distill.positions(numbers, torch.empty(1, 1, 8, 12), member), numbers)
 
 
+def test_an_error_that_picture_and_painting_share_misleads_nobody(distill):
+    painting, picture, shared = torch.rand(1, 4, 4), torch.rand(2, 4, 4), torch.rand(1, 4, 4)
+    goal = {"relu1_2": (painting + shared, painting)}
+    assert distill.way_errors({"relu1_2": (picture + shared, picture)}, goal)["relu1_2"] == pytest.approx(
+        [0, 0], abs=1e-9
+    )
+    found = distill.way_errors({"relu1_2": (picture, picture)}, goal)["relu1_2"]
+    assert found == pytest.approx([float(shared.square().sum() / painting.square().sum())] * 2)
+
+
 def test_it_makes_a_loss_network_and_says_how(workplace: Path):
     save_file(random_vgg_state("vgg19", 8), workplace / "vgg19.safetensors")
     result = run(

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from fast_nst import validate
 from fast_nst.losses import PerceptualLoss
+from fast_nst.training.muon import Muon
 
+OPTIMIZERS = ("muon", "adam")
 SCHEDULES = ("cosine", "constant")
 
 
@@ -23,11 +25,12 @@ def learning_rate_factor(step: int, schedule: str, warmup_steps: int, total_step
 
 
 class StyleTransfer(pl.LightningModule):
-    """Adam on the parameters of `network`, batches of content images (B, 3, S, S) in [0, 1].
+    """The training of `network` on batches of content images (B, 3, S, S) in [0, 1].
 
     loss: held as a plain object, so that its loss network is in no checkpoint, broadcast or bucket.
-    total_steps: the length that a cosine schedule spans. seed: of whatever is random in a step, which is a function of
-    the seed and the step alone, so that a resumed run goes on as the unbroken one would.
+    name: of the optimizer, one of `OPTIMIZERS`. total_steps: the length that a cosine schedule spans. seed: of whatever
+    is random in a step, which is a function of the seed and the step alone, so that a resumed run goes on as the
+    unbroken one would.
     Raises Invalid for values out of range.
     """
 
@@ -35,6 +38,7 @@ class StyleTransfer(pl.LightningModule):
         self,
         network: nn.Module,
         loss: PerceptualLoss,
+        name: str,
         learning_rate: float,
         schedule: str,
         warmup_steps: int,
@@ -44,6 +48,7 @@ class StyleTransfer(pl.LightningModule):
         super().__init__()
         self.network = network
         self.loss = loss
+        self.optimizer_name = validate.one_of("optimizer.name", name, OPTIMIZERS)
         self.learning_rate = validate.number("optimizer.learning_rate", learning_rate, 0)
         self.schedule = validate.one_of("optimizer.schedule", schedule, SCHEDULES)
         self.warmup_steps = validate.whole_number("optimizer.warmup_steps", warmup_steps, 0)
@@ -72,7 +77,11 @@ class StyleTransfer(pl.LightningModule):
         self.log_dict({f"val/{name}": value for name, value in terms.items()}, batch_size=len(batch), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate, fused=self.device.type != "mps")
+        if self.optimizer_name == "muon":
+            optimizer: torch.optim.Adam = Muon(self.network, self.learning_rate)
+        else:
+            fused = self.device.type != "mps"
+            optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate, fused=fused)
 
         def factor(step: int) -> float:
             return learning_rate_factor(step, self.schedule, self.warmup_steps, self.total_steps)
