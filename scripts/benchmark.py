@@ -67,6 +67,8 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     loss_network = loss_networks.build("compact", layers) if loss_name == "compact" else random_vgg(loss_name, layers)
     loss = PerceptualLoss(loss_network, painting, **terms)
     network.to(batch.device)
+    if batch.device.type == "cpu":
+        network.to(memory_format=torch.channels_last)
     loss.to(batch.device, torch.bfloat16 if low else torch.float32)
     with torch.no_grad():
         for view in loss.every_view:  # the painting's Grams, taken once in a run

@@ -27,6 +27,7 @@ class Painter:
     def __init__(self, painting: Tensor, students: LossNetwork, life: int, rng: np.random.Generator) -> None:
         torch.manual_seed(int(rng.integers(2**31)))
         self.network = networks.build("slim", width=int(rng.choice([24, 32, 32])))
+        self.network.to(memory_format=torch.channels_last)
         self.optimizer = Muon(self.network, 0.04)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, "cosine", 50, life)

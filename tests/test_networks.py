@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fast_nst import networks
-from fast_nst.networks.layers import InstanceNorm, pad, upsample_convolve
+from fast_nst.networks.functional import pad, upsample_convolve
+from fast_nst.networks.layers import InstanceNorm
 from fast_nst.validate import Invalid
 
 
@@ -33,6 +34,19 @@ def test_instance_norm_is_that_of_torch():
     torch.testing.assert_close(ours(x), theirs(x))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gradients_of_instance_norm_are_those_of_torch(layout):
+    x = torch.randn(2, 5, 7, 9, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    norm = InstanceNorm(5).double()
+    for p in norm.parameters():
+        nn.init.normal_(p, generator=torch.Generator().manual_seed(1))
+    wanted = torch.randn_like(x)
+    inputs = (x, *norm.parameters())
+    ours = torch.autograd.grad((norm(x) * wanted).sum(), inputs)
+    theirs = torch.autograd.grad((F.group_norm(x, 5, norm.weight, norm.bias, norm.eps) * wanted).sum(), inputs)
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("mode", ["reflect", "constant"])
 def test_upsample_convolve_is_an_upsampling_and_a_convolution(mode):
     x, weight, bias = (torch.randn(shape, requires_grad=True) for shape in [(2, 3, 4, 5), (6, 3, 3, 3), (6,)])
@@ -45,12 +59,13 @@ def test_upsample_convolve_is_an_upsampling_and_a_convolution(mode):
 
 
 @pytest.mark.parametrize(("mode", "pixels"), [("reflect", 1), ("reflect", 4), ("replicate", 1), ("replicate", 3)])
-def test_the_gradient_of_padding_is_that_of_torch(mode, pixels):
-    x = torch.randn(2, 3, 7, 9, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_padding_and_its_gradient_are_those_of_torch(mode, pixels, layout):
+    x = torch.randn(2, 3, 7, 9, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     weights = torch.randn(2, 3, 7 + 2 * pixels, 9 + 2 * pixels, dtype=torch.float64)
-    (ours,) = torch.autograd.grad((pad(x, pixels, mode) * weights).sum(), x)
-    (theirs,) = torch.autograd.grad((F.pad(x, (pixels,) * 4, mode=mode) * weights).sum(), x)
-    torch.testing.assert_close(ours, theirs)
+    ours, theirs = pad(x, pixels, mode), F.pad(x, (pixels,) * 4, mode=mode)
+    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad((y * weights).sum(), x) for y in (ours, theirs)))
 
 
 def test_reflection_once_leaves_no_padding_inside():

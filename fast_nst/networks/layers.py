@@ -1,11 +1,10 @@
 """The parts of an image transformation network. Legend: B batch, C channels, H height, W width."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fast_nst.networks.functional import instance_norm, pad, upsample_convolve
 from fast_nst.validate import Invalid
 
 
@@ -18,6 +17,9 @@ class InstanceNorm(nn.GroupNorm):
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, channels, eps=eps)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return instance_norm(x, self.weight, self.bias, self.eps)
+
 
 def make_norm(kind: str, channels: int, eps: float) -> nn.Module:
     """`kind`: "instance" or "batch" (Johnson 2016's own choice)."""
@@ -26,90 +28,6 @@ def make_norm(kind: str, channels: int, eps: float) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(channels, eps)
     raise Invalid(f"norm: got {kind!r}; allowed: 'instance', 'batch'")
-
-
-class _Pad(torch.autograd.Function):
-    """F.pad by "reflect" or "replicate" with a gradient of a few passes over memory: torch's own, on a CPU, takes
-    longer than many a convolution."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, pixels: int, mode: str) -> Tensor:
-        ctx.pixels, ctx.mode = pixels, mode
-        return F.pad(x, (pixels,) * 4, mode=mode)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        for dim in (2, 3):
-            inside = gradient.shape[dim] - 2 * ctx.pixels
-            before, middle, after = gradient.split((ctx.pixels, inside, ctx.pixels), dim)
-            gradient = middle.clone()
-            if ctx.mode == "replicate":
-                gradient.narrow(dim, 0, 1).add_(before.sum(dim, keepdim=True))
-                gradient.narrow(dim, inside - 1, 1).add_(after.sum(dim, keepdim=True))
-            else:
-                gradient.narrow(dim, 1, ctx.pixels).add_(before.flip(dim))
-                gradient.narrow(dim, inside - 1 - ctx.pixels, ctx.pixels).add_(after.flip(dim))
-        return gradient, None, None
-
-
-def pad(x: Tensor, pixels: int, mode: str) -> Tensor:
-    """F.pad on all four sides in the precision of `x`: autocast on a CPU would turn it into float32 and back."""
-    with torch.autocast(x.device.type, enabled=False):
-        # Without a gradient the plain operation: what exports a network knows it.
-        if x.requires_grad and torch.is_grad_enabled() and mode != "constant":
-            return _Pad.apply(x, pixels, mode)
-        return F.pad(x, (pixels,) * 4, mode=mode)
-
-
-def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str) -> Tensor:
-    """Nearest x2 upsampling, `mode` padding by one and a 3x3 convolution, as one convolution at the small size.
-
-    A 3x3 window over doubled pixels sees 2x2 different ones, so each of the four phases of the output is a 2x2
-    convolution of `x` with sums of the weights (Shi et al. 2016, arXiv 1609.07009): the same numbers with 4/9 of the
-    products and no large copy of `x`. x: (B, C, H, W); weight: (K, C, 3, 3) -> (B, K, 2H, 2W). mode: "reflect" or
-    "constant" (zeros), seen at the large size; reflecting doubled pixels is replicating single ones.
-    """
-    outputs, inputs = weight.shape[:2]
-    top, middle, bottom = weight.unbind(2)
-    rows = torch.stack([torch.stack([top, middle + bottom], 2), torch.stack([top + middle, bottom], 2)])
-    left, middle, right = rows.unbind(4)  # rows: (2, K, C, 2, 3)
-    phases = torch.stack([torch.stack([left, middle + right], 4), torch.stack([left + middle, right], 4)], 1)
-    x = pad(x, 1, "replicate" if mode == "reflect" else mode)
-    y = F.conv2d(x, phases.reshape(4 * outputs, inputs, 2, 2), None if bias is None else bias.repeat(4))
-    y = y.unflatten(1, (2, 2, outputs))  # (B, 2, 2, K, H + 1, W + 1)
-    return _Interleave.apply(y) if y.requires_grad and torch.is_grad_enabled() else interleave(y)
-
-
-def interleave(phases: Tensor) -> Tensor:
-    """(B, 2, 2, K, H + 1, W + 1), for each phase its rows and columns from its own number on -> (B, K, 2H, 2W)."""
-    b, _, _, k, h, w = phases.shape
-    h, w = h - 1, w - 1
-    whole = phases.new_empty(b, k, h, 2, w, 2)
-    for i in (0, 1):
-        for j in (0, 1):
-            whole[:, :, :, i, :, j] = phases[:, i, j, :, i : i + h, j : j + w]
-    return whole.view(b, k, 2 * h, 2 * w)
-
-
-class _Interleave(torch.autograd.Function):
-    """`interleave`, whose gradient is one pass too."""
-
-    @staticmethod
-    def forward(ctx: Any, phases: Tensor) -> Tensor:
-        return interleave(phases)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        b, k, h, w = gradient.shape
-        h, w = h // 2, w // 2
-        whole = gradient.reshape(b, k, h, 2, w, 2)
-        phases = gradient.new_zeros(b, 2, 2, k, h + 1, w + 1)
-        for i in (0, 1):
-            for j in (0, 1):
-                phases[:, i, j, :, i : i + h, j : j + w] = whole[:, :, :, i, :, j]
-        return phases
 
 
 class ConvBlock(nn.Module):

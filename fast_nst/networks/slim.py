@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fast_nst.networks.layers import ConvBlock, ResidualBlock, decode, encode, pad
+from fast_nst.networks.functional import pad
+from fast_nst.networks.layers import ConvBlock, ResidualBlock, decode, encode
 from fast_nst.validate import Invalid, number, whole_number
 
 

@@ -58,6 +58,11 @@ class StyleTransfer(pl.LightningModule):
     def forward(self, photograph: Tensor) -> Tensor:
         return self.network(photograph)
 
+    def setup(self, stage: str) -> None:
+        # Before DDP looks at the layouts. On a GPU the norms would turn every tensor back.
+        if self.trainer.strategy.root_device.type == "cpu":
+            self.network.to(memory_format=torch.channels_last)
+
     def on_fit_start(self) -> None:
         # bfloat16 throughout the loss network; its sums are float32 all the same (losses.functional).
         low = str(self.trainer.precision).startswith("bf16")

@@ -1,0 +1,169 @@
+"""Operations of a network whose gradients torch computes slowly on a CPU, with gradients of our own.
+
+Without a gradient they are the plain operations: what exports a network knows those. Legend: B batch, C channels, H
+height, W width.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _learns(x: Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+class _Pad(torch.autograd.Function):
+    """F.pad by "reflect" or "replicate" with a gradient of a few passes over memory: torch's own, on a CPU, takes
+    longer than many a convolution."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pixels: int, mode: str) -> Tensor:
+        ctx.pixels, ctx.mode = pixels, mode
+        if x.device.type == "cpu" and x.stride(1) == 1:
+            return _padded(x, pixels, mode)
+        return F.pad(x, (pixels,) * 4, mode=mode)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        p = ctx.pixels
+        top, inner, bottom = gradient.split((p, gradient.shape[2] - 2 * p, p), 2)
+        top, inner, bottom = (_fold(rows, p, ctx.mode) for rows in (top, inner, bottom))
+        _add_border(inner, top, bottom, 2, ctx.mode)
+        return inner, None, None
+
+
+def _padded(x: Tensor, pixels: int, mode: str) -> Tensor:
+    """F.pad where channels come last, which torch does pixel by pixel."""
+    b, c, h, w = x.shape
+    whole = x.new_empty(b, h + 2 * pixels, w + 2 * pixels, c).permute(0, 3, 1, 2)
+    inner = whole[:, :, pixels : pixels + h]
+    inner[..., pixels : pixels + w] = x
+    for part, dim, inside in ((inner, 3, w), (whole, 2, h)):
+        if mode == "replicate":
+            before, after = part.narrow(dim, pixels, 1), part.narrow(dim, pixels + inside - 1, 1)
+        else:
+            before = part.narrow(dim, pixels + 1, pixels).flip(dim)
+            after = part.narrow(dim, inside - 1, pixels).flip(dim)
+        part.narrow(dim, 0, pixels).copy_(before)
+        part.narrow(dim, pixels + inside, pixels).copy_(after)
+    return whole
+
+
+def _fold(rows: Tensor, pixels: int, mode: str) -> Tensor:
+    """A copy of the columns inside, with those of the border added where they came from."""
+    left, inner, right = rows.split((pixels, rows.shape[3] - 2 * pixels, pixels), 3)
+    inner = inner.clone()
+    _add_border(inner, left, right, 3, mode)
+    return inner
+
+
+def _add_border(inner: Tensor, before: Tensor, after: Tensor, dim: int, mode: str) -> None:
+    pixels, inside = before.shape[dim], inner.shape[dim]
+    if mode == "replicate":
+        inner.narrow(dim, 0, 1).add_(before.sum(dim, keepdim=True))
+        inner.narrow(dim, inside - 1, 1).add_(after.sum(dim, keepdim=True))
+    else:
+        inner.narrow(dim, 1, pixels).add_(before.flip(dim))
+        inner.narrow(dim, inside - 1 - pixels, pixels).add_(after.flip(dim))
+
+
+def pad(x: Tensor, pixels: int, mode: str) -> Tensor:
+    """F.pad on all four sides in the precision of `x`: autocast on a CPU would turn it into float32 and back."""
+    with torch.autocast(x.device.type, enabled=False):
+        if _learns(x) and mode != "constant":
+            return _Pad.apply(x, pixels, mode)
+        return F.pad(x, (pixels,) * 4, mode=mode)
+
+
+def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str) -> Tensor:
+    """Nearest x2 upsampling, `mode` padding by one and a 3x3 convolution, as one convolution at the small size.
+
+    A 3x3 window over doubled pixels sees 2x2 different ones, so each of the four phases of the output is a 2x2
+    convolution of `x` with sums of the weights (Shi et al. 2016, arXiv 1609.07009): the same numbers with 4/9 of the
+    products and no large copy of `x`. x: (B, C, H, W); weight: (K, C, 3, 3) -> (B, K, 2H, 2W). mode: "reflect" or
+    "constant" (zeros), seen at the large size; reflecting doubled pixels is replicating single ones.
+    """
+    outputs, inputs = weight.shape[:2]
+    top, middle, bottom = weight.unbind(2)
+    rows = torch.stack([torch.stack([top, middle + bottom], 2), torch.stack([top + middle, bottom], 2)])
+    left, middle, right = rows.unbind(4)  # rows: (2, K, C, 2, 3)
+    phases = torch.stack([torch.stack([left, middle + right], 4), torch.stack([left + middle, right], 4)], 1)
+    x = pad(x, 1, "replicate" if mode == "reflect" else mode)
+    y = F.conv2d(x, phases.reshape(4 * outputs, inputs, 2, 2), None if bias is None else bias.repeat(4))
+    y = y.unflatten(1, (2, 2, outputs))  # (B, 2, 2, K, H + 1, W + 1)
+    return _Interleave.apply(y) if _learns(y) else interleave(y)
+
+
+def interleave(phases: Tensor) -> Tensor:
+    """(B, 2, 2, K, H + 1, W + 1), for each phase its rows and columns from its own number on -> (B, K, 2H, 2W), with
+    channels last."""
+    b, _, _, k, h, w = phases.shape
+    h, w = h - 1, w - 1
+    whole = phases.new_empty(b, h, 2, w, 2, k)
+    for i in (0, 1):
+        for j in (0, 1):
+            whole[:, :, i, :, j] = phases[:, i, j, :, i : i + h, j : j + w].permute(0, 2, 3, 1)
+    return whole.view(b, 2 * h, 2 * w, k).permute(0, 3, 1, 2)
+
+
+class _Interleave(torch.autograd.Function):
+    """`interleave`, whose gradient is one pass too."""
+
+    @staticmethod
+    def forward(ctx: Any, phases: Tensor) -> Tensor:
+        return interleave(phases)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        b, k, h, w = gradient.shape
+        h, w = h // 2, w // 2
+        whole = gradient.permute(0, 2, 3, 1).reshape(b, h, 2, w, 2, k)
+        phases = gradient.new_zeros(b, h + 1, w + 1, 2, 2, k)
+        for i in (0, 1):
+            for j in (0, 1):
+                phases[:, i : i + h, j : j + w, i, j] = whole[:, :, i, :, j]
+        return phases.permute(0, 3, 4, 5, 1, 2)
+
+
+class _InstanceNorm(torch.autograd.Function):
+    """Group norm with one channel a group: where channels come last, torch's own gradient takes 20 times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        b, c, h, w = x.shape
+        y, mean, inverse = torch.native_group_norm(x, weight, bias, b, c, h * w, c, eps)
+        ctx.save_for_backward(x, weight, mean, inverse)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, inverse = ctx.saved_tensors
+        b, c, h, w = x.shape
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mean, inverse, weight = mean.to(wide), inverse.to(wide), weight.to(wide)
+        total = gradient.sum((2, 3), dtype=wide)
+        normed = ((gradient * x).sum((2, 3), dtype=wide) - mean * total) * inverse  # of gradient * the norm's result
+        by_gradient = weight * inverse
+        by_x = -by_gradient * inverse * normed / (h * w)
+        constant = -by_gradient * total / (h * w) - by_x * mean
+        # One factor a channel, repeated to a row: short loops over channels alone are slow.
+        rows = (
+            factor.to(x.dtype)[:, None, None].expand(b, 1, w, c).contiguous().permute(0, 3, 1, 2)
+            for factor in (constant, by_x, by_gradient)
+        )
+        constant, by_x, by_gradient = rows
+        result = torch.addcmul(constant, x, by_x).addcmul_(gradient, by_gradient)
+        return result, normed.sum(0), total.sum(0), None
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """(B, C, H, W) -> the same, each channel of each item with mean `bias` and standard deviation `weight`."""
+    if _learns(x) and x.device.type == "cpu" and x.stride(1) == 1:
+        return _InstanceNorm.apply(x, weight, bias, eps)
+    return F.group_norm(x, x.shape[1], weight, bias, eps)
