@@ -43,7 +43,7 @@ class Painter:
         with torch.autocast("cpu", torch.bfloat16):
             painted = self.network(photographs)
         self.optimizer.zero_grad()
-        self.loss(painted, photographs, view=self.loss.random_view())["loss"].backward()
+        self.loss(*self.loss.shifted(painted, photographs), view=self.loss.random_view())["loss"].backward()
         self.optimizer.step()
         self.schedule.step()
         return painted.detach()

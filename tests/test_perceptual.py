@@ -226,6 +226,23 @@ def test_a_painting_that_carries_little_gets_less_style_weight():
     assert marks(stairs) == pytest.approx(1 / 255, rel=1e-3)
 
 
+def test_a_training_sees_pictures_and_photographs_moved_alike(images):
+    table = settings("default")
+    loss = PerceptualLoss(
+        loss_network(layers_needed(table["content_layers"], table["style_layers"])), images[2], **table
+    )
+    picture = torch.arange(64.0 * 72).view(1, 1, 64, 72)
+    places = set()
+    for _ in range(200):
+        image, photograph = loss.shifted(picture, picture + 0.5)
+        assert image.shape == (1, 1, 60, 68)
+        assert torch.equal(photograph, image + 0.5)
+        places.add(divmod(int(image[0, 0, 0, 0]), 72))
+    assert places == {(top, left) for top in range(4) for left in range(4)}
+    small = picture[:, :, : loss.smallest + 3]
+    assert loss.shifted(small, small) == (small, small)
+
+
 def test_a_training_asks_every_member_in_every_view(images):
     table = settings("default")
     layers = layers_needed(table["content_layers"], table["style_layers"])
@@ -319,6 +336,7 @@ def test_a_term_without_weight_is_not_computed(images):
         ({"style_layers": {"relu1_2": -1}}, "style_layers.relu1_2"),
         ({"views": 0}, "loss.views: got 0; allowed: a whole number from 1 to 8"),
         ({"views": 9}, "from 1 to 8"),
+        ({"shift": -1}, "loss.shift: got -1"),
         ({"calibrate": {"masses": -1.0}}, "loss.calibrate.masses: got -1.0; allowed: a number from 0 to 0.5"),
         ({"calibrate": {"colours": 0.1}}, "loss.calibrate: got 'colours'; allowed: masses, marks"),
     ],

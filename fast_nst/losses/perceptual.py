@@ -40,7 +40,8 @@ class PerceptualLoss:
     tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
     (1 or 255), which only the TV term depends on.
     calibrate: {measure: what a painting needs of it for the full style weight} (`calibration`). views: how many of the
-    8 ways of `look` a training draws from, beside the members of the loss network.
+    8 ways of `look` a training draws from, beside the members of the loss network. shift: pixels up to which, less one,
+    `shifted` moves them.
 
     A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -65,6 +66,7 @@ class PerceptualLoss:
         pixel_range: float = 1.0,
         calibrate: Mapping[str, float] | None = None,
         views: int = 1,
+        shift: int = 0,
     ) -> None:
         if weighing not in WEIGHINGS:
             raise Invalid(f"loss.weighing: got {weighing!r}; allowed: {', '.join(WEIGHINGS)}")
@@ -93,6 +95,7 @@ class PerceptualLoss:
         if not any(weights.values()):
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
         ways = range(whole_number("loss.views", views, 1, VIEWS))
+        self.shift = whole_number("loss.shift", shift, 0)
         self.every_view = [member * VIEWS + way for member in range(loss_network.members) for way in ways]
         self.loss_network = loss_network
         self.style_image = style_image
@@ -144,6 +147,19 @@ class PerceptualLoss:
     def random_view(self) -> int:
         """A view for a step of training, from torch's generator: a member of the loss network and a way to look."""
         return self.every_view[int(torch.randint(len(self.every_view), ()))]
+
+    def shifted(self, image: Tensor, photograph: Tensor) -> tuple[Tensor, Tensor]:
+        """Both without `shift` rows and columns, a random number of them, from torch's generator, at the top and left.
+
+        A network's upsampling has a lattice of its own; always in step with the strides of the loss network, it becomes
+        part of the picture. What would leave too little is not cut.
+        """
+        height, width = (side - self.shift for side in image.shape[2:])
+        if not self.shift or min(height, width) < self.smallest:
+            return image, photograph
+        top, left = torch.randint(self.shift, (2,)).tolist()
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        return image[:, :, rows, columns], photograph[:, :, rows, columns]
 
     def __call__(self, image: Tensor, photograph: Tensor, view: int | None = None) -> dict[str, Tensor]:
         """view: what to compare through, `member * VIEWS +` a way of `look`; None: the mean over the members, the
