@@ -32,7 +32,7 @@ def test_tensorboard_has_each_term_the_rate_and_the_sheet(trained):
     events = EventAccumulator(str(trained[0] / "tensorboard")).Reload()
     tags = events.Tags()
     terms = {f"{part}/{name}" for part in ("train", "val") for name in ("loss", "content", "style", "tv")}
-    assert terms | {"lr-Adam"} <= set(tags["scalars"])
+    assert terms | {"lr-Muon/kernels", "lr-Muon/rest"} <= set(tags["scalars"])
     assert tags["images"] == ["preview"]
     total, content, style = (events.Scalars(f"train/{name}")[-1].value for name in ("loss", "content", "style"))
     calibration = weights.describe(trained[0] / "my painting.safetensors")["calibration"]

@@ -25,8 +25,8 @@ class Muon(torch.optim.Adam):
     def __init__(self, network: nn.Module, learning_rate: float) -> None:
         parameters = [p for p in network.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in parameters if not is_kernel(p)], "lr": ADAM_RATE * learning_rate},
-            {"params": [p for p in parameters if is_kernel(p)], "lr": learning_rate},
+            {"name": "rest", "params": [p for p in parameters if not is_kernel(p)], "lr": ADAM_RATE * learning_rate},
+            {"name": "kernels", "params": [p for p in parameters if is_kernel(p)], "lr": learning_rate},
         ]
         super().__init__(groups, fused=all(p.device.type == "cpu" for p in parameters) or None)
 
