@@ -26,7 +26,7 @@ import command
 import torch
 import torch.nn.functional as F
 import torchvision
-from building import loss_settings
+from building import loss_settings, optimizer_settings
 from peer import Step, reference_network, reference_step
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -77,7 +77,7 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     if name == "johnson":
         optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=batch.device.type != "mps")
     else:
-        optimizer = Muon(network, 0.04)
+        optimizer = Muon(network, optimizer_settings()["learning_rate"])
     run = torch.compile(network) if compiled else network
 
     def step() -> None:

@@ -23,6 +23,11 @@ def loss_settings(loss: str = "default", loss_network: str = "compact") -> dict[
     return OmegaConf.to_container(cfg.loss, resolve=True)  # type: ignore[return-value]
 
 
+def optimizer_settings(name: str = "muon") -> dict[str, Any]:
+    """What train.py has with `optimizer=`."""
+    return OmegaConf.to_container(OmegaConf.load(CONFIGS / "optimizer" / f"{name}.yaml"))  # type: ignore[return-value]
+
+
 def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> PerceptualLoss:
     """The perceptual loss of `cfg` on the CPU, each painting's `style.side` resized to `size`."""
     network = dict(cfg["loss_network"])

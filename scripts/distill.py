@@ -23,7 +23,7 @@ import command
 import numpy as np
 import torch
 import torch.nn.functional as F
-from studio import CROP, STROKES, Replay, Studio, crop_of, student_batch
+from studio import CROP, STROKES, Replay, Studio, crop_of, moved, student_batch
 from torch import Tensor, nn
 
 import fast_nst
@@ -152,6 +152,7 @@ class Tally:
         return means
 
 
+@torch.no_grad()
 def new_ensemble(start: Path | None) -> compact.Ensemble:
     """The students to train, random or those of the file `start`."""
     ensemble = compact.Ensemble(MEMBERS, WIDTH, OUTPUTS)
@@ -159,6 +160,8 @@ def new_ensemble(start: Path | None) -> compact.Ensemble:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            if isinstance(module, compact.Residual):
+                module.weight.mul_(0.2)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)  # outputs begin small, errors at 1
             nn.init.zeros_(module.bias)
@@ -208,7 +211,7 @@ def distill(arguments: argparse.Namespace) -> None:
             x = torch.stack([leaves[2 * i], leaves[2 * i + 1], photographs[2 * i], photographs[2 * i + 1]])
             painted = painter.step(x)
         pieces = [crop_of(pool[int(rng.integers(len(pool)))], rng) for pool in (styles, whole)]
-        batch = torch.cat([student_batch(x, painted, pieces, rng), replay.swap(painted)])
+        batch = moved(torch.cat([student_batch(x, painted, pieces, rng), replay.swap(painted)]), rng)
         painting = painter.loss.style_image
         if step % 4 == 3:
             batch, painting = (F.avg_pool2d(x, 2 if step % 8 == 3 else 4) for x in (batch, painting))
@@ -252,7 +255,7 @@ def main() -> None:
         "--styles", default=compact.ASSET.parent / "styles", metavar="DIR", help="paintings (default: the package's)"
     )
     parser.add_argument("--steps", type=int, default=5500)
-    parser.add_argument("--learning-rate", type=float, default=0.015)
+    parser.add_argument("--learning-rate", type=float, default=0.02)
     parser.add_argument("--start", type=Path, metavar="FILE", help="an ensemble of this script to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from building import loss_settings
+from building import loss_settings, optimizer_settings
 from torch import Tensor
 
 from fast_nst import networks
@@ -28,9 +28,10 @@ class Painter:
         torch.manual_seed(int(rng.integers(2**31)))
         self.network = networks.build("slim", width=int(rng.choice([24, 32, 32])))
         self.network.to(memory_format=torch.channels_last)
-        self.optimizer = Muon(self.network, 0.04)
+        muon = optimizer_settings()
+        self.optimizer = Muon(self.network, muon["learning_rate"])
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: learning_rate_factor(step, "cosine", 50, life)
+            self.optimizer, lambda step: learning_rate_factor(step, muon["schedule"], muon["warmup_steps"], life)
         )
         self.left = life
         weight = math.exp(rng.uniform(math.log(4), math.log(40)))
@@ -85,6 +86,13 @@ def student_batch(photographs: Tensor, painted: Tensor, styles: list[Tensor], rn
     blends = torch.lerp(painted, photographs, share)[:2]
     noisy = torch.cat([photographs[:1], painted[-1:]])
     return torch.cat([photographs[2:], painted, blends, noisy + noise_like(noisy, rng), *styles])
+
+
+def moved(batch: Tensor, rng: np.random.Generator) -> Tensor:
+    """(B, 3, CROP, CROP) without 16 rows and columns, some at each end: painted pictures have a lattice of 4 pixels,
+    which a training does not always see in step with the strides of its loss network."""
+    top, left = rng.integers(17, size=2)
+    return batch[:, :, top : top + CROP - 16, left : left + CROP - 16]
 
 
 def crop_of(painting: Tensor, rng: np.random.Generator) -> Tensor:

@@ -173,7 +173,7 @@ def test_a_compact_file_round_trip(tmp_path):
 
 
 def test_a_student_by_hand():
-    """Blocks of 4 x 4 pixels as channels, then convolutions with ReLU, all but the first added to what they take."""
+    """Blocks of 4 x 4 pixels as channels, a convolution and its ReLU, then what further ones add to what they take."""
     student = compact.Student(8, {"relu1_2": 3, "relu3_2": 5})
     image = torch.rand(2, 3, 8, 12)
     normal = (image - torch.tensor(vgg.MEAN)[:, None, None]) / torch.tensor(vgg.STD)[:, None, None]
@@ -182,9 +182,10 @@ def test_a_student_by_hand():
         x[:, 16 * color + 4 * row + column, down, across] = normal[:, color, 4 * down + row, 4 * across + column]
     found = student(image)
     assert list(found) == ["relu1_2", "relu3_2"]
-    for index, layer in enumerate(student.features[:4]):
-        y = F.conv2d(x, layer.weight, layer.bias, padding=1).clamp_min(0)
-        x = x + y if index else y
+    first, *others = student.features[:4]
+    for index, layer in enumerate([first[0], *others]):
+        y = F.conv2d(x.clamp_min(0) if index else x, layer.weight, layer.bias, padding=1)
+        x = x + y if index else y.clamp_min(0)
         if (name := {0: "relu1_2", 3: "relu3_2"}.get(index)) is not None:
             head = student.heads[name]
             wanted = torch.einsum("oc,bchw->bohw", head.weight, x) + head.bias[:, None, None]

@@ -25,30 +25,30 @@ from fast_nst.loss_networks.vgg import MEAN, STD
 from fast_nst.validate import Invalid
 
 ASSET = Path(str(files("fast_nst"))) / "assets" / "compact.safetensors"
-TAPS = {0: "relu1_2", 1: "relu2_2", 3: "relu3_2", 4: "relu3_4"}
+TAPS = {0: "relu1_2", 2: "relu2_2", 3: "relu3_2", 4: "relu3_4"}
 FOLD = 4
 _KEY = "fast_nst_loss_network"
 
 
-class Layer(nn.Conv2d):
-    """A 3x3 convolution and ReLU, added to its input where the widths agree."""
+class Residual(nn.Conv2d):
+    """x + a 3x3 convolution of ReLU(x)."""
 
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__(inputs, width, 3, padding=1)
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(super().forward(x), inplace=True)
-        return x + y if y.shape == x.shape else y
+        return super().forward(F.relu(x)).add_(x)
 
 
 class Student(Features):
-    """Five layers, `width` wide, on the image folded into blocks of 4 x 4 pixels.
+    """Five convolutions, `width` wide, on the image folded into blocks of 4 x 4 pixels.
 
     outputs: {layer name of VGG-19, one of `TAPS`: width of its linear head}.
     """
 
     def __init__(self, width: int, outputs: Mapping[str, int]) -> None:
-        layers = [Layer(3 * FOLD**2, width), *(Layer(width, width) for _ in range(max(TAPS)))]
+        first = nn.Sequential(nn.Conv2d(3 * FOLD**2, width, 3, padding=1), nn.ReLU(inplace=True))
+        layers = [first, *(Residual(width) for _ in range(max(TAPS)))]
         taps = {index: name for index, name in TAPS.items() if name in outputs}
         heads = {name: nn.Linear(width, outputs[name]) for name in taps.values()}
         super().__init__(nn.Sequential(*layers), taps, MEAN, STD, heads)
