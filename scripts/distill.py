@@ -226,7 +226,7 @@ def distill(arguments: argparse.Namespace) -> None:
             goal = grams_of(in_bfloat16(student, painting), wanted_painting, member)
             kinds = feature_errors(found, wanted, member), gram_errors(grams), way_errors(painted_grams, goal)
             loss: Tensor = sum(
-                features.mean() + root(whole) + step / arguments.steps * root(way)
+                4 * features.mean() + root(whole) + step / arguments.steps * root(way)
                 for features, whole, way in zip(*(kind.values() for kind in kinds), strict=True)
             )
             loss.backward()
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument(
         "--styles", default=compact.ASSET.parent / "styles", metavar="DIR", help="paintings (default: the package's)"
     )
-    parser.add_argument("--steps", type=int, default=5500)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--learning-rate", type=float, default=0.02)
     parser.add_argument("--start", type=Path, metavar="FILE", help="an ensemble of this script to go on from")
     parser.add_argument("--seed", type=int, default=0)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import safetensors
 import torch
@@ -42,6 +43,18 @@ def test_a_member_is_compared_at_the_positions_it_holds(distill):
         wanted = [[12 * (4 * i + down) + 4 * j + right for j in range(3)] for i in range(2)]
         assert found[0, 0].tolist() == wanted
         assert torch.equal(distill.positions(numbers, torch.empty(1, 1, 8, 12), member), numbers)
+
+
+def test_students_see_a_picture_in_every_phase_of_its_lattice(distill):
+    side = distill.CROP
+    numbers = torch.arange(side * side).view(1, 1, side, side)
+    rng, phases = np.random.default_rng(0), set()
+    for _ in range(200):
+        found = distill.moved(numbers, rng)
+        top, left = divmod(int(found[0, 0, 0, 0]), side)
+        assert torch.equal(found, numbers[:, :, top : top + side - 16, left : left + side - 16])
+        phases.add((top % 4, left % 4))
+    assert len(phases) == 16
 
 
 def test_an_error_that_picture_and_painting_share_misleads_nobody(distill):
