@@ -161,7 +161,7 @@ def new_ensemble(start: Path | None) -> compact.Ensemble:
             nn.init.kaiming_normal_(module.weight)
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
             if isinstance(module, compact.Residual):
-                module.weight.mul_(0.2)
+                module.weight.mul_(0.2)  # it adds little at first
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)  # outputs begin small, errors at 1
             nn.init.zeros_(module.bias)
