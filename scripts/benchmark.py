@@ -83,7 +83,7 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     def step() -> None:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=low):
             painted = run(batch)
-            value = loss(*loss.shifted(painted, batch), view=loss.random_view())["loss"]
+            value = loss.sampled(painted, batch)["loss"]
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

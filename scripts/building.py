@@ -23,9 +23,9 @@ def loss_settings(loss: str = "default", loss_network: str = "compact") -> dict[
     return OmegaConf.to_container(cfg.loss, resolve=True)  # type: ignore[return-value]
 
 
-def optimizer_settings(name: str = "muon") -> dict[str, Any]:
-    """What train.py has with `optimizer=`."""
-    return OmegaConf.to_container(OmegaConf.load(CONFIGS / "optimizer" / f"{name}.yaml"))  # type: ignore[return-value]
+def optimizer_settings() -> dict[str, Any]:
+    """What train.py has by default under `optimizer`."""
+    return OmegaConf.to_container(OmegaConf.load(CONFIGS / "optimizer" / "muon.yaml"))  # type: ignore[return-value]
 
 
 def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> PerceptualLoss:

@@ -23,7 +23,7 @@ import command
 import numpy as np
 import torch
 import torch.nn.functional as F
-from studio import CROP, STROKES, Replay, Studio, crop_of, moved, student_batch
+from studio import CROP, STROKES, Replay, Studio, crop_of, student_batch
 from torch import Tensor, nn
 
 import fast_nst
@@ -211,7 +211,8 @@ def distill(arguments: argparse.Namespace) -> None:
             x = torch.stack([leaves[2 * i], leaves[2 * i + 1], photographs[2 * i], photographs[2 * i + 1]])
             painted = painter.step(x)
         pieces = [crop_of(pool[int(rng.integers(len(pool)))], rng) for pool in (styles, whole)]
-        batch = moved(torch.cat([student_batch(x, painted, pieces, rng), replay.swap(painted)]), rng)
+        batch = torch.cat([student_batch(x, painted, pieces, rng), replay.swap(painted)])
+        batch = crop_of(batch, rng, CROP - 16)  # a training sees the painters' lattice in every phase
         painting = painter.loss.style_image
         if step % 4 == 3:
             batch, painting = (F.avg_pool2d(x, 2 if step % 8 == 3 else 4) for x in (batch, painting))

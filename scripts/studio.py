@@ -44,7 +44,7 @@ class Painter:
         with torch.autocast("cpu", torch.bfloat16):
             painted = self.network(photographs)
         self.optimizer.zero_grad()
-        self.loss(*self.loss.shifted(painted, photographs), view=self.loss.random_view())["loss"].backward()
+        self.loss.sampled(painted, photographs)["loss"].backward()
         self.optimizer.step()
         self.schedule.step()
         return painted.detach()
@@ -88,16 +88,9 @@ def student_batch(photographs: Tensor, painted: Tensor, styles: list[Tensor], rn
     return torch.cat([photographs[2:], painted, blends, noisy + noise_like(noisy, rng), *styles])
 
 
-def moved(batch: Tensor, rng: np.random.Generator) -> Tensor:
-    """(B, 3, CROP, CROP) without 16 rows and columns, some at each end: painted pictures have a lattice of 4 pixels,
-    which a training does not always see in step with the strides of its loss network."""
-    top, left = rng.integers(17, size=2)
-    return batch[:, :, top : top + CROP - 16, left : left + CROP - 16]
-
-
-def crop_of(painting: Tensor, rng: np.random.Generator) -> Tensor:
-    top, left = (int(rng.integers(side - CROP + 1)) for side in painting.shape[2:])
-    return painting[:, :, top : top + CROP, left : left + CROP]
+def crop_of(pictures: Tensor, rng: np.random.Generator, side: int = CROP) -> Tensor:
+    top, left = (int(rng.integers(whole - side + 1)) for whole in pictures.shape[2:])
+    return pictures[:, :, top : top + side, left : left + side]
 
 
 def detail_of(painting: Tensor, rng: np.random.Generator) -> Tensor:

@@ -161,6 +161,10 @@ class PerceptualLoss:
         rows, columns = slice(top, top + height), slice(left, left + width)
         return image[:, :, rows, columns], photograph[:, :, rows, columns]
 
+    def sampled(self, image: Tensor, photograph: Tensor) -> dict[str, Tensor]:
+        """What a step of training goes by: both `shifted`, through a `random_view`."""
+        return self(*self.shifted(image, photograph), view=self.random_view())
+
     def __call__(self, image: Tensor, photograph: Tensor, view: int | None = None) -> dict[str, Tensor]:
         """view: what to compare through, `member * VIEWS +` a way of `look`; None: the mean over the members, the
         pictures as they are."""

@@ -72,7 +72,7 @@ class StyleTransfer(pl.LightningModule):
         torch.manual_seed((self.seed << 32) + self.global_step)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        terms = self.loss(*self.loss.shifted(self(batch), batch), view=self.loss.random_view())
+        terms = self.loss.sampled(self(batch), batch)
         values = {name: value.detach() for name, value in terms.items()}
         self.log_dict({f"train/{name}": value for name, value in values.items()})
         return {**values, "loss": terms["loss"]}
