@@ -14,6 +14,7 @@ determine the result (for one torch and number of threads).
 """
 
 import argparse
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ import command
 import numpy as np
 import torch
 import torch.nn.functional as F
-from studio import CROP, STROKES, Replay, Studio, crop_of, student_batch
+from studio import CROP, SEEN, STROKES, Replay, Studio, crop_of, student_batch
 from torch import Tensor, nn
 
 import fast_nst
@@ -129,26 +130,24 @@ def way_errors(grams: Grams, goal: Grams) -> dict[str, Tensor]:
 
 
 class Tally:
-    """Means by what they are of: "photographs", "painted", "Gram" and "way", for each layer."""
+    """Means by what they are of, "photographs", "painted", "Gram" and "way", by size and by layer."""
 
     def __init__(self) -> None:
-        self.sums: dict[tuple[str, str], float] = {}
-        self.count = 0
+        self.values: dict[tuple[str, str], list[float]] = {}
 
-    def add(self, features: dict[str, Tensor], grams: dict[str, Tensor], ways: dict[str, Tensor]) -> None:
-        self.count += 1
+    def add(self, divisor: int, features: dict[str, Tensor], grams: dict[str, Tensor], ways: dict[str, Tensor]) -> None:
         for name in OUTPUTS:
             kinds = {
                 "photographs": features[name][:2], "painted": features[name][PAINTED],
                 "Gram": grams[name][PAINTED], "way": ways[name],
             }  # fmt: skip
             for kind, value in kinds.items():
-                self.sums[kind, name] = self.sums.get((kind, name), 0) + float(value.detach().mean())
+                self.values.setdefault((f"{kind} / {divisor}", name), []).append(float(value.detach().mean()))
 
     def means(self) -> dict[str, dict[str, float]]:
         means: dict[str, dict[str, float]] = {}
-        for (kind, name), value in self.sums.items():
-            means.setdefault(kind, {})[name] = round(value / self.count, 4)
+        for (kind, name), values in self.values.items():
+            means.setdefault(kind, {})[name] = round(statistics.mean(values), 4)
         return means
 
 
@@ -210,35 +209,35 @@ def distill(arguments: argparse.Namespace) -> None:
         for i in range(STROKES * step, STROKES * (step + 1)):
             x = torch.stack([leaves[2 * i], leaves[2 * i + 1], photographs[2 * i], photographs[2 * i + 1]])
             painted = painter.step(x)
-        pieces = [crop_of(pool[int(rng.integers(len(pool)))], rng) for pool in (styles, whole)]
+        pieces = [crop_of(pool[int(rng.integers(len(pool)))], rng, CROP) for pool in (styles, whole)]
         batch = torch.cat([student_batch(x, painted, pieces, rng), replay.swap(painted)])
-        batch = crop_of(batch, rng, CROP - 16)  # a training sees the painters' lattice in every phase
-        painting = painter.loss.style_image
-        if step % 4 == 3:
-            batch, painting = (F.avg_pool2d(x, 2 if step % 8 == 3 else 4) for x in (batch, painting))
+        batch = crop_of(batch, rng, SEEN)  # a training sees the painters' lattice in every phase
         view = int(rng.integers(VIEWS))
-        batch, painting = look(batch, view), look(painting, view)  # as a training looks at them
-        wanted, wanted_painting = targets(batch), targets(painting)
+        batch, painting = look(batch, view), look(painter.loss.style_image, view)  # as a training looks at them
         optimizer.zero_grad()
-        for member, student in enumerate(ensemble.students):
-            found = in_bfloat16(student, batch)
-            grams = grams_of(found, wanted, member)
-            painted_grams = {name: (ours[PAINTED], theirs[PAINTED]) for name, (ours, theirs) in grams.items()}
-            goal = grams_of(in_bfloat16(student, painting), wanted_painting, member)
-            kinds = feature_errors(found, wanted, member), gram_errors(grams), way_errors(painted_grams, goal)
-            loss: Tensor = sum(
-                4 * features.mean() + root(whole) + step / arguments.steps * root(way)
-                for features, whole, way in zip(*(kind.values() for kind in kinds), strict=True)
-            )
-            loss.backward()
-            tally.add(*kinds)
+        for divisor in (1, 2 if step % 2 else 4):  # and at these sizes: most of a small picture lies next to its border
+            small, small_painting = (F.avg_pool2d(x, divisor) for x in (batch, painting))
+            wanted, wanted_painting = targets(small), targets(small_painting)
+            for member, student in enumerate(ensemble.students):
+                found = in_bfloat16(student, small)
+                grams = grams_of(found, wanted, member)
+                painted_grams = {name: (ours[PAINTED], theirs[PAINTED]) for name, (ours, theirs) in grams.items()}
+                goal = grams_of(in_bfloat16(student, small_painting), wanted_painting, member)
+                kinds = feature_errors(found, wanted, member), gram_errors(grams), way_errors(painted_grams, goal)
+                loss: Tensor = sum(
+                    4 * features.mean() + root(whole) + step / arguments.steps * root(way)
+                    for features, whole, way in zip(*(kind.values() for kind in kinds), strict=True)
+                )
+                loss.backward()
+                tally.add(divisor, *kinds)
         optimizer.step()
         schedule.step()
         done = step + 1
         if done % 100 == 0 or done == arguments.steps:
             means, tally = tally.means(), Tally()
             rate = done / (time.monotonic() - begun)
-            text = "  ".join(f"{kind} " + " ".join(f"{v:.3f}" for v in row.values()) for kind, row in means.items())
+            shown = (f"{kind} " + " ".join(f"{v:.3f}" for v in row.values()) for kind, row in means.items())
+            text = "  ".join(row for row in shown if row.startswith(("painted", "way")))
             print(f"step {done}/{arguments.steps}  {rate:.2f} step/s  {text}", file=sys.stderr, flush=True)
         if done % 1000 == 0 or done == arguments.steps:
             with image.replacing(arguments.output) as temporary:
@@ -255,7 +254,7 @@ def main() -> None:
     parser.add_argument(
         "--styles", default=compact.ASSET.parent / "styles", metavar="DIR", help="paintings (default: the package's)"
     )
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--learning-rate", type=float, default=0.02)
     parser.add_argument("--start", type=Path, metavar="FILE", help="an ensemble of this script to go on from")
     parser.add_argument("--seed", type=int, default=0)

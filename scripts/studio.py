@@ -15,7 +15,7 @@ from fast_nst.losses import PerceptualLoss
 from fast_nst.training.module import learning_rate_factor
 from fast_nst.training.muon import Muon
 
-CROP = 128
+CROP, SEEN = 132, 112  # pixels a side of what is painted, as in a training, and of what students see of that
 PAINTERS, LIVES, REFRESH = 4, (300, 3000), 100  # networks at a time, their lengths, steps between copies for them
 STROKES = 2  # steps of one of them to a step of the students
 ROOM = 512
@@ -88,7 +88,7 @@ def student_batch(photographs: Tensor, painted: Tensor, styles: list[Tensor], rn
     return torch.cat([photographs[2:], painted, blends, noisy + noise_like(noisy, rng), *styles])
 
 
-def crop_of(pictures: Tensor, rng: np.random.Generator, side: int = CROP) -> Tensor:
+def crop_of(pictures: Tensor, rng: np.random.Generator, side: int) -> Tensor:
     top, left = (int(rng.integers(whole - side + 1)) for whole in pictures.shape[2:])
     return pictures[:, :, top : top + side, left : left + side]
 

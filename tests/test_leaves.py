@@ -60,6 +60,10 @@ def test_draw_gives_any_shape(height: int, width: int) -> None:
         assert picture.dtype == np.uint8
 
 
+def test_a_shadow_may_fall_outside_of_the_picture() -> None:
+    assert draw(np.random.default_rng((7, 3)), 256, 256).shape == (256, 256, 3)  # a rock at the left border
+
+
 def test_an_image_depends_on_seed_and_index_alone() -> None:
     forward, backward = Leaves(4, 64, seed=3), Leaves(9, 64, seed=3)
     first = [_pixels(forward, i) for i in range(4)]

@@ -124,7 +124,8 @@ def _shade(scene: Scene, image: Image.Image, left: int, top: int, offset: float,
     soft = np.asarray(image.filter(ImageFilter.GaussianBlur(max(1.0, float(offset) / 2))), np.float32)
     left, top = left - round(offset * scene.light[0]), top - round(offset * scene.light[1])
     x, y = max(0, -left), max(0, -top)
-    under = scene.canvas[top + y : top + soft.shape[0], left + x : left + soft.shape[1]]
+    bottom, right = max(0, top + soft.shape[0]), max(0, left + soft.shape[1])  # a shadow may fall outside altogether
+    under = scene.canvas[top + y : bottom, left + x : right]
     under *= 1 - (darkness / 255) * soft[y : y + under.shape[0], x : x + under.shape[1], None]
 
 
