@@ -9,8 +9,9 @@ high frequency. So they learn on policy: while they learn, a handful of networks
 of its own, as long as a real run does or a tenth of it, and the students see what those paint, blends of that with the
 photographs, and noise at several scales, all of it mirrored and transposed as a training sees it, and besides at a half
 or a quarter of the size, as the losses see it. Where students and VGG-19 disagree about a Gram is where such a network
-goes, so the errors of Grams count beside those of features, and, more and more, how wrong the students are about the way
-from what a network paints to its own painting. Steps and seed determine the result (for one torch and number of threads).
+goes, so the errors of Grams count beside those of features, and, more and more, how wrong the students are about the
+way from what a network paints to its own painting. Steps and seed determine the result (for one torch and number of
+threads).
 """
 
 import argparse
