@@ -154,8 +154,10 @@ def test_the_default_is_relative(images):
     content = style = 0.0
     for divisor, weight in table["content_scales"].items():
         small = [torch.nn.functional.interpolate(image, scale_factor=1 / divisor, mode="area") for image in images]
-        ours, theirs = (numpy_features(network, image)["relu3_2"] for image in small[:2])
-        content += weight * np.mean([mse(a, b) / np.mean(b**2) for a, b in zip(ours, theirs, strict=True)])
+        ours, theirs = (numpy_features(network, image) for image in small[:2])
+        for layer, share in table["content_layers"].items():
+            pairs = zip(ours[layer], theirs[layer], strict=True)
+            content += weight * share * np.mean([mse(a, b) / np.mean(b**2) for a, b in pairs])
     for divisor, weight in table["style_scales"].items():
         small = [torch.nn.functional.interpolate(image, scale_factor=1 / divisor, mode="area") for image in images]
         ours, painting = numpy_features(network, small[0]), numpy_features(network, small[2])
