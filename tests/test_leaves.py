@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 import pickle
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from fast_nst.data.leaves import Leaves, draw, shapes, textures
 
@@ -109,6 +111,21 @@ def test_pickle_leaves_the_cache_behind() -> None:
     kept = _pixels(pool, 1)
     assert len(pickle.dumps(pool)) == empty < 1000
     np.testing.assert_array_equal(_pixels(pickle.loads(pickle.dumps(pool)), 1), kept)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_workers_share_what_they_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Leaves(3, 48)
+    loader: DataLoader = DataLoader(pool, None, num_workers=1, multiprocessing_context="fork")  # type: ignore[arg-type]
+    there = [np.asarray(picture) for picture in loader]
+    monkeypatch.setattr("fast_nst.data.leaves.pool.draw", None)  # nothing is drawn here
+    for index, picture in enumerate(there):
+        np.testing.assert_array_equal(_pixels(pool, index), picture)
+
+
+def test_more_than_memory_holds_is_one_line() -> None:
+    with pytest.raises(ValueError, match=r"data\.count: 1000000000000 pictures of 64 x 64 pixels take 1.14e\+07 GiB"):
+        Leaves(10**12, 64)
 
 
 @pytest.mark.parametrize("name", ["count", "size"])

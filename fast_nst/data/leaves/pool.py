@@ -10,6 +10,8 @@ Beside this file: `shapes` (outlines), `textures` (colours, textures), `scene` (
 `backdrops`, `things`, `layouts` (the picture's parts). Nothing is copied from any photograph.
 """
 
+import mmap
+
 import numpy as np
 from PIL import Image, ImageFilter
 
@@ -91,15 +93,29 @@ def draw(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 class Leaves:
     """A pool of `count` synthetic photographs, `size` by `size`, deterministic in (seed, index).
 
-    An image is drawn when first asked for and kept as uint8 from then on; copies sent to other processes start empty.
+    An image is drawn when first asked for and kept as uint8 from then on, in memory that forked processes share;
+    copies sent to other processes start empty.
     """
 
-    def __init__(self, count: int = 400, size: int = 320, seed: int = 0) -> None:
-        """ValueError, naming the argument, unless count and size are integers >= 1 and seed an integer >= 0."""
+    def __init__(self, count: int = 1600, size: int = 264, seed: int = 0) -> None:
+        """ValueError, naming the argument, unless count and size are integers >= 1 and seed an integer >= 0; Invalid,
+        one too, where there is no memory for so many."""
         self.count = validate.whole_number("count", count, 1)
         self.size = validate.whole_number("size", size, 1)
         self.seed = validate.whole_number("seed", seed, 0)
-        self._drawn: dict[int, np.ndarray] = {}
+        self._allocate()
+
+    def _allocate(self) -> None:
+        bytes_each = self.size**2 * 3
+        try:
+            pictures, drawn = mmap.mmap(-1, self.count * bytes_each), mmap.mmap(-1, self.count)
+        except (OSError, OverflowError):
+            raise validate.Invalid(
+                f"data.count: {self.count} pictures of {self.size} x {self.size} pixels take "
+                f"{self.count * bytes_each / 2**30:.3g} GiB of memory, more than there is"
+            ) from None
+        self._pictures = np.frombuffer(pictures, np.uint8).reshape(self.count, self.size, self.size, 3)
+        self._drawn = np.frombuffer(drawn, np.bool_)
 
     def __len__(self) -> int:
         return self.count
@@ -108,10 +124,15 @@ class Leaves:
         """Image `index` in 0 .. count - 1 as PIL RGB, size x size; IndexError for any other index."""
         if not 0 <= index < self.count:
             raise IndexError(f"index: got {index}; allowed: 0 to {self.count - 1}")
-        if index not in self._drawn:
-            self._drawn[index] = draw(np.random.default_rng((self.seed, index)), self.size, self.size)
-        return Image.fromarray(self._drawn[index])
+        if not self._drawn[index]:  # two processes at once write the same
+            self._pictures[index] = draw(np.random.default_rng((self.seed, index)), self.size, self.size)
+            self._drawn[index] = True
+        return Image.fromarray(self._pictures[index])
 
-    def __getstate__(self) -> dict:
-        """All but the cache: an image costs less to draw again than the pool to pickle."""
-        return {**self.__dict__, "_drawn": {}}
+    def __getstate__(self) -> dict[str, int]:
+        """All but the pictures: one costs less to draw again than to send."""
+        return {"count": self.count, "size": self.size, "seed": self.seed}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.__dict__.update(state)
+        self._allocate()
