@@ -201,7 +201,10 @@ def train(composed: DictConfig) -> None:
             print(f"going on from {checkpoint}, at step {before['step']}", file=sys.stderr)
         for text in changed:
             print(f"changed: {text}", file=sys.stderr)
-    trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # what Lightning makes of Ctrl-C before `saving` listens, and of a second one, without a word
+        raise KeyboardInterrupt from None
     if checkpoint is not None and before["step"] >= steps:  # killed after its last step: what is left is to write
         if steps % cfg["trainer"]["val_every_n_steps"] == 0:
             trainer.validate(module, datamodule, verbose=False)

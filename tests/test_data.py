@@ -126,6 +126,8 @@ def test_folders_that_cannot_serve(tmp_path, photographs):
         ({"size": 32.5}, "data.size: got 32.5"),
         ({"crop": "round"}, "data.crop: got 'round'; allowed: random_resized, center"),
         ({"scale": (0.5, 0.2)}, "data.scale"),
+        ({"scale": 0.5}, "data.scale"),
+        ({"ratio": ["a", "b"]}, "data.ratio"),
         ({"ratio": (0, 1)}, "data.ratio"),
         ({"val_images": 0}, "data.val_images"),
     ],
@@ -167,6 +169,9 @@ def test_style_sizes(tmp_path):
     picture(0, 8, 8).save(tmp_path / "tiny.png")
     with pytest.raises(image.ImageError, match="too few"):
         style.load(tmp_path / "tiny.png", None)
+    Image.new("RGB", (64, 64), (90, 80, 70)).save(tmp_path / "flat.png")
+    with pytest.raises(image.ImageError, match="one colour all over"):
+        style.load(tmp_path / "flat.png")
 
 
 def test_bundled_styles():

@@ -93,6 +93,17 @@ def test_a_signal_saves_first_and_tells_how_to_go_on(workplace, unbroken, name):
     assert (workplace / name / "my painting.safetensors").read_bytes() == unbroken
 
 
+def test_ctrl_c_before_the_first_step_is_told(workplace):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), "output_dir=early"]
+    with subprocess.Popen(command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        while "writing to early" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert errors.splitlines()[-1].startswith(("interrupted", "error: SIGINT at step 1: saved"))
+
+
 def test_changed_settings_are_told_or_refused(workplace, unbroken):
     again = [*overrides(workplace), "output_dir=unbroken", "ckpt_path=auto"]
     more = run("train.py", *again, "loss.style_weight=3", f"trainer.max_steps={STEPS + 2}", cwd=workplace)

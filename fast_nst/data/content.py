@@ -84,8 +84,11 @@ class ContentImages(Dataset[Tensor]):
         validate.whole_number("data.size", size, 16)
         validate.one_of("data.crop", crop, CROPS)
         for name, limits, top in (("data.scale", scale, 1.0), ("data.ratio", ratio, float("inf"))):
-            if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= top:
-                raise Invalid(f"{name}: got {list(limits)}; allowed: two rising numbers above 0, up to {top}")
+            if not (
+                isinstance(limits, list | tuple) and len(limits) == 2
+                and all(isinstance(limit, int | float) for limit in limits) and 0 < limits[0] <= limits[1] <= top
+            ):  # fmt: skip
+                raise Invalid(f"{name}: got {limits}; allowed: two rising numbers above 0, up to {top}")
         self.source, self.indices, self.size, self.crop = source, indices, size, crop
         self.scale, self.ratio = (scale[0], scale[1]), (ratio[0], ratio[1])
         self.shuffle, self.seed = shuffle, seed

@@ -27,8 +27,8 @@ class ContentData(pl.LightningDataModule):
         self.batch_size = validate.whole_number("data.batch_size", batch_size, 1)
         if batch_size > len(sets.train):
             raise Invalid(
-                f"data.batch_size: got {batch_size}, and there are {len(sets.train)} content images to train on; "
-                f"allowed: up to that many"
+                f"data.batch_size: got {batch_size}; allowed: up to {len(sets.train)}, the content images that "
+                f"there are to train on"
             )
         self.workers = _auto_workers() if workers == "auto" else validate.whole_number("data.workers", workers, 0)
 

@@ -5,6 +5,7 @@ Layers go by name: `relu3_2` is the ReLU after the second convolution of the thi
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 import torchvision
@@ -118,8 +119,13 @@ def _check_reach(state: dict[str, Tensor], indices: dict[str, int], deepest: str
 
 
 def _download(variant: str) -> dict[str, Tensor]:
+    weights = VARIANTS[variant][1]
+    path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     try:
-        return dict(VARIANTS[variant][1].get_state_dict(progress=True, check_hash=True))
+        if not path.exists():  # torchvision tells of a download before it knows whether there can be one
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, str(path), path.stem.rpartition("-")[2])
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
     except OSError as error:  # URLError too
         raise Invalid(
             f"loss_network={variant}: its weights cannot be downloaded here ({error}); give a file in torchvision's "

@@ -221,7 +221,9 @@ class SaveCheckpoint(pl.Callback):
     ) -> None:
         checkpoint[resume.KEY] = self.settings
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
         default = {signal.SIGINT: signal.default_int_handler}
         self.handlers = {number: default.get(number, signal.SIG_DFL) for number in self.SIGNALS}
         for number in self.SIGNALS:

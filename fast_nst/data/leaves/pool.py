@@ -111,8 +111,8 @@ class Leaves:
             pictures, drawn = mmap.mmap(-1, self.count * bytes_each), mmap.mmap(-1, self.count)
         except (OSError, OverflowError):
             raise validate.Invalid(
-                f"data.count: {self.count} pictures of {self.size} x {self.size} pixels take "
-                f"{self.count * bytes_each / 2**30:.3g} GiB of memory, more than there is"
+                f"data.count={self.count}: pictures of {self.size} x {self.size} pixels, by data.size and "
+                f"data.val_size, take {self.count * bytes_each / 2**30:.3g} GiB of memory together, more than there is"
             ) from None
         self._pictures = np.frombuffer(pictures, np.uint8).reshape(self.count, self.size, self.size, 3)
         self._drawn = np.frombuffer(drawn, np.bool_)
