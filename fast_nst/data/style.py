@@ -47,6 +47,7 @@ def load(path: str | os.PathLike[str], size: int | None = 256, side: str = "shor
         picture = resize(picture, size)
     if min(picture.size) < 16:
         raise image.ImageError(f"{path}: {picture.width}x{picture.height} pixels are too few for a style image (16x16)")
-    if all(low == high for low, high in picture.getextrema()):
+    painting = image.to_tensor(picture)
+    if (painting == painting[:, :, :1, :1]).all():
         raise image.ImageError(f"{path}: one colour all over; a style image needs more")
-    return image.to_tensor(picture)
+    return painting
