@@ -279,7 +279,7 @@ def device_name(device: torch.device) -> str:
 
 def measure_data(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     crops: dict[str, Any] = {
-        "size": 128, "crop": "random_resized", "scale": (0.65, 1.0), "ratio": (0.8, 1.25), "val_images": 1,
+        "size": 128, "crop": "random_resized", "scale": (0.25, 1.0), "ratio": (0.8, 1.25), "val_images": 1,
         "val_size": 128, "seed": 0,
     }  # fmt: skip
     cases: dict[str, dict[str, Any]] = {"leaves": {"count": 40}}

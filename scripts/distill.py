@@ -42,7 +42,6 @@ from fast_nst.validate import number, whole_number
 from fast_nst.weights import sha256
 
 MEMBERS, WIDTH = 4, 64
-SHARES = (0.25, 1.0)  # of a picture that a crop holds: from close by to nearly all of it
 PAINTED = slice(2, 6)  # what of a batch the network in training has just painted
 OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
 
@@ -181,9 +180,8 @@ def distill(arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
     teacher = loss_networks.build("vgg19", OUTPUTS, arguments.vgg)
     folder = Folder(arguments.photographs, shorter=2 * CROP, cache_mib=2048)
-    photographs = ContentImages(folder, list(range(len(folder))), CROP, scale=SHARES, seed=arguments.seed)
-    drawn = Leaves(400, 2 * CROP, arguments.seed)
-    leaves = ContentImages(drawn, list(range(len(drawn))), CROP, scale=SHARES, seed=arguments.seed)
+    photographs = ContentImages(folder, list(range(len(folder))), CROP, seed=arguments.seed)
+    leaves = ContentImages(Leaves(400, 2 * CROP, arguments.seed), list(range(400)), CROP, seed=arguments.seed)
     styles = [image.to_tensor(image.resize_shorter(image.open_picture(path).rgb, 256))
               for path in list_pictures(arguments.styles, "--styles")]  # fmt: skip
     whole = [

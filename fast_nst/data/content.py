@@ -76,7 +76,7 @@ class ContentImages(Dataset[Tensor]):
         indices: list[int],
         size: int,
         crop: str = "random_resized",
-        scale: Sequence[float] = (0.65, 1.0),
+        scale: Sequence[float] = (0.25, 1.0),
         ratio: Sequence[float] = (0.8, 1.25),
         shuffle: bool = True,
         seed: int = 0,

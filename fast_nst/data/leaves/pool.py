@@ -97,7 +97,7 @@ class Leaves:
     copies sent to other processes start empty.
     """
 
-    def __init__(self, count: int = 1600, size: int = 264, seed: int = 0) -> None:
+    def __init__(self, count: int = 400, size: int = 264, seed: int = 0) -> None:
         """ValueError, naming the argument, unless count and size are integers >= 1 and seed an integer >= 0; Invalid,
         one too, where there is no memory for so many."""
         self.count = validate.whole_number("count", count, 1)
