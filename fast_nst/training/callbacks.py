@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -221,13 +221,19 @@ class SaveCheckpoint(pl.Callback):
     ) -> None:
         checkpoint[resume.KEY] = self.settings
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        default = {signal.SIGINT: signal.default_int_handler}
-        self.handlers = {number: default.get(number, signal.SIG_DFL) for number in self.SIGNALS}
-        for number in self.SIGNALS:
+    def _listen(self, numbers: Sequence[int]) -> None:
+        self.handlers = {
+            number: signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL for number in numbers
+        }
+        for number in numbers:
             signal.signal(number, self._catch)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._listen([signal.SIGINT])  # for the others Lightning has handlers of its own, until training starts
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._listen(self.SIGNALS)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
