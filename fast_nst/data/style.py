@@ -32,7 +32,7 @@ def find(name: str | os.PathLike[str]) -> Path:
 def load(path: str | os.PathLike[str], size: int | None = 256, side: str = "shorter") -> Tensor:
     """The painting as (1, 3, H, W) in [0, 1], its `side` ("shorter" or "longer") resized to `size`; None: as it is.
 
-    Raises ImageError where it cannot be read, ValueError for a size out of range.
+    Raises ImageError where it cannot be read or is of one colour, ValueError for a size out of range.
     """
     validate.one_of("style.side", side, SIDES)
     picture = image.open_picture(path).rgb
