@@ -248,6 +248,9 @@ class SaveCheckpoint(pl.Callback):
         self._release()
         self._save(trainer)
 
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._release()  # a run that was complete already has neither start nor end
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._release()
 
