@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import command
 import torch
@@ -58,7 +58,21 @@ def random_vgg(variant: str, layers: list[str]) -> LossNetwork:
     return Features(features, {indices[name]: name for name in layers}, MEAN, STD)
 
 
-def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bool) -> Step:
+class Work(NamedTuple):
+    """What is timed, and what comes besides once in `every` calls of it, a share of which counts with each."""
+
+    call: Step
+    besides: Step | None = None
+    every: int = 1
+
+    def flops(self) -> int:
+        return flops(self.call) + (flops(self.besides) // self.every if self.besides else 0)
+
+    def seconds(self, device: torch.device) -> float:
+        return timed(self.call, device) + (timed(self.besides, device) / self.every if self.besides else 0)
+
+
+def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bool) -> Work:
     """A training step of NETWORK:LOSS_NETWORK: johnson as pytorch/examples has it, slim as the default."""
     name, loss_name = case.split(":")
     network = networks.build("johnson", pixels="rgb255") if name == "johnson" else networks.build("slim")
@@ -72,6 +86,8 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     loss.to(batch.device, torch.bfloat16 if low else torch.float32)
     with torch.no_grad():
         for view in loss.every_view:  # the painting's Grams, taken once in a run
+            if loss.correct_every:
+                loss.correct(batch[:1], view)
             loss(batch[:1], batch[:1], view)
     optimizer: torch.optim.Adam
     if name == "johnson":
@@ -88,7 +104,9 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
         value.backward()
         optimizer.step()
 
-    return step
+    if not loss.correct_every:
+        return Work(step)
+    return Work(step, lambda: loss.correct(batch, loss.random_view()), loss.correct_every)
 
 
 def synchronize(device: torch.device) -> None:
@@ -192,23 +210,23 @@ def serve(arguments: argparse.Namespace, device: torch.device) -> None:
         machine.keep_memory()
     low = low_precision(arguments, device)
     torch.manual_seed(0)
-    calls: dict[int, Step] = {}
+    calls: dict[int, Work] = {}
     if arguments.what == "train":
         calls[arguments.size] = training_step(name, arguments, low, device)
-    print(flops(calls[arguments.size]) if calls else 0, flush=True)
+    print(calls[arguments.size].flops() if calls else 0, flush=True)
     for line in sys.stdin:
         size = int(line)
         if size not in calls:
-            calls[size] = repainting(name, size, low, arguments.compile, device)
-        print(timed(calls[size], device), flush=True)
+            calls[size] = Work(repainting(name, size, low, arguments.compile, device))
+        print(calls[size].seconds(device), flush=True)
     print(peak_memory(device))
 
 
-def training_step(name: str, arguments: argparse.Namespace, low: bool, device: torch.device) -> Step:
+def training_step(name: str, arguments: argparse.Namespace, low: bool, device: torch.device) -> Work:
     batch = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
     painting = style.load(style.find("bundled:starry_night.jpg"), 256).to(device)
     if name == REFERENCE:
-        return reference_step(batch, painting)
+        return Work(reference_step(batch, painting))
     return our_step(name, batch, painting, low, arguments.compile)
 
 

@@ -12,6 +12,10 @@ or a quarter of the size, as the losses see it. Where students and VGG-19 disagr
 goes, so the errors of Grams count beside those of features, and, more and more, how wrong the students are about the
 way from what a network paints to its own painting. Steps and seed determine the result (for one torch and number of
 threads).
+
+What small students cannot see, all of them miss alike. So a reference goes with them that a training asks now and then:
+VGG-19's own weights, the inputs of each convolution projected on their leading principal components, and then trained
+on what the students see.
 """
 
 import argparse
@@ -34,6 +38,7 @@ from fast_nst.data.content import ContentImages
 from fast_nst.data.folder import Folder, list_pictures
 from fast_nst.data.leaves import Leaves
 from fast_nst.loss_networks import LossNetwork, compact
+from fast_nst.loss_networks.network import Features
 from fast_nst.losses.functional import gram
 from fast_nst.losses.views import VIEWS, look
 from fast_nst.training.module import learning_rate_factor
@@ -41,7 +46,9 @@ from fast_nst.training.muon import Muon
 from fast_nst.validate import number, whole_number
 from fast_nst.weights import sha256
 
-MEMBERS, WIDTH = 4, 64
+MEMBERS, WIDTH = 2, 64
+RANKS = (24, 24, 48, 48, 44, 44, 44)  # of the reference, for every convolution but the first
+REFERENCE_RATE = 0.002  # its learning rate
 PAINTED = slice(2, 6)  # what of a batch the network in training has just painted
 OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
 
@@ -57,13 +64,6 @@ class Targets(NamedTuple):
         found = self.teacher(x)
         return {name: F.conv2d(found[name], basis.to(found[name].dtype)[:, :, None, None]).float()
                 for name, basis in self.bases.items()}  # fmt: skip
-
-
-def positions(target: Tensor, like: Tensor, member: int) -> Tensor:
-    """Those positions of the teacher's output that a member's output, `like`, holds."""
-    step = target.shape[2] // like.shape[2]
-    down, right = compact.offset(member) if step > 1 else (0, 0)
-    return target[:, :, down::step, right::step]
 
 
 def principal_basis(moment: Tensor, components: int) -> tuple[Tensor, float]:
@@ -87,6 +87,36 @@ def find_bases(teacher: LossNetwork, batches: list[Tensor]) -> tuple[dict[str, T
     return {name: basis for name, (basis, _) in found.items()}, {name: share for name, (_, share) in found.items()}
 
 
+@torch.no_grad()
+def make_reference(teacher: LossNetwork, bases: dict[str, Tensor], batches: list[Tensor]) -> Features:
+    """The teacher with each convolution's input projected on its `RANKS` leading uncentred principal components over
+    `batches`, and the students' bases for heads."""
+    assert isinstance(teacher, Features)
+    layers = list(teacher.features)
+    states, moments = [teacher.normalize(batch) for batch in batches], []
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            flat = [state.flatten(2).double() for state in states]
+            moments.append(sum((x @ x.transpose(1, 2)).mean(0) / x.shape[2] for x in flat))
+        states = [layer(state) for state in states]
+    reference = compact.low_rank_vgg(RANKS, OUTPUTS)
+    ours = iter([layer for layer in reference.features if isinstance(layer, nn.Conv2d)])
+    for layer, moment in zip((x for x in layers if isinstance(x, nn.Conv2d)), moments, strict=True):
+        assert layer.bias is not None
+        weight, narrow = layer.weight, next(ours)
+        if narrow.kernel_size == (1, 1):
+            assert isinstance(moment, Tensor)
+            leading = torch.linalg.eigh(moment)[1][:, -narrow.out_channels :].T.float()
+            narrow.weight.copy_(leading[:, :, None, None])
+            weight, narrow = torch.einsum("ochw,rc->orhw", weight, leading), next(ours)
+        narrow.weight.copy_(weight)
+        assert narrow.bias is not None
+        narrow.bias.copy_(layer.bias)
+    for name, basis in bases.items():
+        reference.heads[name].weight.copy_(basis)  # type: ignore[operator]
+    return reference
+
+
 def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     """What the student will be asked for: its outputs computed in bfloat16, with gradients for its float32 weights."""
     weights = {name: weight.bfloat16() for name, weight in student.named_parameters()}
@@ -94,22 +124,22 @@ def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     return {name: value.float() for name, value in found.items()}
 
 
-def feature_errors(found: dict[str, Tensor], targets: dict[str, Tensor], member: int) -> dict[str, Tensor]:
-    """Relative squared errors of a member's features by layer, each (B,)."""
+def feature_errors(found: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Relative squared errors of features by layer, each (B,)."""
     errors = {}
-    for name, whole in targets.items():
-        target = positions(whole, found[name], member)
+    for name, target in targets.items():
         energy = target.square().mean((1, 2, 3)).clamp_min(1e-3)
         errors[name] = (found[name] - target).square().mean((1, 2, 3)) / energy
     return errors
 
 
 Grams = dict[str, tuple[Tensor, Tensor]]
+Errors = dict[str, Tensor]
 
 
-def grams_of(found: dict[str, Tensor], targets: dict[str, Tensor], member: int) -> Grams:
-    """By layer, the Grams (B, K, K) of a member's outputs and of the teacher's at the positions that it holds."""
-    return {name: (gram(found[name]), gram(positions(targets[name], found[name], member))) for name in targets}
+def grams_of(found: dict[str, Tensor], targets: dict[str, Tensor]) -> Grams:
+    """By layer, the Grams (B, K, K) of a student's outputs and of the teacher's."""
+    return {name: (gram(found[name]), gram(targets[name])) for name in targets}
 
 
 def relative(wrong: Tensor, reference: Tensor) -> Tensor:
@@ -131,19 +161,19 @@ def way_errors(grams: Grams, goal: Grams) -> dict[str, Tensor]:
 
 
 class Tally:
-    """Means by what they are of, "photographs", "painted", "Gram" and "way", by size and by layer."""
+    """Means by whose they are and what of, "photographs", "painted", "Gram" and "way", by size and by layer."""
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, str], list[float]] = {}
 
-    def add(self, divisor: int, features: dict[str, Tensor], grams: dict[str, Tensor], ways: dict[str, Tensor]) -> None:
+    def add(self, whose: str, divisor: int, features: Errors, grams: Errors, ways: Errors) -> None:
         for name in OUTPUTS:
             kinds = {
                 "photographs": features[name][:2], "painted": features[name][PAINTED],
                 "Gram": grams[name][PAINTED], "way": ways[name],
             }  # fmt: skip
             for kind, value in kinds.items():
-                self.values.setdefault((f"{kind} / {divisor}", name), []).append(float(value.detach().mean()))
+                self.values.setdefault((f"{whose}: {kind} / {divisor}", name), []).append(float(value.detach().mean()))
 
     def means(self) -> dict[str, dict[str, float]]:
         means: dict[str, dict[str, float]] = {}
@@ -166,7 +196,10 @@ def new_ensemble(start: Path | None) -> compact.Ensemble:
             nn.init.normal_(module.weight, std=0.01)  # outputs begin small, errors at 1
             nn.init.zeros_(module.bias)
     if start is not None:
-        ensemble.load_state_dict(loss_networks.build("compact", OUTPUTS, start).state_dict())
+        before = loss_networks.build("compact", OUTPUTS, start)
+        assert isinstance(before, compact.Ensemble)
+        for student, old in zip(ensemble.students, before.students, strict=False):
+            student.load_state_dict(old.state_dict())
     return ensemble.requires_grad_(True)
 
 
@@ -189,9 +222,10 @@ def distill(arguments: argparse.Namespace) -> None:
     ]
     bases, shares = find_bases(teacher, [*styles, *whole])
     print("share of the Gram's squared norm kept:", {k: round(v, 4) for k, v in shares.items()}, file=sys.stderr)
+    reference = make_reference(teacher, bases, [*styles, *whole[::8]]).requires_grad_(True)
     targets = Targets(teacher.to(torch.bfloat16), bases)
     recipe: dict[str, Any] = {
-        "members": MEMBERS, "width": WIDTH, "outputs": OUTPUTS, "made_by": "scripts/distill.py",
+        "members": MEMBERS, "width": WIDTH, "outputs": OUTPUTS, "ranks": RANKS, "made_by": "scripts/distill.py",
         "package_version": fast_nst.__version__, "teacher": "VGG-19 (Simonyan and Zisserman 2014, CC BY 4.0)",
         "teacher_sha256": sha256(arguments.vgg), "photographs": len(folder), "styles": len(styles),
         "seed": arguments.seed, "started_from": None if arguments.start is None else sha256(arguments.start),
@@ -199,10 +233,11 @@ def distill(arguments: argparse.Namespace) -> None:
     }  # fmt: skip
 
     ensemble = new_ensemble(arguments.start)
-    optimizer = Muon(ensemble, arguments.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, "cosine", 100, arguments.steps)
-    )
+    optimizers = Muon(ensemble, arguments.learning_rate), Muon(reference, REFERENCE_RATE)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(x, lambda step: learning_rate_factor(step, "cosine", 100, arguments.steps))
+        for x in optimizers
+    ]
     studio, replay, tally = Studio(ensemble, styles, whole, rng), Replay(rng), Tally()
     begun = time.monotonic()
     for step in range(arguments.steps):
@@ -215,34 +250,43 @@ def distill(arguments: argparse.Namespace) -> None:
         batch = crop_of(batch, rng, SEEN)  # a training sees the painters' lattice in every phase
         view = int(rng.integers(VIEWS))
         batch, painting = look(batch, view), look(painter.loss.style_image, view)  # as a training looks at them
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         for divisor in (1, 2 if step % 2 else 4):  # and at these sizes: most of a small picture lies next to its border
             small, small_painting = (F.avg_pool2d(x, divisor) for x in (batch, painting))
             wanted, wanted_painting = targets(small), targets(small_painting)
-            for member, student in enumerate(ensemble.students):
-                found = in_bfloat16(student, small)
-                grams = grams_of(found, wanted, member)
+            for member, learner in enumerate([*ensemble.students, reference]):
+                there, there_painting = (
+                    x if learner is reference else {name: compact.held(x[name], name, member) for name in x}
+                    for x in (wanted, wanted_painting)
+                )
+                found = in_bfloat16(learner, small)
+                grams = grams_of(found, there)
                 painted_grams = {name: (ours[PAINTED], theirs[PAINTED]) for name, (ours, theirs) in grams.items()}
-                goal = grams_of(in_bfloat16(student, small_painting), wanted_painting, member)
-                kinds = feature_errors(found, wanted, member), gram_errors(grams), way_errors(painted_grams, goal)
+                goal = grams_of(in_bfloat16(learner, small_painting), there_painting)
+                kinds = feature_errors(found, there), gram_errors(grams), way_errors(painted_grams, goal)
                 loss: Tensor = sum(
                     4 * features.mean() + root(whole) + step / arguments.steps * root(way)
                     for features, whole, way in zip(*(kind.values() for kind in kinds), strict=True)
                 )
                 loss.backward()
-                tally.add(divisor, *kinds)
-        optimizer.step()
-        schedule.step()
+                tally.add("reference" if learner is reference else "students", divisor, *kinds)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         done = step + 1
         if done % 100 == 0 or done == arguments.steps:
             means, tally = tally.means(), Tally()
             rate = done / (time.monotonic() - begun)
             shown = (f"{kind} " + " ".join(f"{v:.3f}" for v in row.values()) for kind, row in means.items())
-            text = "  ".join(row for row in shown if row.startswith(("painted", "way")))
+            text = "  ".join(row for row in shown if row.split(": ")[1].startswith(("painted", "way")))
             print(f"step {done}/{arguments.steps}  {rate:.2f} step/s  {text}", file=sys.stderr, flush=True)
         if done % 1000 == 0 or done == arguments.steps:
             with image.replacing(arguments.output) as temporary:
-                compact.save(temporary, ensemble, {**recipe, "steps": done, "relative_errors": means})
+                whole_of_it = compact.Ensemble(MEMBERS, WIDTH, OUTPUTS, RANKS)
+                whole_of_it.students.load_state_dict(ensemble.students.state_dict())
+                whole_of_it.reference.load_state_dict(reference.state_dict())
+                compact.save(temporary, whole_of_it, {**recipe, "steps": done, "relative_errors": means})
     print(arguments.output)
 
 

@@ -15,7 +15,7 @@ from fast_nst.losses import PerceptualLoss
 from fast_nst.training.module import learning_rate_factor
 from fast_nst.training.muon import Muon
 
-CROP, SEEN = 132, 112  # pixels a side of what is painted, as in a training, and of what students see of that
+CROP, SEEN = 132, 112  # pixels a side of what is painted, and of what students see of that
 PAINTERS, LIVES, REFRESH = 4, (300, 3000), 100  # networks at a time, their lengths, steps between copies for them
 STROKES = 2  # steps of one of them to a step of the students
 ROOM = 512

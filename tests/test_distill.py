@@ -35,14 +35,30 @@ def test_a_basis_keeps_the_largest_part_of_the_gram(distill):
     assert share == pytest.approx(float(values[3:].square().sum() / values.square().sum()))
 
 
-def test_a_member_is_compared_at_the_positions_it_holds(distill):
+def test_a_member_is_compared_at_the_positions_it_holds():
     numbers = torch.arange(8 * 12).view(1, 1, 8, 12)
     for member in range(4):
         down, right = compact.offset(member)
-        found = distill.positions(numbers, torch.empty(1, 1, 2, 3), member)
+        found = compact.held(numbers, "relu1_2", member)
         wanted = [[12 * (4 * i + down) + 4 * j + right for j in range(3)] for i in range(2)]
         assert found[0, 0].tolist() == wanted
-        assert torch.equal(distill.positions(numbers, torch.empty(1, 1, 8, 12), member), numbers)
+        assert torch.equal(compact.held(numbers, "relu3_4", member), numbers)
+
+
+def test_the_reference_begins_as_the_teacher_itself(distill, monkeypatch, tmp_path):
+    """With as many components as channels nothing is cut off."""
+    monkeypatch.setattr(distill, "RANKS", tuple(compact.VGG_19.values())[:-1])
+    save_file(random_vgg_state("vgg19", 8), tmp_path / "vgg19.safetensors")
+    teacher = loss_networks.build("vgg19", distill.OUTPUTS, tmp_path / "vgg19.safetensors")
+    batches = [torch.rand(1, 3, 32, 32), torch.rand(2, 3, 32, 48)]
+    bases, _ = distill.find_bases(teacher, batches)
+    reference = distill.make_reference(teacher, bases, batches)
+    image = torch.rand(1, 3, 32, 32)
+    wanted = distill.Targets(teacher, bases)(image)
+    found = reference(image)
+    assert found.keys() == wanted.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-3)
 
 
 def test_students_see_a_picture_in_every_phase_of_its_lattice(distill):
@@ -76,8 +92,9 @@ def test_it_makes_a_loss_network_and_says_how(workplace: Path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "c.safetensors"
     network = loss_networks.build("compact", ["relu1_2", "relu3_4"], workplace / "c.safetensors")
-    assert network.members == 4
-    for member in range(4):
+    assert network.members == 2
+    assert network.referred
+    for member in range(2):
         found = network(torch.rand(1, 3, 16, 20), member=member)
         assert {name: tuple(value.shape) for name, value in found.items()} == {
             "relu1_2": (1, 24, 4, 5), "relu3_4": (1, 64, 4, 5),

@@ -157,7 +157,9 @@ def test_it_computes_in_its_own_precision_under_autocast(vgg19_file):
 
 
 def test_a_compact_file_round_trip(tmp_path):
-    recipe = {"members": 3, "width": 8, "outputs": {"relu1_2": 3, "relu2_2": 5, "relu3_4": 7}}
+    recipe = {
+        "members": 3, "width": 8, "outputs": {"relu1_2": 3, "relu2_2": 5, "relu3_4": 7}, "ranks": (4, 4, 8, 8, 8, 8, 8),
+    }  # fmt: skip
     network = compact.Ensemble(**recipe)
     compact.save(tmp_path / "c.safetensors", network, {**recipe, "made_by": "a test"})
     again = loss_networks.build("compact", ["relu2_2"], tmp_path / "c.safetensors")
@@ -166,6 +168,9 @@ def test_a_compact_file_round_trip(tmp_path):
     for member in range(3):
         assert list(again(image, member=member)) == ["relu2_2"]
         ours, wanted = (found(image, ["relu2_2"], member)["relu2_2"] for found in (again, network))
+        torch.testing.assert_close(ours, wanted, rtol=1e-2, atol=1e-2)
+        ours, wanted = (found.refer(image, ["relu2_2"], member)["relu2_2"] for found in (again, network))
+        assert ours.shape == (1, 5, 4, 4)
         torch.testing.assert_close(ours, wanted, rtol=1e-2, atol=1e-2)
     assert not torch.equal(network(image)["relu2_2"], network(image, member=1)["relu2_2"])
     with pytest.raises(Invalid, match="it has relu1_2, relu2_2, relu3_4"):

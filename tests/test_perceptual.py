@@ -16,6 +16,8 @@ from fast_nst.loss_networks.compact import Ensemble
 from fast_nst.loss_networks.network import Features
 from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.losses.calibration import marks, masses
+from fast_nst.losses.functional import gram
+from fast_nst.losses.perceptual import CORRECTION
 from fast_nst.losses.views import VIEWS, look
 from fast_nst.validate import Invalid
 
@@ -262,6 +264,47 @@ def test_a_training_asks_every_member_in_every_view(images):
     assert first != second
     for name, value in loss(*images[:2]).items():
         torch.testing.assert_close(value, (first[name] + second[name]) / 2)
+
+
+def test_with_a_members_mean_error_in_the_target_it_is_the_references_style_that_counts(images):
+    table = {**settings("default"), "correct_every": 5}
+    layers = layers_needed(table["content_layers"], table["style_layers"])
+    ensemble = Ensemble(members=2, width=8, outputs=dict.fromkeys(layers, 4), ranks=(4,) * 7)
+    loss = PerceptualLoss(ensemble, images[2], **table)
+    image, view = images[0][:1], VIEWS + 3
+    uncorrected = loss(image, images[1][:1], view=view)["style"]
+    loss.correct(image, view)
+    style = 0.0
+    for divisor, weight in table["style_scales"].items():
+        ours, painting = (torch.nn.functional.avg_pool2d(look(x, 3), divisor) for x in (image, images[2]))
+        for name in table["style_layers"]:
+            way = gram(ensemble.refer(ours, [name], 1)[name]) - gram(ensemble.refer(painting, [name], 1)[name])
+            target = gram(ensemble(ours, [name], 1)[name]) - way
+            style += weight * float(way.square().mean() / target.square().mean())
+    assert float(loss(image, images[1][:1], view=view)["style"]) == pytest.approx(style, rel=1e-4)
+    assert float(uncorrected) != pytest.approx(style, rel=1e-2)
+    assert (
+        loss(image, images[1][:1], view=3)["style"]
+        == PerceptualLoss(ensemble, images[2], **table)(image, images[1][:1], view=3)["style"]
+    )
+
+
+def test_corrections_come_every_so_many_steps_and_follow_what_is_painted(images):
+    table = {**settings("default"), "correct_every": 5}
+    layers = layers_needed(table["content_layers"], table["style_layers"])
+    ensemble = Ensemble(members=1, width=8, outputs=dict.fromkeys(layers, 4), ranks=(4,) * 7)
+    loss = PerceptualLoss(ensemble, images[2], **{**table, "views": 1})
+    found = []
+    for step in range(6):
+        loss.sampled(*images[:2], step)
+        found.append(loss.corrections["0/1/relu3_4"])
+    assert all(torch.equal(each, found[0]) for each in found[:5])
+    torch.testing.assert_close(found[5], found[0])  # the same picture again
+    loss.correct(images[1], 0, lambda error: error * 0)
+    torch.testing.assert_close(loss.corrections["0/1/relu3_4"], found[0] * (1 - CORRECTION))
+    never = PerceptualLoss(ensemble, images[2], **{**table, "correct_every": 0})
+    never.sampled(*images[:2], 0)
+    assert not never.corrections
 
 
 def test_small_sizes_are_averages_of_the_image(images):

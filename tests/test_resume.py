@@ -23,6 +23,7 @@ def overrides(workplace: Path) -> list[str]:
     return [
         *small(workplace), "style.image='my painting.png'", f"trainer.max_steps={STEPS}", "checkpoint.every_n_steps=7",
         f"preview.every_n_steps={STEPS}", "trainer.val_every_n_steps=33",
+        "loss.correct_every=10",
     ]  # fmt: skip
 
 

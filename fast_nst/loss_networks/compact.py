@@ -4,13 +4,15 @@ Each output stands in for VGG-19's layer of that name in a reduced orthonormal b
 components of its activations), in which squared distances of features and of Grams are those of VGG-19 up to the part
 cut off. Content and relative style losses on it therefore mean what they mean on VGG-19. scripts/distill.py makes it.
 
-Everything is computed at a quarter of the image's size, where VGG-19 has its relu3: of relu1_2 and relu2_2 an output
-holds every fourth and every second position. What one member does not see, another does: a training asks a random one.
+A member computes everything at a quarter of the image's size, where VGG-19 has its relu3: of relu1_2 and relu2_2 an
+output holds every fourth and every second position. What one member does not see, another does: a training asks a
+random one. What none of them sees, the reference does, VGG-19's own convolutions at a low rank: several times as slow,
+so that a training asks it now and then by how much the members' Grams are off (`PerceptualLoss.correct`).
 """
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,13 @@ from fast_nst.loss_networks.vgg import MEAN, STD
 from fast_nst.validate import Invalid
 
 ASSET = Path(str(files("fast_nst"))) / "assets" / "compact.safetensors"
+VGG_19 = {  # its convolutions' outputs and their channels, up to the deepest that `compact` has
+    "relu1_1": 64, "relu1_2": 64, "relu2_1": 128, "relu2_2": 128,
+    "relu3_1": 256, "relu3_2": 256, "relu3_3": 256, "relu3_4": 256,
+}  # fmt: skip
 TAPS = {0: "relu1_2", 2: "relu2_2", 3: "relu3_2", 4: "relu3_4"}
 FOLD = 4
+EVERY = {"relu1_2": 4, "relu2_2": 2}  # of how many of the teacher's positions a side a member's output holds one
 _KEY = "fast_nst_loss_network"
 
 
@@ -65,24 +72,59 @@ class Student(Features):
         return blocks.reshape(b, h // FOLD, w // FOLD, c * FOLD**2).permute(0, 3, 1, 2)
 
 
-class Ensemble(LossNetwork):
-    """`members` students that differ in their weights and in the positions their outputs hold (`offset`)."""
+def low_rank_vgg(ranks: Sequence[int], outputs: Mapping[str, int]) -> Features:
+    """VGG-19 up to relu3_4, each convolution but the first behind a 1x1 convolution to `ranks` channels, with linear
+    heads to `outputs`; weights random."""
+    modules: list[nn.Module] = []
+    taps, heads = {}, {}
+    for index, (name, channels) in enumerate(VGG_19.items()):
+        entering = 3 if index == 0 else list(VGG_19.values())[index - 1]
+        if index and name.endswith("_1"):
+            modules.append(nn.MaxPool2d(2))
+        if index:
+            modules.append(nn.Conv2d(entering, ranks[index - 1], 1, bias=False))
+            entering = ranks[index - 1]
+        modules += [nn.Conv2d(entering, channels, 3, padding=1), nn.ReLU(inplace=True)]
+        if name in outputs:
+            taps[len(modules) - 1] = name
+            heads[name] = nn.Linear(channels, outputs[name], bias=False)
+    return Features(nn.Sequential(*modules), taps, MEAN, STD, heads)
 
-    def __init__(self, members: int, width: int, outputs: Mapping[str, int]) -> None:
+
+def held(found: Tensor, name: str, member: int) -> Tensor:
+    """Those positions of the teacher's output `name` that a member's holds."""
+    step = EVERY.get(name, 1)
+    down, right = (start if step > 1 else 0 for start in offset(member))
+    return found[:, :, down::step, right::step]
+
+
+class Ensemble(LossNetwork):
+    """`members` students that differ in their weights and in the positions their outputs hold (`offset`); and, where
+    `ranks` are given, a reference (`low_rank_vgg`)."""
+
+    def __init__(
+        self, members: int, width: int, outputs: Mapping[str, int], ranks: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         self.students = nn.ModuleList(Student(width, outputs) for _ in range(members))
         self.members = members
+        self.referred = ranks is not None
+        if ranks is not None:
+            self.reference = low_rank_vgg(ranks, outputs)
         self.freeze()
 
     def keep(self, layers: Collection[str]) -> None:
         """Give these layers alone."""
-        for student in self.students:
-            assert isinstance(student, Student)
-            student.taps = {index: name for index, name in student.taps.items() if name in layers}
+        for network in [*self.students, *([self.reference] if self.referred else [])]:
+            assert isinstance(network, Features)
+            network.taps = {index: name for index, name in network.taps.items() if name in layers}
 
     def forward(self, image: Tensor, layers: Iterable[str] | None = None, member: int = 0) -> dict[str, Tensor]:
         found: dict[str, Tensor] = self.students[member](image, layers)
         return found
+
+    def refer(self, image: Tensor, layers: Iterable[str], member: int) -> dict[str, Tensor]:
+        return {name: held(found, name, member) for name, found in self.reference(image, layers).items()}
 
 
 def offset(member: int) -> tuple[int, int]:
@@ -100,7 +142,7 @@ def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None 
     try:
         with safetensors.safe_open(path, "pt") as file:
             recipe: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
-        network = Ensemble(recipe["members"], recipe["width"], recipe["outputs"])
+        network = Ensemble(recipe["members"], recipe["width"], recipe["outputs"], recipe.get("ranks"))
         state = safetensors.torch.load_file(path)
         network.load_state_dict({name: value.float() for name, value in state.items()})
     except FileNotFoundError:
@@ -112,7 +154,7 @@ def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None 
 
 
 def save(path: str | os.PathLike[str], network: Ensemble, recipe: Mapping[str, Any]) -> None:
-    """Write `network` in float16 with its `recipe`: "members", "width" and "outputs" as `Ensemble` takes them, and any
-    provenance beside them (JSON values)."""
+    """Write `network` in float16 with its `recipe`: "members", "width", "outputs" and "ranks" as `Ensemble` takes them,
+    and any provenance beside them (JSON values)."""
     state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     safetensors.torch.save_file(state, path, {_KEY: json.dumps(recipe)})

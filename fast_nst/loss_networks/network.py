@@ -12,10 +12,12 @@ from fast_nst.validate import Invalid
 class LossNetwork(nn.Module):
     """(B, 3, H, W) in [0, 1] -> {layer name: (B, C, h, w)}; frozen, in evaluation mode whatever is asked.
 
-    members: how many networks it consists of, which a training asks in random order (`compact.Ensemble`).
+    members: how many networks it consists of, which a training asks in random order (`compact.Ensemble`). referred:
+    whether it has a better network beside them, too slow for every step (`refer`).
     """
 
     members = 1
+    referred = False
 
     def freeze(self) -> None:
         """For the end of a constructor: no gradients for the weights, channels_last, evaluation mode."""
@@ -30,6 +32,10 @@ class LossNetwork(nn.Module):
     def forward(self, image: Tensor, layers: Iterable[str] | None = None, member: int = 0) -> dict[str, Tensor]:
         """layers: those that are wanted this time (the rest is not computed); all of them by default. member: which of
         `members` to ask."""
+        raise NotImplementedError
+
+    def refer(self, image: Tensor, layers: Iterable[str], member: int) -> dict[str, Tensor]:
+        """What `member` should say, where `referred`."""
         raise NotImplementedError
 
 

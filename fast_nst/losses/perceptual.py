@@ -23,6 +23,8 @@ CONTENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": functional.content_loss, "half_sum": functional.content_half_sum,
 }  # fmt: skip
 TV: dict[str, Callable[[Tensor], Tensor]] = {"mean": functional.tv_mean, "half_sum": functional.tv_half_sum}
+CORRECTION = 0.2  # the weight of the newest in the moving average of `correct`
+Ask = Callable[[Tensor, Iterable[str], int], dict[str, Tensor]]
 # fast-neural-style adds its TV once a batch, unaveraged; the rest is a mean over images everywhere.
 _SUMMED = ("half_sum",)
 
@@ -41,7 +43,8 @@ class PerceptualLoss:
     (1 or 255), which only the TV term depends on.
     calibrate: {measure: what a painting needs of it for the full style weight} (`calibration`). views: how many of the
     8 ways of `look` a training draws from, beside the members of the loss network. shift: pixels up to which, less one,
-    `shifted` moves them.
+    `shifted` moves them. correct_every: steps of a training from one `correct` to the next, for a loss network that is
+    `referred`; 0: never.
 
     A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -67,6 +70,7 @@ class PerceptualLoss:
         calibrate: Mapping[str, float] | None = None,
         views: int = 1,
         shift: int = 0,
+        correct_every: int = 0,
     ) -> None:
         if weighing not in WEIGHINGS:
             raise Invalid(f"loss.weighing: got {weighing!r}; allowed: {', '.join(WEIGHINGS)}")
@@ -96,6 +100,8 @@ class PerceptualLoss:
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
         ways = range(whole_number("loss.views", views, 1, VIEWS))
         self.shift = whole_number("loss.shift", shift, 0)
+        self.correct_every = whole_number("loss.correct_every", correct_every, 0) if loss_network.referred else 0
+        self.corrections: dict[str, Tensor] = {}
         self.every_view = [member * VIEWS + way for member in range(loss_network.members) for way in ways]
         self.loss_network = loss_network
         self.style_image = style_image
@@ -114,6 +120,7 @@ class PerceptualLoss:
         self.content = CONTENT[content]
         self.tv, self.tv_summed, self.pixel_range = TV[tv], tv in _SUMMED, pixel_range
         self.targets: dict[int, dict[int, dict[str, Tensor]]] = {}
+        self.referred: dict[int, dict[int, dict[str, Tensor]]] = {}
         self.to(style_image.device)
 
     @property
@@ -125,24 +132,58 @@ class PerceptualLoss:
         """Move the loss network to `device`, let it compute in `dtype`, and take the painting's Grams there."""
         self.loss_network.to(device=device, dtype=dtype)
         self.style_image = self.style_image.to(device)
-        self.targets = {0: self._targets(0)}
+        self.corrections = {key: correction.to(device) for key, correction in self.corrections.items()}
+        self.targets, self.referred = {0: self._targets(0, self.loss_network)}, {}
         return self
 
     @torch.no_grad()
-    def _targets(self, view: int) -> dict[int, dict[str, Tensor]]:
+    def _targets(self, view: int, ask: Ask) -> dict[int, dict[str, Tensor]]:
         """The paintings' Grams seen through `view`, by divisor and layer."""
         targets: dict[int, dict[str, Tensor]] = {}
         paintings = ((self.style_image, 1.0), *self.blend)
         total = sum(weight for _, weight in paintings)
-        member, mirrored = divmod(view, VIEWS)
         for painting, weight in paintings:
-            seen = look(painting.to(self.style_image.device), mirrored)
-            for divisor, shrunk in _shrink(seen, self.style_scales).items():
-                features = self.loss_network(shrunk, self.style_layers, member)
+            for divisor, found in self._grams(painting.to(self.style_image.device), view, ask).items():
                 grams = targets.setdefault(divisor, {})
-                for name in self.style_layers:
-                    grams[name] = grams.get(name, 0) + functional.gram(features[name]) * (weight / total)
+                for name, gram in found.items():
+                    grams[name] = grams.get(name, 0) + gram * (weight / total)
         return targets
+
+    def _grams(self, image: Tensor, view: int, ask: Ask) -> dict[int, dict[str, Tensor]]:
+        """The Grams (B, C, C) of images seen through `view`, by divisor and style layer."""
+        member, mirrored = divmod(view, VIEWS)
+        grams: dict[int, dict[str, Tensor]] = {}
+        for divisor, shrunk in _shrink(look(image, mirrored), self.style_scales).items():
+            features = ask(shrunk, self.style_layers, member)
+            grams[divisor] = {name: functional.gram(features[name]) for name in self.style_layers}
+        return grams
+
+    def _target(self, view: int, divisor: int) -> dict[str, Tensor]:
+        """What the Grams of a picture seen through `view` should be: the painting's, or, once a member has been
+        corrected, the reference's of the painting and what the member is off by."""
+        corrections = {name: self.corrections.get(f"{view // VIEWS}/{divisor}/{name}") for name in self.style_layers}
+        if None in corrections.values():
+            if view not in self.targets:
+                self.targets[view] = self._targets(view, self.loss_network)
+            return self.targets[view][divisor]
+        if view not in self.referred:
+            self.referred[view] = self._targets(view, self.loss_network.refer)
+        return {name: self.referred[view][divisor][name] + off for name, off in corrections.items() if off is not None}
+
+    @torch.no_grad()
+    def correct(self, image: Tensor, view: int, mean: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        """See how far a member's Grams of what a training paints are off those of the loss network's reference, and
+        remember it (`corrections`, a moving average).
+
+        A training brings a member's Grams of its pictures to the target; with the mean error in the target, it is the
+        reference's that come to those of the painting. mean: over the processes of a training.
+        """
+        ours, wanted = self._grams(image, view, self.loss_network), self._grams(image, view, self.loss_network.refer)
+        for divisor, grams in ours.items():
+            for name, gram in grams.items():
+                key = f"{view // VIEWS}/{divisor}/{name}"
+                found = mean((gram - wanted[divisor][name]).mean(0, keepdim=True))
+                self.corrections[key] = torch.lerp(self.corrections.get(key, found), found, CORRECTION)
 
     def random_view(self) -> int:
         """A view for a step of training, from torch's generator: a member of the loss network and a way to look."""
@@ -161,9 +202,19 @@ class PerceptualLoss:
         rows, columns = slice(top, top + height), slice(left, left + width)
         return image[:, :, rows, columns], photograph[:, :, rows, columns]
 
-    def sampled(self, image: Tensor, photograph: Tensor) -> dict[str, Tensor]:
-        """What a step of training goes by: both `shifted`, through a `random_view`."""
-        return self(*self.shifted(image, photograph), view=self.random_view())
+    def sampled(
+        self,
+        image: Tensor,
+        photograph: Tensor,
+        step: int | None = None,
+        mean: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> dict[str, Tensor]:
+        """What a step of training goes by: both `shifted`, through a `random_view`. step: its number, for `correct`."""
+        image, photograph = self.shifted(image, photograph)
+        view = self.random_view()
+        if self.correct_every and self.style_layers and step is not None and step % self.correct_every == 0:
+            self.correct(image.detach(), view, mean)
+        return self(image, photograph, view=view)
 
     def __call__(self, image: Tensor, photograph: Tensor, view: int | None = None) -> dict[str, Tensor]:
         """view: what to compare through, `member * VIEWS +` a way of `look`; None: the mean over the members, the
@@ -171,8 +222,6 @@ class PerceptualLoss:
         if view is None:
             found = [self(image, photograph, member * VIEWS) for member in range(self.loss_network.members)]
             return {name: torch.stack([terms[name] for terms in found]).mean(0) for name in found[0]}
-        if view not in self.targets:
-            self.targets[view] = self._targets(view)
         member, mirrored = divmod(view, VIEWS)
         divisors = {*self.style_scales, *self.content_scales}
         images, photographs = (_shrink(look(x, mirrored), divisors) for x in (image, photograph))
@@ -183,7 +232,7 @@ class PerceptualLoss:
             names = {*(self.style_layers if weights[0] else ()), *(self.content_layers if weights[1] else ())}
             features = self.loss_network(shrunk, names, member)
             if weights[0]:
-                style = style + weights[0] * self._style(features, self.targets[view][divisor])
+                style = style + weights[0] * self._style(features, self._target(view, divisor))
             if weights[1]:
                 with torch.no_grad():
                     targets = self.loss_network(photographs[divisor], self.content_layers, member)

@@ -14,6 +14,7 @@ from fast_nst.training.muon import Muon
 
 OPTIMIZERS = ("muon", "adam")
 SCHEDULES = ("cosine", "constant")
+CORRECTIONS = "fast_nst_corrections"  # of the loss, in a checkpoint
 
 
 def learning_rate_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> float:
@@ -72,10 +73,15 @@ class StyleTransfer(pl.LightningModule):
         torch.manual_seed((self.seed << 32) + self.global_step)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        terms = self.loss.sampled(self(batch), batch)
+        terms = self.loss.sampled(self(batch), batch, self.global_step, self._mean)
         values = {name: value.detach() for name, value in terms.items()}
         self.log_dict({f"train/{name}": value for name, value in values.items()})
         return {**values, "loss": terms["loss"]}
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Over the processes."""
+        found: Tensor = self.trainer.strategy.reduce(x, reduce_op="mean")
+        return found
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         terms = self.loss(self(batch), batch)
@@ -99,6 +105,10 @@ class StyleTransfer(pl.LightningModule):
         for name, value in self.network.named_parameters():
             if not torch.isfinite(value).all():
                 raise Diverged(self.global_step, f"the parameter {name}")
+        checkpoint[CORRECTIONS] = self.loss.corrections
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.loss.corrections = checkpoint.get(CORRECTIONS, {})
 
 
 class Diverged(validate.Failure):
