@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, run, small
+from conftest import ENVIRONMENT, ROOT, random_vgg_state, run, small
+from safetensors.torch import save_file
 
 from fast_nst.training import resume
 from fast_nst.validate import Invalid
@@ -120,6 +121,11 @@ def test_changed_settings_are_told_or_refused(workplace, unbroken):
         result = run("train.py", *again, change, cwd=workplace)
         assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
         assert message in result.stderr
+    save_file(random_vgg_state("vgg19", 8), workplace / "vgg19.safetensors")  # it has no reference to be corrected by
+    other = ["loss_network=vgg19", "loss_network.weights=vgg19.safetensors", f"trainer.max_steps={STEPS + 4}"]
+    result = run("train.py", *again, *other, cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert "changed: loss_network.name: compact before, vgg19 now" in result.stderr
 
 
 def test_a_run_that_is_there_is_not_overwritten(workplace, unbroken):

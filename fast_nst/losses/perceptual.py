@@ -161,14 +161,19 @@ class PerceptualLoss:
     def _target(self, view: int, divisor: int) -> dict[str, Tensor]:
         """What the Grams of a picture seen through `view` should be: the painting's, or, once a member has been
         corrected, the reference's of the painting and what the member is off by."""
-        corrections = {name: self.corrections.get(f"{view // VIEWS}/{divisor}/{name}") for name in self.style_layers}
-        if None in corrections.values():
+        off = {key: self.corrections[key] for key in self._keys(view, divisor) if key in self.corrections}
+        if len(off) < len(self.style_layers):
             if view not in self.targets:
                 self.targets[view] = self._targets(view, self.loss_network)
             return self.targets[view][divisor]
         if view not in self.referred:
             self.referred[view] = self._targets(view, self.loss_network.refer)
-        return {name: self.referred[view][divisor][name] + off for name, off in corrections.items() if off is not None}
+        grams = self.referred[view][divisor]
+        return {name: grams[name] + error for name, error in zip(self.style_layers, off.values(), strict=True)}
+
+    def _keys(self, view: int, divisor: int) -> list[str]:
+        """Of `corrections`, one for each style layer."""
+        return [f"{view // VIEWS}/{divisor}/{name}" for name in self.style_layers]
 
     @torch.no_grad()
     def correct(self, image: Tensor, view: int, mean: Callable[[Tensor], Tensor] = lambda x: x) -> None:
@@ -180,8 +185,7 @@ class PerceptualLoss:
         """
         ours, wanted = self._grams(image, view, self.loss_network), self._grams(image, view, self.loss_network.refer)
         for divisor, grams in ours.items():
-            for name, gram in grams.items():
-                key = f"{view // VIEWS}/{divisor}/{name}"
+            for key, (name, gram) in zip(self._keys(view, divisor), grams.items(), strict=True):
                 found = mean((gram - wanted[divisor][name]).mean(0, keepdim=True))
                 self.corrections[key] = torch.lerp(self.corrections.get(key, found), found, CORRECTION)
 

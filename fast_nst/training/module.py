@@ -108,7 +108,8 @@ class StyleTransfer(pl.LightningModule):
         checkpoint[CORRECTIONS] = self.loss.corrections
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.loss.corrections = checkpoint.get(CORRECTIONS, {})
+        if self.loss.correct_every:  # not where the run goes on with another loss network
+            self.loss.corrections = checkpoint.get(CORRECTIONS, {})
 
 
 class Diverged(validate.Failure):
