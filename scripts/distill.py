@@ -43,7 +43,7 @@ from fast_nst.losses.functional import gram
 from fast_nst.losses.views import VIEWS, look
 from fast_nst.training.module import learning_rate_factor
 from fast_nst.training.muon import Muon
-from fast_nst.validate import number, whole_number
+from fast_nst.validate import Invalid, number, whole_number
 from fast_nst.weights import sha256
 
 MEMBERS, WIDTH = 2, 64
@@ -92,20 +92,20 @@ def make_reference(teacher: LossNetwork, bases: dict[str, Tensor], batches: list
     """The teacher with each convolution's input projected on its `RANKS` leading uncentred principal components over
     `batches`, and the students' bases for heads."""
     assert isinstance(teacher, Features)
-    layers = list(teacher.features)
-    states, moments = [teacher.normalize(batch) for batch in batches], []
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            flat = [state.flatten(2).double() for state in states]
-            moments.append(sum((x @ x.transpose(1, 2)).mean(0) / x.shape[2] for x in flat))
-        states = [layer(state) for state in states]
+    moments: dict[nn.Conv2d, Tensor] = {}
+    for batch in batches:
+        x = teacher.normalize(batch)
+        for layer in teacher.features:
+            if isinstance(layer, nn.Conv2d):
+                flat = x.flatten(2).double()
+                moments[layer] = moments.get(layer, 0) + (flat @ flat.transpose(1, 2)).mean(0) / flat.shape[2]
+            x = layer(x)
     reference = compact.low_rank_vgg(RANKS, OUTPUTS)
     ours = iter([layer for layer in reference.features if isinstance(layer, nn.Conv2d)])
-    for layer, moment in zip((x for x in layers if isinstance(x, nn.Conv2d)), moments, strict=True):
+    for layer, moment in moments.items():
         assert layer.bias is not None
         weight, narrow = layer.weight, next(ours)
         if narrow.kernel_size == (1, 1):
-            assert isinstance(moment, Tensor)
             leading = torch.linalg.eigh(moment)[1][:, -narrow.out_channels :].T.float()
             narrow.weight.copy_(leading[:, :, None, None])
             weight, narrow = torch.einsum("ochw,rc->orhw", weight, leading), next(ours)
@@ -164,7 +164,7 @@ class Tally:
     """Means by whose they are and what of, "photographs", "painted", "Gram" and "way", by size and by layer."""
 
     def __init__(self) -> None:
-        self.values: dict[tuple[str, str], list[float]] = {}
+        self.values: dict[tuple[str, str, str], list[float]] = {}
 
     def add(self, whose: str, divisor: int, features: Errors, grams: Errors, ways: Errors) -> None:
         for name in OUTPUTS:
@@ -173,18 +173,19 @@ class Tally:
                 "Gram": grams[name][PAINTED], "way": ways[name],
             }  # fmt: skip
             for kind, value in kinds.items():
-                self.values.setdefault((f"{whose}: {kind} / {divisor}", name), []).append(float(value.detach().mean()))
+                key = whose, f"{kind} / {divisor}", name
+                self.values.setdefault(key, []).append(float(value.detach().mean()))
 
-    def means(self) -> dict[str, dict[str, float]]:
-        means: dict[str, dict[str, float]] = {}
-        for (kind, name), values in self.values.items():
-            means.setdefault(kind, {})[name] = round(statistics.mean(values), 4)
+    def means(self) -> dict[str, dict[str, dict[str, float]]]:
+        means: dict[str, dict[str, dict[str, float]]] = {}
+        for (whose, kind, name), values in self.values.items():
+            means.setdefault(whose, {}).setdefault(kind, {})[name] = round(statistics.mean(values), 4)
         return means
 
 
 @torch.no_grad()
 def new_ensemble(start: Path | None) -> compact.Ensemble:
-    """The students to train, random or those of the file `start`."""
+    """The students to train, random or the first `MEMBERS` of the file `start`, without its reference."""
     ensemble = compact.Ensemble(MEMBERS, WIDTH, OUTPUTS)
     for module in ensemble.modules():
         if isinstance(module, nn.Conv2d):
@@ -198,7 +199,9 @@ def new_ensemble(start: Path | None) -> compact.Ensemble:
     if start is not None:
         before = loss_networks.build("compact", OUTPUTS, start)
         assert isinstance(before, compact.Ensemble)
-        for student, old in zip(ensemble.students, before.students, strict=False):
+        if before.members < MEMBERS:
+            raise Invalid(f"--start: {start}: {before.members} students; allowed: {MEMBERS} and more")
+        for student, old in zip(ensemble.students, before.students[:MEMBERS], strict=True):
             student.load_state_dict(old.state_dict())
     return ensemble.requires_grad_(True)
 
@@ -278,8 +281,12 @@ def distill(arguments: argparse.Namespace) -> None:
         if done % 100 == 0 or done == arguments.steps:
             means, tally = tally.means(), Tally()
             rate = done / (time.monotonic() - begun)
-            shown = (f"{kind} " + " ".join(f"{v:.3f}" for v in row.values()) for kind, row in means.items())
-            text = "  ".join(row for row in shown if row.split(": ")[1].startswith(("painted", "way")))
+            text = "  ".join(
+                f"{whose}: {kind} " + " ".join(f"{value:.3f}" for value in row.values())
+                for whose, rows in means.items()
+                for kind, row in rows.items()
+                if kind.startswith(("painted", "way"))
+            )
             print(f"step {done}/{arguments.steps}  {rate:.2f} step/s  {text}", file=sys.stderr, flush=True)
         if done % 1000 == 0 or done == arguments.steps:
             with image.replacing(arguments.output) as temporary:
@@ -301,7 +308,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--learning-rate", type=float, default=0.02)
-    parser.add_argument("--start", type=Path, metavar="FILE", help="an ensemble of this script to go on from")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="a file of this script, to go on from its students")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")
     arguments = parser.parse_args()

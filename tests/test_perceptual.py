@@ -302,6 +302,9 @@ def test_corrections_come_every_so_many_steps_and_follow_what_is_painted(images)
     torch.testing.assert_close(found[5], found[0])  # the same picture again
     loss.correct(images[1], 0, lambda error: error * 0)
     torch.testing.assert_close(loss.corrections["0/1/relu3_4"], found[0] * (1 - CORRECTION))
+    before = loss.corrections["0/1/relu3_4"]
+    loss.correct(images[1] * float("nan"), 0)
+    assert torch.equal(loss.corrections["0/1/relu3_4"], before)
     never = PerceptualLoss(ensemble, images[2], **{**table, "correct_every": 0})
     never.sampled(*images[:2], 0)
     assert not never.corrections
@@ -371,6 +374,7 @@ def test_a_term_without_weight_is_not_computed(images):
         ({"style_weight": -1.0}, "style_weight: got -1.0"),
         ({"style_weight": float("nan")}, "style_weight"),
         ({"style_weight": "much"}, "style_weight: got 'much'"),
+        ({"correct_every": "often"}, "correct_every: got 'often'"),
         ({"content_weight": 0, "style_weight": 0}, "all 0"),
         ({"weighing": "heavy"}, "allowed: relative, absolute"),
         ({"content": "sum"}, "loss.content: got 'sum'; allowed: mean, half_sum"),

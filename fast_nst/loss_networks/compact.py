@@ -128,8 +128,8 @@ class Ensemble(LossNetwork):
 
 
 def offset(member: int) -> tuple[int, int]:
-    """Row and column of the first position of relu1_2 and relu2_2 that a member's outputs hold. Mirrored, four members
-    see all of them."""
+    """Row and column of the first position of relu1_2 and relu2_2 that a member's outputs hold. Mirrored and moved
+    (`loss.shift`), two members come to see all of them."""
     return member % 2, member // 2 % 2
 
 

@@ -35,7 +35,7 @@ class LossNetwork(nn.Module):
         raise NotImplementedError
 
     def refer(self, image: Tensor, layers: Iterable[str], member: int) -> dict[str, Tensor]:
-        """What `member` should say, where `referred`."""
+        """The better network's outputs, at the positions that `member`'s hold, where `referred`."""
         raise NotImplementedError
 
 

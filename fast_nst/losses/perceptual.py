@@ -100,7 +100,8 @@ class PerceptualLoss:
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
         ways = range(whole_number("loss.views", views, 1, VIEWS))
         self.shift = whole_number("loss.shift", shift, 0)
-        self.correct_every = whole_number("loss.correct_every", correct_every, 0) if loss_network.referred else 0
+        whole_number("loss.correct_every", correct_every, 0)
+        self.correct_every = correct_every if loss_network.referred else 0
         self.corrections: dict[str, Tensor] = {}
         self.every_view = [member * VIEWS + way for member in range(loss_network.members) for way in ways]
         self.loss_network = loss_network
@@ -120,7 +121,7 @@ class PerceptualLoss:
         self.content = CONTENT[content]
         self.tv, self.tv_summed, self.pixel_range = TV[tv], tv in _SUMMED, pixel_range
         self.targets: dict[int, dict[int, dict[str, Tensor]]] = {}
-        self.referred: dict[int, dict[int, dict[str, Tensor]]] = {}
+        self.reference_targets: dict[int, dict[int, dict[str, Tensor]]] = {}
         self.to(style_image.device)
 
     @property
@@ -133,7 +134,7 @@ class PerceptualLoss:
         self.loss_network.to(device=device, dtype=dtype)
         self.style_image = self.style_image.to(device)
         self.corrections = {key: correction.to(device) for key, correction in self.corrections.items()}
-        self.targets, self.referred = {0: self._targets(0, self.loss_network)}, {}
+        self.targets, self.reference_targets = {0: self._targets(0, self.loss_network)}, {}
         return self
 
     @torch.no_grad()
@@ -162,13 +163,13 @@ class PerceptualLoss:
         """What the Grams of a picture seen through `view` should be: the painting's, or, once a member has been
         corrected, the reference's of the painting and what the member is off by."""
         off = {key: self.corrections[key] for key in self._keys(view, divisor) if key in self.corrections}
-        if len(off) < len(self.style_layers):
+        if len(off) < len(self.style_layers):  # a run that goes on with other layers has them for some
             if view not in self.targets:
                 self.targets[view] = self._targets(view, self.loss_network)
             return self.targets[view][divisor]
-        if view not in self.referred:
-            self.referred[view] = self._targets(view, self.loss_network.refer)
-        grams = self.referred[view][divisor]
+        if view not in self.reference_targets:
+            self.reference_targets[view] = self._targets(view, self.loss_network.refer)
+        grams = self.reference_targets[view][divisor]
         return {name: grams[name] + error for name, error in zip(self.style_layers, off.values(), strict=True)}
 
     def _keys(self, view: int, divisor: int) -> list[str]:
@@ -187,7 +188,8 @@ class PerceptualLoss:
         for divisor, grams in ours.items():
             for key, (name, gram) in zip(self._keys(view, divisor), grams.items(), strict=True):
                 found = mean((gram - wanted[divisor][name]).mean(0, keepdim=True))
-                self.corrections[key] = torch.lerp(self.corrections.get(key, found), found, CORRECTION)
+                if torch.isfinite(found).all():  # under a GradScaler a picture may be none, and the step is skipped
+                    self.corrections[key] = torch.lerp(self.corrections.get(key, found), found, CORRECTION)
 
     def random_view(self) -> int:
         """A view for a step of training, from torch's generator: a member of the loss network and a way to look."""

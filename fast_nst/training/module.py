@@ -1,5 +1,6 @@
 """The training of one image transformation network against a perceptual loss, as a LightningModule."""
 
+import hashlib
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from fast_nst.training.muon import Muon
 OPTIMIZERS = ("muon", "adam")
 SCHEDULES = ("cosine", "constant")
 CORRECTIONS = "fast_nst_corrections"  # of the loss, in a checkpoint
+SPREAD = 0x9E3779B1  # between the steps of two seeds, an odd number (Knuth's multiplicative hash)
 
 
 def learning_rate_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> float:
@@ -49,6 +51,7 @@ class StyleTransfer(pl.LightningModule):
         super().__init__()
         self.network = network
         self.loss = loss
+        self.loss_network_digest = state_digest(loss.loss_network)
         self.optimizer_name = validate.one_of("optimizer.name", name, OPTIMIZERS)
         self.learning_rate = validate.number("optimizer.learning_rate", learning_rate, 0)
         self.schedule = validate.one_of("optimizer.schedule", schedule, SCHEDULES)
@@ -70,7 +73,8 @@ class StyleTransfer(pl.LightningModule):
         self.loss.to(self.device, torch.bfloat16 if low else torch.float32)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
-        torch.manual_seed((self.seed << 32) + self.global_step)
+        # torch's generator of the CPU takes the lower 32 bits of a seed alone.
+        torch.manual_seed((self.seed * SPREAD + self.global_step) % 2**32)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         terms = self.loss.sampled(self(batch), batch, self.global_step, self._mean)
@@ -105,11 +109,20 @@ class StyleTransfer(pl.LightningModule):
         for name, value in self.network.named_parameters():
             if not torch.isfinite(value).all():
                 raise Diverged(self.global_step, f"the parameter {name}")
-        checkpoint[CORRECTIONS] = self.loss.corrections
+        checkpoint[CORRECTIONS] = {"of": self.loss_network_digest, "corrections": self.loss.corrections}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.loss.correct_every:  # not where the run goes on with another loss network
-            self.loss.corrections = checkpoint.get(CORRECTIONS, {})
+        saved = checkpoint.get(CORRECTIONS, {})
+        if saved.get("of") == self.loss_network_digest:  # a run may go on with another loss network
+            self.loss.corrections = saved["corrections"]
+
+
+def state_digest(network: nn.Module) -> str:
+    """Of its weights, as they are."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Diverged(validate.Failure):

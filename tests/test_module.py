@@ -1,0 +1,51 @@
+"""What a step of a training draws, and what its checkpoint holds of the loss."""
+
+import torch
+from conftest import ROOT, picture
+from omegaconf import OmegaConf
+
+from fast_nst import networks
+from fast_nst.image import to_tensor
+from fast_nst.loss_networks import LossNetwork
+from fast_nst.loss_networks.compact import Ensemble
+from fast_nst.losses import PerceptualLoss
+from fast_nst.training.module import StyleTransfer
+
+
+def ensemble() -> Ensemble:
+    return Ensemble(members=2, width=8, outputs={"relu1_2": 4, "relu3_4": 4}, ranks=(4,) * 7)
+
+
+def module(loss_network: LossNetwork, seed: int = 0) -> StyleTransfer:
+    loss = PerceptualLoss(
+        loss_network, to_tensor(picture(1, 32, 32)), content_layers={}, style_layers={"relu1_2": 1.0, "relu3_4": 1.0},
+        content_weight=0.0, style_weight=1.0, views=8, correct_every=1,
+    )  # fmt: skip
+    settings = OmegaConf.load(ROOT / "configs" / "optimizer" / "muon.yaml")
+    return StyleTransfer(networks.build("slim", width=8, blocks=1), loss, total_steps=9, seed=seed, **settings)
+
+
+def test_two_seeds_see_a_painting_through_other_views():
+    loss_network, drawn = ensemble(), []
+    for seed in (0, 1):
+        training = module(loss_network, seed)
+        views = []
+        for _ in range(2):
+            training.on_train_batch_start(torch.empty(0), 0)
+            views.append([training.loss.random_view() for _ in range(20)])
+        assert views[0] == views[1]
+        drawn.append(views[0])
+    assert drawn[0] != drawn[1]
+
+
+def test_corrections_stay_with_the_loss_network_that_they_are_of():
+    loss_network, checkpoint = ensemble(), {}
+    training = module(loss_network)
+    training.loss.correct(to_tensor(picture(2, 32, 32)), 0)
+    training.on_save_checkpoint(checkpoint)
+    again, other = module(loss_network), module(ensemble())
+    for each in (again, other):
+        each.on_load_checkpoint(checkpoint)
+    assert again.loss.corrections.keys() == training.loss.corrections.keys()
+    assert not other.loss.corrections
+    other.on_load_checkpoint({})  # of a version without
