@@ -85,9 +85,9 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
         network.to(memory_format=torch.channels_last)
     loss.to(batch.device, torch.bfloat16 if low else torch.float32)
     with torch.no_grad():
+        if loss.correct_every:
+            loss.correct(batch[:1], 0)
         for view in loss.every_view:  # the painting's Grams, taken once in a run
-            if loss.correct_every:
-                loss.correct(batch[:1], view)
             loss(batch[:1], batch[:1], view)
     optimizer: torch.optim.Adam
     if name == "johnson":

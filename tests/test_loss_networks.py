@@ -169,7 +169,7 @@ def test_a_compact_file_round_trip(tmp_path):
         assert list(again(image, member=member)) == ["relu2_2"]
         ours, wanted = (found(image, ["relu2_2"], member)["relu2_2"] for found in (again, network))
         torch.testing.assert_close(ours, wanted, rtol=1e-2, atol=1e-2)
-        ours, wanted = (found.refer(image, ["relu2_2"], member)["relu2_2"] for found in (again, network))
+        ours, wanted = (found.refer(image, ["relu2_2"])[member]["relu2_2"] for found in (again, network))
         assert ours.shape == (1, 5, 4, 4)
         torch.testing.assert_close(ours, wanted, rtol=1e-2, atol=1e-2)
     assert not torch.equal(network(image)["relu2_2"], network(image, member=1)["relu2_2"])

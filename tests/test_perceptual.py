@@ -271,22 +271,20 @@ def test_with_a_members_mean_error_in_the_target_it_is_the_references_style_that
     layers = layers_needed(table["content_layers"], table["style_layers"])
     ensemble = Ensemble(members=2, width=8, outputs=dict.fromkeys(layers, 4), ranks=(4,) * 7)
     loss = PerceptualLoss(ensemble, images[2], **table)
-    image, view = images[0][:1], VIEWS + 3
-    uncorrected = loss(image, images[1][:1], view=view)["style"]
-    loss.correct(image, view)
-    style = 0.0
-    for divisor, weight in table["style_scales"].items():
-        ours, painting = (torch.nn.functional.avg_pool2d(look(x, 3), divisor) for x in (image, images[2]))
-        for name in table["style_layers"]:
-            way = gram(ensemble.refer(ours, [name], 1)[name]) - gram(ensemble.refer(painting, [name], 1)[name])
-            target = gram(ensemble(ours, [name], 1)[name]) - way
-            style += weight * float(way.square().mean() / target.square().mean())
-    assert float(loss(image, images[1][:1], view=view)["style"]) == pytest.approx(style, rel=1e-4)
-    assert float(uncorrected) != pytest.approx(style, rel=1e-2)
-    assert (
-        loss(image, images[1][:1], view=3)["style"]
-        == PerceptualLoss(ensemble, images[2], **table)(image, images[1][:1], view=3)["style"]
-    )
+    image, photograph = images[0][:1], images[1][:1]
+    uncorrected = [float(loss(image, photograph, view=member * VIEWS + 3)["style"]) for member in range(2)]
+    loss.correct(image, 3)
+    for member in range(2):
+        style = 0.0
+        for divisor, weight in table["style_scales"].items():
+            ours, painting = (torch.nn.functional.avg_pool2d(look(x, 3), divisor) for x in (image, images[2]))
+            for name in table["style_layers"]:
+                there, wanted = (gram(ensemble.refer(x, [name])[member][name]) for x in (ours, painting))
+                target = gram(ensemble(ours, [name], member)[name]) - there + wanted
+                style += weight * float((there - wanted).square().mean() / target.square().mean())
+        found = float(loss(image, photograph, view=member * VIEWS + 3)["style"])
+        assert found == pytest.approx(style, rel=1e-4)
+        assert found != pytest.approx(uncorrected[member], rel=1e-2)
 
 
 def test_corrections_come_every_so_many_steps_and_follow_what_is_painted(images):
@@ -295,18 +293,19 @@ def test_corrections_come_every_so_many_steps_and_follow_what_is_painted(images)
     ensemble = Ensemble(members=1, width=8, outputs=dict.fromkeys(layers, 4), ranks=(4,) * 7)
     loss = PerceptualLoss(ensemble, images[2], **{**table, "views": 1})
     found = []
-    for step in range(6):
+    for step in range(11):
         loss.sampled(*images[:2], step)
-        found.append(loss.corrections["0/1/relu3_4"])
-    assert all(torch.equal(each, found[0]) for each in found[:5])
-    torch.testing.assert_close(found[5], found[0])  # the same picture again
+        found.append(loss.corrections.get("0/1/relu3_4"))
+    assert found[:5] == [None] * 5
+    assert all(torch.equal(each, found[5]) for each in found[5:10])
+    torch.testing.assert_close(found[10], found[5])  # the same picture again
     loss.correct(images[1], 0, lambda error: error * 0)
-    torch.testing.assert_close(loss.corrections["0/1/relu3_4"], found[0] * (1 - CORRECTION))
+    torch.testing.assert_close(loss.corrections["0/1/relu3_4"], found[5] * (1 - CORRECTION))
     before = loss.corrections["0/1/relu3_4"]
     loss.correct(images[1] * float("nan"), 0)
     assert torch.equal(loss.corrections["0/1/relu3_4"], before)
     never = PerceptualLoss(ensemble, images[2], **{**table, "correct_every": 0})
-    never.sampled(*images[:2], 0)
+    never.sampled(*images[:2], 5)
     assert not never.corrections
 
 

@@ -123,8 +123,9 @@ class Ensemble(LossNetwork):
         found: dict[str, Tensor] = self.students[member](image, layers)
         return found
 
-    def refer(self, image: Tensor, layers: Iterable[str], member: int) -> dict[str, Tensor]:
-        return {name: held(found, name, member) for name, found in self.reference(image, layers).items()}
+    def refer(self, image: Tensor, layers: Iterable[str]) -> list[dict[str, Tensor]]:
+        whole = self.reference(image, layers)
+        return [{name: held(found, name, member) for name, found in whole.items()} for member in range(self.members)]
 
 
 def offset(member: int) -> tuple[int, int]:

@@ -34,8 +34,8 @@ class LossNetwork(nn.Module):
         `members` to ask."""
         raise NotImplementedError
 
-    def refer(self, image: Tensor, layers: Iterable[str], member: int) -> dict[str, Tensor]:
-        """The better network's outputs, at the positions that `member`'s hold, where `referred`."""
+    def refer(self, image: Tensor, layers: Iterable[str]) -> list[dict[str, Tensor]]:
+        """The better network's outputs, for each member at the positions that its own hold, where `referred`."""
         raise NotImplementedError
 
 

@@ -162,34 +162,39 @@ class PerceptualLoss:
     def _target(self, view: int, divisor: int) -> dict[str, Tensor]:
         """What the Grams of a picture seen through `view` should be: the painting's, or, once a member has been
         corrected, the reference's of the painting and what the member is off by."""
-        off = {key: self.corrections[key] for key in self._keys(view, divisor) if key in self.corrections}
+        keys = self._keys(view // VIEWS, divisor)
+        off = {key: self.corrections[key] for key in keys if key in self.corrections}
         if len(off) < len(self.style_layers):  # a run that goes on with other layers has them for some
             if view not in self.targets:
                 self.targets[view] = self._targets(view, self.loss_network)
             return self.targets[view][divisor]
         if view not in self.reference_targets:
-            self.reference_targets[view] = self._targets(view, self.loss_network.refer)
+            self.reference_targets[view] = self._targets(
+                view, lambda image, layers, member: self.loss_network.refer(image, layers)[member]
+            )
         grams = self.reference_targets[view][divisor]
         return {name: grams[name] + error for name, error in zip(self.style_layers, off.values(), strict=True)}
 
-    def _keys(self, view: int, divisor: int) -> list[str]:
+    def _keys(self, member: int, divisor: int) -> list[str]:
         """Of `corrections`, one for each style layer."""
-        return [f"{view // VIEWS}/{divisor}/{name}" for name in self.style_layers]
+        return [f"{member}/{divisor}/{name}" for name in self.style_layers]
 
     @torch.no_grad()
     def correct(self, image: Tensor, view: int, mean: Callable[[Tensor], Tensor] = lambda x: x) -> None:
-        """See how far a member's Grams of what a training paints are off those of the loss network's reference, and
-        remember it (`corrections`, a moving average).
+        """See how far each member's Grams of what a training paints, through `view`, are off those of the loss network's
+        reference, and remember it (`corrections`, a moving average).
 
         A training brings a member's Grams of its pictures to the target; with the mean error in the target, it is the
         reference's that come to those of the painting. mean: over the processes of a training.
         """
-        ours, wanted = self._grams(image, view, self.loss_network), self._grams(image, view, self.loss_network.refer)
-        for divisor, grams in ours.items():
-            for key, (name, gram) in zip(self._keys(view, divisor), grams.items(), strict=True):
-                found = mean((gram - wanted[divisor][name]).mean(0, keepdim=True))
-                if torch.isfinite(found).all():  # under a GradScaler a picture may be none, and the step is skipped
-                    self.corrections[key] = torch.lerp(self.corrections.get(key, found), found, CORRECTION)
+        for divisor, shrunk in _shrink(look(image, view % VIEWS), self.style_scales).items():
+            for member, wanted in enumerate(self.loss_network.refer(shrunk, self.style_layers)):
+                ours = self.loss_network(shrunk, self.style_layers, member)
+                for key, name in zip(self._keys(member, divisor), self.style_layers, strict=True):
+                    off = functional.gram(ours[name]) - functional.gram(wanted[name])
+                    found = mean(off.mean(0, keepdim=True))
+                    if torch.isfinite(found).all():  # under a GradScaler a picture may be none; the step is skipped
+                        self.corrections[key] = torch.lerp(self.corrections.get(key, found), found, CORRECTION)
 
     def random_view(self) -> int:
         """A view for a step of training, from torch's generator: a member of the loss network and a way to look."""
@@ -215,10 +220,11 @@ class PerceptualLoss:
         step: int | None = None,
         mean: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> dict[str, Tensor]:
-        """What a step of training goes by: both `shifted`, through a `random_view`. step: its number, for `correct`."""
+        """What a step of training goes by: both `shifted`, through a `random_view`. step: its number, for `correct`;
+        what an untrained network paints, at step 0, says nothing."""
         image, photograph = self.shifted(image, photograph)
         view = self.random_view()
-        if self.correct_every and self.style_layers and step is not None and step % self.correct_every == 0:
+        if self.correct_every and self.style_layers and step and step % self.correct_every == 0:
             self.correct(image.detach(), view, mean)
         return self(image, photograph, view=view)
 
