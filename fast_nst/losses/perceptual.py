@@ -181,8 +181,8 @@ class PerceptualLoss:
 
     @torch.no_grad()
     def correct(self, image: Tensor, view: int, mean: Callable[[Tensor], Tensor] = lambda x: x) -> None:
-        """See how far each member's Grams of what a training paints, through `view`, are off those of the loss network's
-        reference, and remember it (`corrections`, a moving average).
+        """See how far the members' Grams of what a training paints are off those of the loss network's reference, all
+        through `view`, and remember it (`corrections`, a moving average).
 
         A training brings a member's Grams of its pictures to the target; with the mean error in the target, it is the
         reference's that come to those of the painting. mean: over the processes of a training.
