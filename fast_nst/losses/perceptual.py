@@ -139,25 +139,19 @@ class PerceptualLoss:
 
     @torch.no_grad()
     def _targets(self, view: int, ask: Ask) -> dict[int, dict[str, Tensor]]:
-        """The paintings' Grams seen through `view`, by divisor and layer."""
+        """The paintings' Grams seen through `view`, by divisor and layer. ask: the members, or what they refer to."""
         targets: dict[int, dict[str, Tensor]] = {}
         paintings = ((self.style_image, 1.0), *self.blend)
         total = sum(weight for _, weight in paintings)
-        for painting, weight in paintings:
-            for divisor, found in self._grams(painting.to(self.style_image.device), view, ask).items():
-                grams = targets.setdefault(divisor, {})
-                for name, gram in found.items():
-                    grams[name] = grams.get(name, 0) + gram * (weight / total)
-        return targets
-
-    def _grams(self, image: Tensor, view: int, ask: Ask) -> dict[int, dict[str, Tensor]]:
-        """The Grams (B, C, C) of images seen through `view`, by divisor and style layer."""
         member, mirrored = divmod(view, VIEWS)
-        grams: dict[int, dict[str, Tensor]] = {}
-        for divisor, shrunk in _shrink(look(image, mirrored), self.style_scales).items():
-            features = ask(shrunk, self.style_layers, member)
-            grams[divisor] = {name: functional.gram(features[name]) for name in self.style_layers}
-        return grams
+        for painting, weight in paintings:
+            seen = look(painting.to(self.style_image.device), mirrored)
+            for divisor, shrunk in _shrink(seen, self.style_scales).items():
+                features = ask(shrunk, self.style_layers, member)
+                grams = targets.setdefault(divisor, {})
+                for name in self.style_layers:
+                    grams[name] = grams.get(name, 0) + functional.gram(features[name]) * (weight / total)
+        return targets
 
     def _target(self, view: int, divisor: int) -> dict[str, Tensor]:
         """What the Grams of a picture seen through `view` should be: the painting's, or, once a member has been
