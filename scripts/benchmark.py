@@ -59,17 +59,15 @@ def random_vgg(variant: str, layers: list[str]) -> LossNetwork:
 
 
 class Work(NamedTuple):
-    """What is timed, and what comes besides once in `every` calls of it, a share of which counts with each."""
+    """What is timed: {a call: how often it comes in a step, on average}."""
 
-    call: Step
-    besides: Step | None = None
-    every: int = 1
+    calls: dict[Step, float]
 
     def flops(self) -> int:
-        return flops(self.call) + (flops(self.besides) // self.every if self.besides else 0)
+        return round(sum(flops(call) * often for call, often in self.calls.items()))
 
     def seconds(self, device: torch.device) -> float:
-        return timed(self.call, device) + (timed(self.besides, device) / self.every if self.besides else 0)
+        return sum(timed(call, device) * often for call, often in self.calls.items())
 
 
 def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bool) -> Work:
@@ -87,7 +85,7 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     with torch.no_grad():
         if loss.correct_every:
             loss.correct(batch[:1], 0)
-        for view in loss.every_view:  # the painting's Grams, taken once in a run
+        for view in loss.every_view + (loss.finishing_views if loss.finish else []):  # the painting's Grams, once a run
             loss(batch[:1], batch[:1], view)
     optimizer: torch.optim.Adam
     if name == "johnson":
@@ -96,17 +94,20 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
         optimizer = Muon(network, optimizer_settings()["learning_rate"])
     run = torch.compile(network) if compiled else network
 
-    def step() -> None:
+    def step(finishing: bool = False) -> None:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=low):
             painted = run(batch)
-            value = loss.sampled(painted, batch)["loss"]
+            value = loss.sampled(painted, batch, finishing=finishing)["loss"]
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
 
-    if not loss.correct_every:
-        return Work(step)
-    return Work(step, lambda: loss.correct(batch, loss.random_view()), loss.correct_every)
+    calls: dict[Step, float] = {step: 1 - loss.finish}
+    if loss.finish:
+        calls[partial(step, finishing=True)] = loss.finish
+    if loss.correct_every:
+        calls[lambda: loss.correct(batch, loss.random_view())] = (1 - loss.finish) / loss.correct_every
+    return Work(calls)
 
 
 def synchronize(device: torch.device) -> None:
@@ -217,7 +218,7 @@ def serve(arguments: argparse.Namespace, device: torch.device) -> None:
     for line in sys.stdin:
         size = int(line)
         if size not in calls:
-            calls[size] = Work(repainting(name, size, low, arguments.compile, device))
+            calls[size] = Work({repainting(name, size, low, arguments.compile, device): 1})
         print(calls[size].seconds(device), flush=True)
     print(peak_memory(device))
 
@@ -226,7 +227,7 @@ def training_step(name: str, arguments: argparse.Namespace, low: bool, device: t
     batch = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
     painting = style.load(style.find("bundled:starry_night.jpg"), 256).to(device)
     if name == REFERENCE:
-        return Work(reference_step(batch, painting))
+        return Work({reference_step(batch, painting): 1})
     return our_step(name, batch, painting, low, arguments.compile)
 
 

@@ -14,8 +14,8 @@ way from what a network paints to its own painting. Steps and seed determine the
 threads).
 
 What small students cannot see, all of them miss alike. So a reference goes with them that a training asks now and then:
-VGG-19's own weights, the inputs of each convolution projected on their leading principal components, and then trained
-on what the students see.
+VGG-19's own weights, what each convolution takes and what it gives projected on their leading principal components, and
+then trained on what the students see.
 """
 
 import argparse
@@ -29,6 +29,8 @@ import command
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from studio import CROP, SEEN, STROKES, Replay, Studio, crop_of, student_batch
 from torch import Tensor, nn
 
@@ -47,10 +49,10 @@ from fast_nst.validate import Invalid, number, whole_number
 from fast_nst.weights import sha256
 
 MEMBERS, WIDTH = 2, 64
-RANKS = (24, 24, 48, 48, 44, 44, 44)  # of the reference, for every convolution but the first
+RANKS = ((36, 48), (48, 72), (80, 80), (72, 104), (88, 104), (80, 80), (72, 84))  # of the reference, `low_rank_vgg`
 REFERENCE_RATE = 0.002  # its learning rate
 PAINTED = slice(2, 6)  # what of a batch the network in training has just painted
-OUTPUTS = {"relu1_2": 24, "relu2_2": 48, "relu3_2": 64, "relu3_4": 64}
+OUTPUTS = {"relu1_2": 24, "relu2_2": 64, "relu3_2": 64, "relu3_4": 64}
 
 
 class Targets(NamedTuple):
@@ -66,52 +68,81 @@ class Targets(NamedTuple):
                 for name, basis in self.bases.items()}  # fmt: skip
 
 
+class Moments:
+    """Of activations, over pictures: the mean (C,) and the uncentred second moment (C, C)."""
+
+    def __init__(self) -> None:
+        self.pictures, self.first, self.second = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, found: Tensor) -> None:
+        flat = found.flatten(2).double()
+        self.pictures += len(flat)
+        self.first = self.first + flat.mean(2).sum(0)
+        self.second = self.second + (flat @ flat.transpose(1, 2)).sum(0) / flat.shape[2]
+
+    def uncentred(self) -> Tensor:
+        return self.second / self.pictures
+
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """The covariance, and the mean."""
+        mean = self.first / self.pictures
+        return self.uncentred() - torch.outer(mean, mean), mean
+
+
+def leading(moment: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalues of (C, C), all of them, and the leading eigenvectors (C, K)."""
+    values, vectors = torch.linalg.eigh(moment.double())
+    return values.flip(0), vectors.flip(1)[:, :components]
+
+
 def principal_basis(moment: Tensor, components: int) -> tuple[Tensor, float]:
     """The leading eigenvectors (K, C) of an uncentred second moment (C, C), scaled so that the outputs have a mean
     square of 1; and the share of the Gram's squared norm that they keep."""
-    values, vectors = torch.linalg.eigh(moment.double())
-    kept = values[-components:]
+    values, vectors = leading(moment, components)
+    kept = values[:components]
     share = float(kept.square().sum() / values.square().sum())
-    scale = (kept.sum() / components).rsqrt()
-    return (vectors[:, -components:].T.flip(0) * scale).float(), share
+    return (vectors.T * (kept.sum() / components).rsqrt()).float(), share
 
 
 @torch.no_grad()
 def find_bases(teacher: LossNetwork, batches: list[Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    moments: dict[str, Tensor] = {}
+    moments = {name: Moments() for name in OUTPUTS}
     for batch in batches:
         for name, found in teacher(batch).items():
-            flat = found.flatten(2).double()
-            moments[name] = moments.get(name, 0) + (flat @ flat.transpose(1, 2)).mean(0) / flat.shape[2]
-    found = {name: principal_basis(moments[name], OUTPUTS[name]) for name in OUTPUTS}
+            moments[name].add(found)
+    found = {name: principal_basis(moments[name].uncentred(), OUTPUTS[name]) for name in OUTPUTS}
     return {name: basis for name, (basis, _) in found.items()}, {name: share for name, (_, share) in found.items()}
 
 
 @torch.no_grad()
 def make_reference(teacher: LossNetwork, bases: dict[str, Tensor], batches: list[Tensor]) -> Features:
-    """The teacher with each convolution's input projected on its `RANKS` leading uncentred principal components over
-    `batches`, and the students' bases for heads."""
+    """The teacher with each convolution's input projected on the leading uncentred principal components over `batches`,
+    as many as `RANKS` has, and what it gives, before its ReLU, on centred ones; and the students' bases for heads."""
     assert isinstance(teacher, Features)
-    moments: dict[nn.Conv2d, Tensor] = {}
+    convolutions = [layer for layer in teacher.features if isinstance(layer, nn.Conv2d)]
+    moments = {layer: (Moments(), Moments()) for layer in convolutions}
     for batch in batches:
         x = teacher.normalize(batch)
         for layer in teacher.features:
             if isinstance(layer, nn.Conv2d):
-                flat = x.flatten(2).double()
-                moments[layer] = moments.get(layer, 0) + (flat @ flat.transpose(1, 2)).mean(0) / flat.shape[2]
+                moments[layer][0].add(x)
+                moments[layer][1].add(layer(x))
             x = layer(x)
     reference = compact.low_rank_vgg(RANKS, OUTPUTS)
-    ours = iter([layer for layer in reference.features if isinstance(layer, nn.Conv2d)])
-    for layer, moment in moments.items():
+    first, *ours = [layer for layer in reference.features if isinstance(layer, nn.Conv2d)]
+    first.load_state_dict(convolutions[0].state_dict())
+    for index, layer in enumerate(convolutions[1:]):
+        narrow, core, wide = ours[3 * index : 3 * index + 3]
         assert layer.bias is not None
-        weight, narrow = layer.weight, next(ours)
-        if narrow.kernel_size == (1, 1):
-            leading = torch.linalg.eigh(moment)[1][:, -narrow.out_channels :].T.float()
-            narrow.weight.copy_(leading[:, :, None, None])
-            weight, narrow = torch.einsum("ochw,rc->orhw", weight, leading), next(ours)
-        narrow.weight.copy_(weight)
-        assert narrow.bias is not None
-        narrow.bias.copy_(layer.bias)
+        assert wide.bias is not None
+        covariance, mean = moments[layer][1].centred()
+        _, into = leading(moments[layer][0].uncentred(), RANKS[index][0])
+        _, out = leading(covariance, RANKS[index][1])
+        weight, bias = layer.weight.double(), layer.bias.double()
+        narrow.weight.copy_(into.T[:, :, None, None])
+        core.weight.copy_(torch.einsum("ochw,os,cr->srhw", weight, out, into))
+        wide.weight.copy_(out[:, :, None, None])
+        wide.bias.copy_(out @ (out.T @ (bias - mean)) + mean)
     for name, basis in bases.items():
         reference.heads[name].weight.copy_(basis)  # type: ignore[operator]
     return reference
@@ -184,8 +215,8 @@ class Tally:
 
 
 @torch.no_grad()
-def new_ensemble(start: Path | None) -> compact.Ensemble:
-    """The students to train, random or the first `MEMBERS` of the file `start`, without its reference."""
+def new_ensemble() -> compact.Ensemble:
+    """Students with random weights."""
     ensemble = compact.Ensemble(MEMBERS, WIDTH, OUTPUTS)
     for module in ensemble.modules():
         if isinstance(module, nn.Conv2d):
@@ -196,14 +227,36 @@ def new_ensemble(start: Path | None) -> compact.Ensemble:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)  # outputs begin small, errors at 1
             nn.init.zeros_(module.bias)
-    if start is not None:
-        before = loss_networks.build("compact", OUTPUTS, start)
-        assert isinstance(before, compact.Ensemble)
-        if before.members < MEMBERS:
-            raise Invalid(f"--start: {start}: {before.members} students; allowed: {MEMBERS} and more")
-        for student, old in zip(ensemble.students, before.students[:MEMBERS], strict=True):
-            student.load_state_dict(old.state_dict())
     return ensemble.requires_grad_(True)
+
+
+@torch.no_grad()
+def started_from(path: Path, targets: Targets, batches: list[Tensor]) -> compact.Ensemble:
+    """The first `MEMBERS` students of the file `path`, with the heads that on `batches` give the least squared error:
+    bases need not be those that the file was made for."""
+    ensemble = new_ensemble()
+    wanted = [targets(batch) for batch in batches]
+    for member, student in enumerate(ensemble.students):
+        assert isinstance(student, compact.Student)
+        prefix = f"students.{member}.features."
+        try:
+            state = {k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)}
+            student.features.load_state_dict(state)
+        except (SafetensorError, OSError, RuntimeError):
+            raise Invalid(f"--start: {path}: not a file of this script with {MEMBERS} students {WIDTH} wide") from None
+        heads, student.heads = student.heads, nn.ModuleDict()
+        tapped = [student(batch) for batch in batches]
+        student.heads = heads
+        for name, head in heads.items():
+            assert isinstance(head, nn.Linear)
+            rows = torch.cat([found[name].flatten(2).transpose(1, 2).flatten(0, 1) for found in tapped]).double()
+            rows = F.pad(rows, (0, 1), value=1.0)
+            there = [compact.held(found[name], name, member) for found in wanted]
+            goal = torch.cat([x.flatten(2).transpose(1, 2).flatten(0, 1) for x in there]).double()
+            solution = torch.linalg.lstsq(rows.T @ rows, rows.T @ goal).solution
+            head.weight.copy_(solution[:-1].T)
+            head.bias.copy_(solution[-1])
+    return ensemble
 
 
 def root(errors: Tensor) -> Tensor:
@@ -235,7 +288,10 @@ def distill(arguments: argparse.Namespace) -> None:
         "of_steps": arguments.steps, "gram_share_kept": shares,
     }  # fmt: skip
 
-    ensemble = new_ensemble(arguments.start)
+    if arguments.start is None:
+        ensemble = new_ensemble()
+    else:
+        ensemble = started_from(arguments.start, targets, [x[:, :, :256, :256] for x in (*styles, *whole[::8])])
     optimizers = Muon(ensemble, arguments.learning_rate), Muon(reference, REFERENCE_RATE)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(x, lambda step: learning_rate_factor(step, "cosine", 100, arguments.steps))
@@ -308,7 +364,12 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--learning-rate", type=float, default=0.02)
-    parser.add_argument("--start", type=Path, metavar="FILE", help="a file of this script, to go on from its students")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="FILE",
+        help="a file of this script, to go on from its students; their heads are fitted anew",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")
     arguments = parser.parse_args()

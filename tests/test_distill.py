@@ -1,5 +1,6 @@
 """How the bundled loss network is made: scripts/distill.py, on little."""
 
+import itertools
 import json
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +10,7 @@ import pytest
 import safetensors
 import torch
 from conftest import ROOT, random_vgg_state, run
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from fast_nst import loss_networks
 from fast_nst.loss_networks import compact
@@ -47,7 +48,7 @@ def test_a_member_is_compared_at_the_positions_it_holds():
 
 def test_the_reference_begins_as_the_teacher_itself(distill, monkeypatch, tmp_path):
     """With as many components as channels nothing is cut off."""
-    monkeypatch.setattr(distill, "RANKS", tuple(compact.VGG_19.values())[:-1])
+    monkeypatch.setattr(distill, "RANKS", tuple(itertools.pairwise(compact.VGG_19.values())))
     save_file(random_vgg_state("vgg19", 8), tmp_path / "vgg19.safetensors")
     teacher = loss_networks.build("vgg19", distill.OUTPUTS, tmp_path / "vgg19.safetensors")
     batches = [torch.rand(1, 3, 32, 32), torch.rand(2, 3, 32, 48)]
@@ -102,6 +103,30 @@ def test_it_makes_a_loss_network_and_says_how(workplace: Path):
     with safetensors.safe_open(workplace / "c.safetensors", "pt") as file:
         recipe = json.loads(file.metadata()["fast_nst_loss_network"])
     assert (recipe["steps"], recipe["photographs"], recipe["styles"], recipe["seed"]) == (2, 8, 7, 0)
+    go_on = [
+        "distill.py",
+        "--vgg",
+        "vgg19.safetensors",
+        "--photographs",
+        "photographs",
+        "-o",
+        "d.safetensors",
+        "--start",
+    ]
+    result = run(*go_on, "c.safetensors", "--steps", 1, "--learning-rate", 0, cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    before, after = (load_file(workplace / name) for name in ("c.safetensors", "d.safetensors"))
+    for name, value in after.items():
+        if name.startswith("students") and "features" in name:
+            assert torch.equal(value, before[name])
+    with safetensors.safe_open(workplace / "d.safetensors", "pt") as file:
+        again = json.loads(file.metadata()["fast_nst_loss_network"])
+    for name in ("relu1_2", "relu3_4"):  # heads that fit what comes before them
+        errors = [x["relative_errors"]["students"]["photographs / 1"][name] for x in (again, recipe)]
+        assert errors[0] < 0.9 * errors[1]
+    result = run(*go_on, "vgg19.safetensors", cwd=workplace)
+    assert result.returncode == 2
+    assert "not a file of this script with 2 students 64 wide" in result.stderr
 
 
 def test_the_bundled_one_is_small_and_says_where_it_comes_from():

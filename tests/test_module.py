@@ -1,5 +1,6 @@
 """What a step of a training draws, and what its checkpoint holds of the loss."""
 
+import pytest
 import torch
 from conftest import ROOT, picture
 from omegaconf import OmegaConf
@@ -9,17 +10,17 @@ from fast_nst.image import to_tensor
 from fast_nst.loss_networks import LossNetwork
 from fast_nst.loss_networks.compact import Ensemble
 from fast_nst.losses import PerceptualLoss
-from fast_nst.training.module import StyleTransfer
+from fast_nst.training.module import FINISHING, StyleTransfer, learning_rate_factor
 
 
 def ensemble() -> Ensemble:
-    return Ensemble(members=2, width=8, outputs={"relu1_2": 4, "relu3_4": 4}, ranks=(4,) * 7)
+    return Ensemble(members=2, width=8, outputs={"relu1_2": 4, "relu3_4": 4}, ranks=((4, 4),) * 7)
 
 
 def module(loss_network: LossNetwork, seed: int = 0) -> StyleTransfer:
     loss = PerceptualLoss(
         loss_network, to_tensor(picture(1, 32, 32)), content_layers={}, style_layers={"relu1_2": 1.0, "relu3_4": 1.0},
-        content_weight=0.0, style_weight=1.0, views=8, correct_every=1,
+        content_weight=0.0, style_weight=1.0, views=8, correct_every=1, finish=1 / 3,
     )  # fmt: skip
     settings = OmegaConf.load(ROOT / "configs" / "optimizer" / "muon.yaml")
     return StyleTransfer(networks.build("slim", width=8, blocks=1), loss, total_steps=9, seed=seed, **settings)
@@ -49,3 +50,29 @@ def test_corrections_stay_with_the_loss_network_that_they_are_of():
     assert again.loss.corrections.keys() == training.loss.corrections.keys()
     assert not other.loss.corrections
     other.on_load_checkpoint({})  # of a version without
+
+
+def test_the_last_steps_of_a_training_go_by_the_reference(monkeypatch):
+    asked = []
+    for loss_network in (ensemble(), ensemble().reference):
+        training = module(loss_network)
+        monkeypatch.setattr(training, "log_dict", lambda values: None)
+        monkeypatch.setattr(
+            training.loss, "sampled", lambda *found: asked.append(found[-1]) or {"loss": torch.zeros(1)}
+        )
+        for step in range(9):
+            monkeypatch.setattr(StyleTransfer, "global_step", step)
+            training.training_step(torch.rand(1, 3, 32, 32), step)
+    assert asked == [False] * 6 + [True] * 3 + [False] * 9
+
+
+def test_few_last_steps_have_their_part_of_the_cosine():
+    whole = [learning_rate_factor(step, "cosine", 0, 1000) for step in range(1001)]
+    found = [learning_rate_factor(step, "cosine", 0, 100, 20) for step in range(101)]
+    first = round(1000 * (1 - FINISHING))
+    assert found[:80:8] == pytest.approx(whole[:first:70])
+    assert found[80:100:2] == pytest.approx(whole[first:1000:30])
+    assert found[100] == pytest.approx(0)
+    for many in (0, 400, 1000):  # more than that have what they would have without
+        assert [learning_rate_factor(step, "cosine", 0, 1000, many) for step in range(1001)] == pytest.approx(whole)
+    assert {learning_rate_factor(step, "constant", 0, 100, 20) for step in range(100)} == {1.0}

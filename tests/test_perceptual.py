@@ -269,7 +269,7 @@ def test_a_training_asks_every_member_in_every_view(images):
 def test_with_a_members_mean_error_in_the_target_it_is_the_references_style_that_counts(images):
     table = {**settings("default"), "correct_every": 5}
     layers = layers_needed(table["content_layers"], table["style_layers"])
-    ensemble = Ensemble(members=2, width=8, outputs=dict.fromkeys(layers, 4), ranks=(4,) * 7)
+    ensemble = Ensemble(members=2, width=8, outputs=dict.fromkeys(layers, 4), ranks=((4, 4),) * 7)
     loss = PerceptualLoss(ensemble, images[2], **table)
     image, photograph = images[0][:1], images[1][:1]
     uncorrected = [float(loss(image, photograph, view=member * VIEWS + 3)["style"]) for member in range(2)]
@@ -290,7 +290,7 @@ def test_with_a_members_mean_error_in_the_target_it_is_the_references_style_that
 def test_corrections_come_every_so_many_steps_and_follow_what_is_painted(images):
     table = {**settings("default"), "correct_every": 5}
     layers = layers_needed(table["content_layers"], table["style_layers"])
-    ensemble = Ensemble(members=1, width=8, outputs=dict.fromkeys(layers, 4), ranks=(4,) * 7)
+    ensemble = Ensemble(members=1, width=8, outputs=dict.fromkeys(layers, 4), ranks=((4, 4),) * 7)
     loss = PerceptualLoss(ensemble, images[2], **{**table, "views": 1})
     found = []
     for step in range(11):
@@ -307,6 +307,23 @@ def test_corrections_come_every_so_many_steps_and_follow_what_is_painted(images)
     never = PerceptualLoss(ensemble, images[2], **{**table, "correct_every": 0})
     never.sampled(*images[:2], 5)
     assert not never.corrections
+
+
+def test_the_last_steps_go_by_the_reference_where_every_position_counts(images):
+    table = {**settings("default"), "correct_every": 1, "finish": 0.5}
+    layers = layers_needed(table["content_layers"], table["style_layers"])
+    ensemble = Ensemble(members=2, width=8, outputs=dict.fromkeys(layers, 4), ranks=((4, 4),) * 7)
+    loss = PerceptualLoss(ensemble, images[2], **{**table, "shift": 0})
+    asked = [loss.random_view(finishing=True) for _ in range(100)]
+    assert set(asked) == {2 * VIEWS + way for way in range(VIEWS)}
+    found = loss.sampled(*images[:2], step=1, finishing=True)
+    assert not loss.corrections
+    alone = PerceptualLoss(ensemble.reference, images[2], **{**table, "shift": 0})
+    assert any(
+        all(torch.allclose(found[name], value, rtol=1e-4) for name, value in alone(*images[:2], view=way).items())
+        for way in range(VIEWS)
+    )
+    assert alone.finish == 0  # it has no reference to finish by
 
 
 def test_small_sizes_are_averages_of_the_image(images):
@@ -374,6 +391,7 @@ def test_a_term_without_weight_is_not_computed(images):
         ({"style_weight": float("nan")}, "style_weight"),
         ({"style_weight": "much"}, "style_weight: got 'much'"),
         ({"correct_every": "often"}, "correct_every: got 'often'"),
+        ({"finish": 2}, "loss.finish: got 2; allowed: a number from 0 to 1"),
         ({"content_weight": 0, "style_weight": 0}, "all 0"),
         ({"weighing": "heavy"}, "allowed: relative, absolute"),
         ({"content": "sum"}, "loss.content: got 'sum'; allowed: mean, half_sum"),

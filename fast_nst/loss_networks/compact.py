@@ -7,7 +7,8 @@ cut off. Content and relative style losses on it therefore mean what they mean o
 A member computes everything at a quarter of the image's size, where VGG-19 has its relu3: of relu1_2 and relu2_2 an
 output holds every fourth and every second position. What one member does not see, another does: a training asks a
 random one. What none of them sees, the reference does, VGG-19's own convolutions at a low rank: several times as slow,
-so that a training asks it now and then by how much the members' Grams are off (`PerceptualLoss.correct`).
+so that a training asks it now and then by how much the members' Grams are off (`PerceptualLoss.correct`), and goes by
+it alone in its last steps.
 """
 
 import json
@@ -72,19 +73,24 @@ class Student(Features):
         return blocks.reshape(b, h // FOLD, w // FOLD, c * FOLD**2).permute(0, 3, 1, 2)
 
 
-def low_rank_vgg(ranks: Sequence[int], outputs: Mapping[str, int]) -> Features:
-    """VGG-19 up to relu3_4, each convolution but the first behind a 1x1 convolution to `ranks` channels, with linear
-    heads to `outputs`; weights random."""
+def low_rank_vgg(ranks: Sequence[Sequence[int]], outputs: Mapping[str, int]) -> Features:
+    """VGG-19 up to relu3_4, with linear heads to `outputs`; each convolution but the first is one from `ranks`' (R, S)
+    R to S channels between two 1x1 convolutions, the Tucker decomposition of its kernel; weights random."""
     modules: list[nn.Module] = []
     taps, heads = {}, {}
     for index, (name, channels) in enumerate(VGG_19.items()):
         entering = 3 if index == 0 else list(VGG_19.values())[index - 1]
         if index and name.endswith("_1"):
             modules.append(nn.MaxPool2d(2))
-        if index:
-            modules.append(nn.Conv2d(entering, ranks[index - 1], 1, bias=False))
-            entering = ranks[index - 1]
-        modules += [nn.Conv2d(entering, channels, 3, padding=1), nn.ReLU(inplace=True)]
+        if index == 0:
+            modules.append(nn.Conv2d(entering, channels, 3, padding=1))
+        else:
+            into, out = ranks[index - 1]
+            modules += [
+                nn.Conv2d(entering, into, 1, bias=False), nn.Conv2d(into, out, 3, padding=1, bias=False),
+                nn.Conv2d(out, channels, 1),
+            ]  # fmt: skip
+        modules.append(nn.ReLU(inplace=True))
         if name in outputs:
             taps[len(modules) - 1] = name
             heads[name] = nn.Linear(channels, outputs[name], bias=False)
@@ -103,7 +109,7 @@ class Ensemble(LossNetwork):
     `ranks` are given, a reference (`low_rank_vgg`)."""
 
     def __init__(
-        self, members: int, width: int, outputs: Mapping[str, int], ranks: Sequence[int] | None = None
+        self, members: int, width: int, outputs: Mapping[str, int], ranks: Sequence[Sequence[int]] | None = None
     ) -> None:
         super().__init__()
         self.students = nn.ModuleList(Student(width, outputs) for _ in range(members))
@@ -120,7 +126,8 @@ class Ensemble(LossNetwork):
             network.taps = {index: name for index, name in network.taps.items() if name in layers}
 
     def forward(self, image: Tensor, layers: Iterable[str] | None = None, member: int = 0) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.students[member](image, layers)
+        network = self.reference if self.referred and member == self.members else self.students[member]
+        found: dict[str, Tensor] = network(image, layers)
         return found
 
     def refer(self, image: Tensor, layers: Iterable[str]) -> list[dict[str, Tensor]]:

@@ -13,7 +13,7 @@ class LossNetwork(nn.Module):
     """(B, 3, H, W) in [0, 1] -> {layer name: (B, C, h, w)}; frozen, in evaluation mode whatever is asked.
 
     members: how many networks it consists of, which a training asks in random order (`compact.Ensemble`). referred:
-    whether it has a better network beside them, too slow for every step (`refer`).
+    whether it has a better network beside them, too slow for every step: the member of the number `members`.
     """
 
     members = 1
@@ -31,7 +31,7 @@ class LossNetwork(nn.Module):
 
     def forward(self, image: Tensor, layers: Iterable[str] | None = None, member: int = 0) -> dict[str, Tensor]:
         """layers: those that are wanted this time (the rest is not computed); all of them by default. member: which of
-        `members` to ask."""
+        `members` to ask; where `referred`, `members` itself is the better network."""
         raise NotImplementedError
 
     def refer(self, image: Tensor, layers: Iterable[str]) -> list[dict[str, Tensor]]:

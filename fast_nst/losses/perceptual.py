@@ -16,7 +16,7 @@ from fast_nst.loss_networks import LossNetwork
 from fast_nst.losses import functional
 from fast_nst.losses.calibration import calibration
 from fast_nst.losses.views import VIEWS, look
-from fast_nst.validate import Invalid, whole_number
+from fast_nst.validate import Invalid, number, whole_number
 
 WEIGHINGS = ("relative", "absolute")
 CONTENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -44,7 +44,7 @@ class PerceptualLoss:
     calibrate: {measure: what a painting needs of it for the full style weight} (`calibration`). views: how many of the
     8 ways of `look` a training draws from, beside the members of the loss network. shift: pixels up to which, less one,
     `shifted` moves them. correct_every: steps of a training from one `correct` to the next, for a loss network that is
-    `referred`; 0: never.
+    `referred`; 0: never. finish: the share of a training, its last, that goes by such a network's reference alone.
 
     A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -71,6 +71,7 @@ class PerceptualLoss:
         views: int = 1,
         shift: int = 0,
         correct_every: int = 0,
+        finish: float = 0.0,
     ) -> None:
         if weighing not in WEIGHINGS:
             raise Invalid(f"loss.weighing: got {weighing!r}; allowed: {', '.join(WEIGHINGS)}")
@@ -102,8 +103,11 @@ class PerceptualLoss:
         self.shift = whole_number("loss.shift", shift, 0)
         whole_number("loss.correct_every", correct_every, 0)
         self.correct_every = correct_every if loss_network.referred else 0
+        number("loss.finish", finish, 0, 1)
+        self.finish = finish if loss_network.referred else 0.0
         self.corrections: dict[str, Tensor] = {}
         self.every_view = [member * VIEWS + way for member in range(loss_network.members) for way in ways]
+        self.finishing_views = [loss_network.members * VIEWS + way for way in ways]
         self.loss_network = loss_network
         self.style_image = style_image
         self.blend = tuple(blend)
@@ -190,9 +194,11 @@ class PerceptualLoss:
                     if torch.isfinite(found).all():  # under a GradScaler a picture may be none; the step is skipped
                         self.corrections[key] = torch.lerp(self.corrections.get(key, found), found, CORRECTION)
 
-    def random_view(self) -> int:
-        """A view for a step of training, from torch's generator: a member of the loss network and a way to look."""
-        return self.every_view[int(torch.randint(len(self.every_view), ()))]
+    def random_view(self, finishing: bool = False) -> int:
+        """A view for a step of training, from torch's generator: a member of the loss network, `finishing` its
+        reference, and a way to look."""
+        views = self.finishing_views if finishing else self.every_view
+        return views[int(torch.randint(len(views), ()))]
 
     def shifted(self, image: Tensor, photograph: Tensor) -> tuple[Tensor, Tensor]:
         """Both without `shift` rows and columns, a random number of them, from torch's generator, at the top and left.
@@ -213,18 +219,20 @@ class PerceptualLoss:
         photograph: Tensor,
         step: int | None = None,
         mean: Callable[[Tensor], Tensor] = lambda x: x,
+        finishing: bool = False,
     ) -> dict[str, Tensor]:
         """What a step of training goes by: both `shifted`, through a `random_view`. step: its number, for `correct`;
-        what an untrained network paints, at step 0, says nothing."""
+        what an untrained network paints, at step 0, says nothing. finishing: go by the reference."""
         image, photograph = self.shifted(image, photograph)
-        view = self.random_view()
-        if self.correct_every and self.style_layers and step and step % self.correct_every == 0:
+        view = self.random_view(finishing)
+        due = self.correct_every and step and step % self.correct_every == 0
+        if due and self.style_layers and not finishing:
             self.correct(image.detach(), view, mean)
         return self(image, photograph, view=view)
 
     def __call__(self, image: Tensor, photograph: Tensor, view: int | None = None) -> dict[str, Tensor]:
-        """view: what to compare through, `member * VIEWS +` a way of `look`; None: the mean over the members, the
-        pictures as they are."""
+        """view: what to compare through, `member * VIEWS +` a way of `look`, or the reference for a member; None: the
+        mean over the members, the pictures as they are."""
         if view is None:
             found = [self(image, photograph, member * VIEWS) for member in range(self.loss_network.members)]
             return {name: torch.stack([terms[name] for terms in found]).mean(0) for name in found[0]}

@@ -16,14 +16,24 @@ from fast_nst.training.muon import Muon
 OPTIMIZERS = ("muon", "adam")
 SCHEDULES = ("cosine", "constant")
 CORRECTIONS = "fast_nst_corrections"  # of the loss, in a checkpoint
+FINISHING = 0.3  # of a cosine schedule: what the steps that go by the loss network's reference have at least
 SPREAD = 0x9E3779B1  # between the steps of two seeds, an odd number (Knuth's multiplicative hash)
 
 
-def learning_rate_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> float:
-    """What the learning rate of `step` (from 0) is multiplied by: a linear warm-up, then 1 or a cosine down to 0."""
+def learning_rate_factor(
+    step: int, schedule: str, warmup_steps: int, total_steps: int, finishing_steps: int = 0
+) -> float:
+    """What the learning rate of `step` (from 0) is multiplied by: a linear warm-up, then 1 or a cosine down to 0.
+    finishing_steps: how many, the last, have `FINISHING` of that cosine at least, be they ever so few."""
     factor = min(1.0, (step + 1) / (warmup_steps + 1))
     if schedule == "cosine":
-        factor *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / total_steps))
+        left = max(0.0, total_steps - step)
+        done = 1 - left / total_steps
+        if finishing_steps:
+            share = max(FINISHING, finishing_steps / total_steps)
+            first = total_steps - finishing_steps
+            done = 1 - share * left / finishing_steps if step >= first else (1 - share) * step / first
+        factor *= 0.5 + 0.5 * math.cos(math.pi * done)
     return factor
 
 
@@ -58,6 +68,7 @@ class StyleTransfer(pl.LightningModule):
         self.warmup_steps = validate.whole_number("optimizer.warmup_steps", warmup_steps, 0)
         self.seed = validate.whole_number("seed", seed, 0)
         self.total_steps = validate.whole_number("trainer.max_steps", total_steps, 1)
+        self.finishing_steps = round(loss.finish * self.total_steps)
 
     def forward(self, photograph: Tensor) -> Tensor:
         return self.network(photograph)
@@ -77,7 +88,8 @@ class StyleTransfer(pl.LightningModule):
         torch.manual_seed((self.seed * SPREAD + self.global_step) % 2**32)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        terms = self.loss.sampled(self(batch), batch, self.global_step, self._mean)
+        finishing = self.global_step >= self.total_steps - self.finishing_steps
+        terms = self.loss.sampled(self(batch), batch, self.global_step, self._mean, finishing)
         values = {name: value.detach() for name, value in terms.items()}
         self.log_dict({f"train/{name}": value for name, value in values.items()})
         return {**values, "loss": terms["loss"]}
@@ -99,7 +111,7 @@ class StyleTransfer(pl.LightningModule):
             optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate, fused=fused)
 
         def factor(step: int) -> float:
-            return learning_rate_factor(step, self.schedule, self.warmup_steps, self.total_steps)
+            return learning_rate_factor(step, self.schedule, self.warmup_steps, self.total_steps, self.finishing_steps)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
