@@ -186,6 +186,7 @@ def train(composed: DictConfig) -> None:
         before = resume.read(checkpoint)
         saving.settings["start"] = last_word.description["start"] = before["settings"].get("start")
         changed = resume.check(before["settings"], saving.settings, before["step"], steps)
+    saving.listen()
     if trainer.is_global_zero:
         os.environ[RUN_DIR] = str(folder)
         with replacing(folder / "config.yaml") as temporary:
@@ -203,7 +204,7 @@ def train(composed: DictConfig) -> None:
             print(f"changed: {text}", file=sys.stderr)
     try:
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # what Lightning makes of Ctrl-C before `saving` listens, and of a second one, without a word
+    except SystemExit:  # what Lightning makes of a second Ctrl-C, without a word
         raise KeyboardInterrupt from None
     if checkpoint is not None and before["step"] >= steps:  # killed after its last step: what is left is to write
         if steps % cfg["trainer"]["val_every_n_steps"] == 0:

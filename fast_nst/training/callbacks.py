@@ -221,19 +221,18 @@ class SaveCheckpoint(pl.Callback):
     ) -> None:
         checkpoint[resume.KEY] = self.settings
 
-    def _listen(self, numbers: Sequence[int]) -> None:
+    def listen(self, numbers: Sequence[int] = (signal.SIGINT,)) -> None:
+        """Keep the signals for the end of the next step; of the others Lightning needs its own until training starts.
+
+        To be called before the run says that it starts: a shell's background jobs come with SIGINT ignored."""
         self.handlers = {
             number: signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL for number in numbers
         }
         for number in numbers:
             signal.signal(number, self._catch)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self._listen([signal.SIGINT])  # for the others Lightning has handlers of its own, until training starts
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._listen(self.SIGNALS)
+        self.listen(self.SIGNALS)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
