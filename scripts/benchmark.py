@@ -20,25 +20,18 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import command
 import torch
 import torch.nn.functional as F
-import torchvision
-from building import loss_settings, optimizer_settings
 from peer import Step, reference_network, reference_step
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from steps import Work, divided, our_step, timed
 from tqdm import tqdm
 
 from fast_nst import data, loss_networks, machine, networks, stylize
 from fast_nst.data import style
 from fast_nst.image import replacing
-from fast_nst.loss_networks.network import Features, LossNetwork
-from fast_nst.loss_networks.vgg import MEAN, STD, layer_indices
-from fast_nst.losses import PerceptualLoss, layers_needed
-from fast_nst.training.muon import Muon
 from fast_nst.validate import Invalid, one_of, whole_number
 
 REFERENCE = "reference"
@@ -50,96 +43,15 @@ CASES = {
 PEAKS = {"A100": 312.0, "H100": 989.0, "H200": 989.0, "L40S": 362.0, "L4": 121.0}
 
 
-def random_vgg(variant: str, layers: list[str]) -> LossNetwork:
-    """VGG with random weights: speed needs no others."""
-    indices = layer_indices(variant)
-    deepest = max(indices[name] for name in layers)
-    features = getattr(torchvision.models, variant)(weights=None).features[: deepest + 1]
-    return Features(features, {indices[name]: name for name in layers}, MEAN, STD)
-
-
-class Work(NamedTuple):
-    """What is timed: {a call: how often it comes in a step, on average}."""
-
-    calls: dict[Step, float]
-
-    def flops(self) -> int:
-        return round(sum(flops(call) * often for call, often in self.calls.items()))
-
-    def seconds(self, device: torch.device) -> float:
-        return sum(timed(call, device) * often for call, often in self.calls.items())
-
-
-def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bool) -> Work:
-    """A training step of NETWORK:LOSS_NETWORK: johnson as pytorch/examples has it, slim as the default."""
-    name, loss_name = case.split(":")
-    network = networks.build("johnson", pixels="rgb255") if name == "johnson" else networks.build("slim")
-    terms = loss_settings("pytorch_examples" if name == "johnson" else "default", loss_name)
-    layers = layers_needed(terms["content_layers"], terms["style_layers"])
-    loss_network = loss_networks.build("compact", layers) if loss_name == "compact" else random_vgg(loss_name, layers)
-    loss = PerceptualLoss(loss_network, painting, **terms)
-    network.to(batch.device)
-    if batch.device.type == "cpu":
-        network.to(memory_format=torch.channels_last)
-    loss.to(batch.device, torch.bfloat16 if low else torch.float32)
-    with torch.no_grad():
-        if loss.correct_every:
-            loss.correct(batch[:1], 0)
-        for view in loss.every_view + (loss.finishing_views if loss.finish else []):  # the painting's Grams, once a run
-            loss(batch[:1], batch[:1], view)
-    optimizer: torch.optim.Adam
-    if name == "johnson":
-        optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=batch.device.type != "mps")
-    else:
-        optimizer = Muon(network, optimizer_settings()["learning_rate"])
-    run = torch.compile(network) if compiled else network
-
-    def step(finishing: bool = False) -> None:
-        with torch.autocast(batch.device.type, torch.bfloat16, enabled=low):
-            painted = run(batch)
-            value = loss.sampled(painted, batch, finishing=finishing)["loss"]
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-
-    calls: dict[Step, float] = {step: 1 - loss.finish}
-    if loss.finish:
-        calls[partial(step, finishing=True)] = loss.finish
-    if loss.correct_every:
-        calls[lambda: loss.correct(batch, loss.random_view())] = (1 - loss.finish) / loss.correct_every
-    return Work(calls)
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def timed(call: Step, device: torch.device) -> float:
-    """Seconds that `call` takes."""
-    synchronize(device)
-    begun = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - begun
-
-
 def interleave(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
     """Median seconds that each case reports over `rounds` rounds of all, after one to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for number in tqdm(range(rounds + 1), unit="round", leave=False):
+    for turn in tqdm(range(rounds + 1), unit="round", leave=False):
         for name, case in cases.items():
             took = case()
-            if number:
+            if turn:
                 seconds[name].append(took)
     return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def flops(case: Step) -> int:
-    """Floating-point operations of one call, as they are carried out, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
-        case()
-    return counter.get_total_flops()
 
 
 def ceilings(device: torch.device) -> dict[str, tuple[Step, float]]:
@@ -332,7 +244,7 @@ def show(tree: dict[str, Any], depth: int = 0) -> None:
 def main() -> None:
     parser = command.Parser(description="Measure speed on this machine.")
     parser.add_argument("what", choices=("train", "infer", "data"))
-    parser.add_argument("--cases", nargs="+", help="train: NETWORK:LOSS_NETWORK; infer: NETWORK")
+    parser.add_argument("--cases", nargs="+", help="train: NETWORK:LOSS_NETWORK[:FINISH]; infer: NETWORK")
     parser.add_argument("--no-reference", action="store_true", help="without the reference")
     parser.add_argument("--size", type=int, default=256, help="train: pixels of a square image")
     parser.add_argument("--batch", type=int, default=4, help="train: images a step")
@@ -355,7 +267,7 @@ def main() -> None:
     given = arguments.cases
     arguments.cases = list(CASES.get(arguments.what, ()) if given is None else given)
     for case in arguments.cases:
-        network, _, loss_network = case.partition(":")
+        network, loss_network, _ = divided(case)
         if case != REFERENCE:
             one_of("--cases", network, tuple(networks.NETWORKS))
             if arguments.what == "train":

@@ -19,18 +19,19 @@ then trained on what the students see.
 """
 
 import argparse
-import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import command
 import numpy as np
 import torch
 import torch.nn.functional as F
+from bases import OUTPUTS, RANKS, Targets, find_bases, make_reference
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from student_errors import PAINTED, Tally, feature_errors, gram_errors, grams_of, way_errors
 from studio import CROP, SEEN, STROKES, Replay, Studio, crop_of, student_batch
 from torch import Tensor, nn
 
@@ -39,9 +40,7 @@ from fast_nst import image, loss_networks, machine
 from fast_nst.data.content import ContentImages
 from fast_nst.data.folder import Folder, list_pictures
 from fast_nst.data.leaves import Leaves
-from fast_nst.loss_networks import LossNetwork, compact
-from fast_nst.loss_networks.network import Features
-from fast_nst.losses.functional import gram
+from fast_nst.loss_networks import compact
 from fast_nst.losses.views import VIEWS, look
 from fast_nst.training.module import learning_rate_factor
 from fast_nst.training.muon import Muon
@@ -49,103 +48,7 @@ from fast_nst.validate import Invalid, number, whole_number
 from fast_nst.weights import sha256
 
 MEMBERS, WIDTH = 2, 64
-RANKS = ((36, 48), (48, 72), (80, 80), (72, 104), (88, 104), (80, 80), (72, 84))  # of the reference, `low_rank_vgg`
 REFERENCE_RATE = 0.002  # its learning rate
-PAINTED = slice(2, 6)  # what of a batch the network in training has just painted
-OUTPUTS = {"relu1_2": 24, "relu2_2": 64, "relu3_2": 64, "relu3_4": 64}
-
-
-class Targets(NamedTuple):
-    """The teacher, and for each layer the (K, C) matrix that takes its activations to the students' output."""
-
-    teacher: LossNetwork
-    bases: dict[str, Tensor]
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        found = self.teacher(x)
-        return {name: F.conv2d(found[name], basis.to(found[name].dtype)[:, :, None, None]).float()
-                for name, basis in self.bases.items()}  # fmt: skip
-
-
-class Moments:
-    """Of activations, over pictures: the mean (C,) and the uncentred second moment (C, C)."""
-
-    def __init__(self) -> None:
-        self.pictures, self.first, self.second = 0, torch.zeros(()), torch.zeros(())
-
-    def add(self, found: Tensor) -> None:
-        flat = found.flatten(2).double()
-        self.pictures += len(flat)
-        self.first = self.first + flat.mean(2).sum(0)
-        self.second = self.second + (flat @ flat.transpose(1, 2)).sum(0) / flat.shape[2]
-
-    def uncentred(self) -> Tensor:
-        return self.second / self.pictures
-
-    def centred(self) -> tuple[Tensor, Tensor]:
-        """The covariance, and the mean."""
-        mean = self.first / self.pictures
-        return self.uncentred() - torch.outer(mean, mean), mean
-
-
-def leading(moment: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalues of (C, C), all of them, and the leading eigenvectors (C, K)."""
-    values, vectors = torch.linalg.eigh(moment.double())
-    return values.flip(0), vectors.flip(1)[:, :components]
-
-
-def principal_basis(moment: Tensor, components: int) -> tuple[Tensor, float]:
-    """The leading eigenvectors (K, C) of an uncentred second moment (C, C), scaled so that the outputs have a mean
-    square of 1; and the share of the Gram's squared norm that they keep."""
-    values, vectors = leading(moment, components)
-    kept = values[:components]
-    share = float(kept.square().sum() / values.square().sum())
-    return (vectors.T * (kept.sum() / components).rsqrt()).float(), share
-
-
-@torch.no_grad()
-def find_bases(teacher: LossNetwork, batches: list[Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    moments = {name: Moments() for name in OUTPUTS}
-    for batch in batches:
-        for name, found in teacher(batch).items():
-            moments[name].add(found)
-    found = {name: principal_basis(moments[name].uncentred(), OUTPUTS[name]) for name in OUTPUTS}
-    return {name: basis for name, (basis, _) in found.items()}, {name: share for name, (_, share) in found.items()}
-
-
-@torch.no_grad()
-def make_reference(teacher: LossNetwork, bases: dict[str, Tensor], batches: list[Tensor]) -> Features:
-    """The teacher with each convolution's input projected on the leading uncentred principal components over `batches`,
-    as many as `RANKS` has, and what it gives, before its ReLU, on centred ones; and the students' bases for heads."""
-    assert isinstance(teacher, Features)
-    convolutions = [layer for layer in teacher.features if isinstance(layer, nn.Conv2d)]
-    moments = {layer: (Moments(), Moments()) for layer in convolutions}
-    for batch in batches:
-        x = teacher.normalize(batch)
-        for layer in teacher.features:
-            if isinstance(layer, nn.Conv2d):
-                moments[layer][0].add(x)
-                moments[layer][1].add(layer(x))
-            x = layer(x)
-    reference = compact.low_rank_vgg(RANKS, OUTPUTS)
-    first, *ours = [layer for layer in reference.features if isinstance(layer, nn.Conv2d)]
-    first.load_state_dict(convolutions[0].state_dict())
-    for index, layer in enumerate(convolutions[1:]):
-        narrow, core, wide = ours[3 * index : 3 * index + 3]
-        assert layer.bias is not None
-        assert wide.bias is not None
-        covariance, mean = moments[layer][1].centred()
-        _, into = leading(moments[layer][0].uncentred(), RANKS[index][0])
-        _, out = leading(covariance, RANKS[index][1])
-        weight, bias = layer.weight.double(), layer.bias.double()
-        narrow.weight.copy_(into.T[:, :, None, None])
-        core.weight.copy_(torch.einsum("ochw,os,cr->srhw", weight, out, into))
-        wide.weight.copy_(out[:, :, None, None])
-        wide.bias.copy_(out @ (out.T @ (bias - mean)) + mean)
-    for name, basis in bases.items():
-        reference.heads[name].weight.copy_(basis)  # type: ignore[operator]
-    return reference
 
 
 def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
@@ -153,65 +56,6 @@ def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     weights = {name: weight.bfloat16() for name, weight in student.named_parameters()}
     found: dict[str, Tensor] = torch.func.functional_call(student, weights, (batch,))
     return {name: value.float() for name, value in found.items()}
-
-
-def feature_errors(found: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Relative squared errors of features by layer, each (B,)."""
-    errors = {}
-    for name, target in targets.items():
-        energy = target.square().mean((1, 2, 3)).clamp_min(1e-3)
-        errors[name] = (found[name] - target).square().mean((1, 2, 3)) / energy
-    return errors
-
-
-Grams = dict[str, tuple[Tensor, Tensor]]
-Errors = dict[str, Tensor]
-
-
-def grams_of(found: dict[str, Tensor], targets: dict[str, Tensor]) -> Grams:
-    """By layer, the Grams (B, K, K) of a student's outputs and of the teacher's."""
-    return {name: (gram(found[name]), gram(targets[name])) for name in targets}
-
-
-def relative(wrong: Tensor, reference: Tensor) -> Tensor:
-    """Squared norms of matrices over those of others: (B, K, K), (B or 1, K, K) -> (B,)."""
-    return wrong.square().sum((1, 2)) / reference.square().sum((1, 2)).clamp_min(1e-8)
-
-
-def gram_errors(grams: Grams) -> dict[str, Tensor]:
-    return {name: relative(ours - theirs, theirs) for name, (ours, theirs) in grams.items()}
-
-
-def way_errors(grams: Grams, goal: Grams) -> dict[str, Tensor]:
-    """The same of what a training goes by, the way from a picture's Gram to that of its painting, `goal`: an error that
-    both have in common misleads nobody."""
-    return {
-        name: relative((ours - goal[name][0]) - (theirs - goal[name][1]), goal[name][1])
-        for name, (ours, theirs) in grams.items()
-    }
-
-
-class Tally:
-    """Means by whose they are and what of, "photographs", "painted", "Gram" and "way", by size and by layer."""
-
-    def __init__(self) -> None:
-        self.values: dict[tuple[str, str, str], list[float]] = {}
-
-    def add(self, whose: str, divisor: int, features: Errors, grams: Errors, ways: Errors) -> None:
-        for name in OUTPUTS:
-            kinds = {
-                "photographs": features[name][:2], "painted": features[name][PAINTED],
-                "Gram": grams[name][PAINTED], "way": ways[name],
-            }  # fmt: skip
-            for kind, value in kinds.items():
-                key = whose, f"{kind} / {divisor}", name
-                self.values.setdefault(key, []).append(float(value.detach().mean()))
-
-    def means(self) -> dict[str, dict[str, dict[str, float]]]:
-        means: dict[str, dict[str, dict[str, float]]] = {}
-        for (whose, kind, name), values in self.values.items():
-            means.setdefault(whose, {}).setdefault(kind, {})[name] = round(statistics.mean(values), 4)
-        return means
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ def test_the_reference_is_the_peer_s_network_and_computes_what_ours_does():
     ("what", "options", "cases"),
     [
         ("train", ["--size", 32, "--batch", 1], {"reference", "johnson:vgg16", "slim:compact"}),
+        ("train", ["--size", 32, "--no-reference", "--cases", "slim:compact:0.5"], {"slim:compact:0.5"}),
         ("infer", ["--sizes", 32], {"32"}),
         ("data", ["--root", "photographs"], {"leaves", "folder"}),
     ],

@@ -2,8 +2,8 @@
 
 import itertools
 import json
+import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,19 +15,17 @@ from safetensors.torch import load_file, save_file
 from fast_nst import loss_networks
 from fast_nst.loss_networks import compact
 
+sys.path.insert(0, str(ROOT / "scripts"))
 
-@pytest.fixture
-def distill(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    import distill
-
-    return distill
+import bases
+import student_errors
+import studio
 
 
-def test_a_basis_keeps_the_largest_part_of_the_gram(distill):
+def test_a_basis_keeps_the_largest_part_of_the_gram():
     activations = torch.randn(6, 500, dtype=torch.float64) * torch.tensor([5.0, 4, 3, 0.2, 0.1, 0.1])[:, None]
     moment = activations @ activations.T / 500
-    basis, share = distill.principal_basis(moment, 3)
+    basis, share = bases.principal_basis(moment, 3)
     outputs = basis.double() @ activations
     assert float(outputs.square().mean()) == pytest.approx(1, rel=1e-5)
     product = basis @ basis.T
@@ -46,41 +44,41 @@ def test_a_member_is_compared_at_the_positions_it_holds():
         assert torch.equal(compact.held(numbers, "relu3_4", member), numbers)
 
 
-def test_the_reference_begins_as_the_teacher_itself(distill, monkeypatch, tmp_path):
+def test_the_reference_begins_as_the_teacher_itself(monkeypatch, tmp_path):
     """With as many components as channels nothing is cut off."""
-    monkeypatch.setattr(distill, "RANKS", tuple(itertools.pairwise(compact.VGG_19.values())))
+    monkeypatch.setattr(bases, "RANKS", tuple(itertools.pairwise(compact.VGG_19.values())))
     save_file(random_vgg_state("vgg19", 8), tmp_path / "vgg19.safetensors")
-    teacher = loss_networks.build("vgg19", distill.OUTPUTS, tmp_path / "vgg19.safetensors")
+    teacher = loss_networks.build("vgg19", bases.OUTPUTS, tmp_path / "vgg19.safetensors")
     batches = [torch.rand(1, 3, 32, 32), torch.rand(2, 3, 32, 48)]
-    bases, _ = distill.find_bases(teacher, batches)
-    reference = distill.make_reference(teacher, bases, batches)
+    found_bases, _ = bases.find_bases(teacher, batches)
+    reference = bases.make_reference(teacher, found_bases, batches)
     image = torch.rand(1, 3, 32, 32)
-    wanted = distill.Targets(teacher, bases)(image)
+    wanted = bases.Targets(teacher, found_bases)(image)
     found = reference(image)
     assert found.keys() == wanted.keys()
     for name, value in found.items():
         torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-3)
 
 
-def test_students_see_a_picture_in_every_phase_of_its_lattice(distill):
+def test_students_see_a_picture_in_every_phase_of_its_lattice():
     side = 128
     numbers = torch.arange(side * side).view(1, 1, side, side)
     rng, phases = np.random.default_rng(0), set()
     for _ in range(200):
-        found = distill.crop_of(numbers, rng, side - 16)
+        found = studio.crop_of(numbers, rng, side - 16)
         top, left = divmod(int(found[0, 0, 0, 0]), side)
         assert torch.equal(found, numbers[:, :, top : top + side - 16, left : left + side - 16])
         phases.add((top % 4, left % 4))
     assert len(phases) == 16
 
 
-def test_an_error_that_picture_and_painting_share_misleads_nobody(distill):
+def test_an_error_that_picture_and_painting_share_misleads_nobody():
     painting, picture, shared = torch.rand(1, 4, 4), torch.rand(2, 4, 4), torch.rand(1, 4, 4)
     goal = {"relu1_2": (painting + shared, painting)}
-    assert distill.way_errors({"relu1_2": (picture + shared, picture)}, goal)["relu1_2"] == pytest.approx(
+    assert student_errors.way_errors({"relu1_2": (picture + shared, picture)}, goal)["relu1_2"] == pytest.approx(
         [0, 0], abs=1e-9
     )
-    found = distill.way_errors({"relu1_2": (picture, picture)}, goal)["relu1_2"]
+    found = student_errors.way_errors({"relu1_2": (picture, picture)}, goal)["relu1_2"]
     assert found == pytest.approx([float(shared.square().sum() / painting.square().sum())] * 2)
 
 

@@ -8,7 +8,7 @@ A member computes everything at a quarter of the image's size, where VGG-19 has 
 output holds every fourth and every second position. What one member does not see, another does: a training asks a
 random one. What none of them sees, the reference does, VGG-19's own convolutions at a low rank: several times as slow,
 so that a training asks it now and then by how much the members' Grams are off (`PerceptualLoss.correct`), and goes by
-it alone in its last steps.
+it at full size in as many of its last steps as `loss.finish` says, by default none.
 """
 
 import json

@@ -13,7 +13,7 @@ class LossNetwork(nn.Module):
     """(B, 3, H, W) in [0, 1] -> {layer name: (B, C, h, w)}; frozen, in evaluation mode whatever is asked.
 
     members: how many networks it consists of, which a training asks in random order (`compact.Ensemble`). referred:
-    whether it has a better network beside them, too slow for every step: the member of the number `members`.
+    whether it has a better network beside them, several times as slow: the member of the number `members`.
     """
 
     members = 1
