@@ -100,6 +100,14 @@ def test_a_recipe_is_the_published_one(name):
         assert {key: cfg[group][key] for key in values} == values, group
 
 
+def test_a_quarter_of_an_hour_differs_from_the_default_in_what_it_says():
+    plain, long = composed(), composed("experiment=quarter_hour")
+    assert long["loss"].pop("finish") > plain["loss"].pop("finish") == 0
+    for group, key in (("data", "count"), ("data", "scale"), ("trainer", "max_steps")):
+        assert long[group].pop(key) > plain[group].pop(key)
+    assert long == plain
+
+
 def test_the_command_line_wins_over_an_experiment():
     cfg = composed("experiment=pytorch_examples", "data.batch_size=2", "network=slim", "loss.style_weight=5")
     assert (cfg["data"]["batch_size"], cfg["network"]["name"], cfg["loss"]["style_weight"]) == (2, "slim", 5)

@@ -309,21 +309,29 @@ def test_corrections_come_every_so_many_steps_and_follow_what_is_painted(images)
     assert not never.corrections
 
 
-def test_the_last_steps_go_by_the_reference_where_every_position_counts(images):
-    table = {**settings("default"), "correct_every": 1, "finish": 0.5}
+def test_the_last_steps_go_by_the_reference_at_the_finest_size(images):
+    table = {**settings("default"), "correct_every": 1, "finish": 0.5, "shift": 0}
     layers = layers_needed(table["content_layers"], table["style_layers"])
-    ensemble = Ensemble(members=2, width=8, outputs=dict.fromkeys(layers, 4), ranks=((4, 4),) * 7)
-    loss = PerceptualLoss(ensemble, images[2], **{**table, "shift": 0})
-    asked = [loss.random_view(finishing=True) for _ in range(100)]
-    assert set(asked) == {2 * VIEWS + way for way in range(VIEWS)}
-    found = loss.sampled(*images[:2], step=1, finishing=True)
-    assert not loss.corrections
-    alone = PerceptualLoss(ensemble.reference, images[2], **{**table, "shift": 0})
-    assert any(
-        all(torch.allclose(found[name], value, rtol=1e-4) for name, value in alone(*images[:2], view=way).items())
-        for way in range(VIEWS)
-    )
-    assert alone.finish == 0  # it has no reference to finish by
+    ensemble = Ensemble(members=1, width=8, outputs=dict.fromkeys(layers, 4), ranks=((4, 4),) * 7)
+
+    def terms(network, finishing=False, **sizes):
+        loss = PerceptualLoss(network, images[2], **{**table, **sizes})
+        torch.manual_seed(0)
+        return loss, loss.sampled(*images[:2], step=None, finishing=finishing)
+
+    finest, rest = {"style_scales": {1: 0.35}, "content_scales": {1: 1.0}}, {"style_scales": {2: 0.3, 4: 0.35}}
+    rest["content_scales"] = {4: 1.0, 8: 1.0}
+    _, whole = terms(ensemble, finishing=True)
+    reference, fine = terms(ensemble.reference, **finest, views=1)  # as it is, whatever the members look through
+    members, coarse = terms(ensemble, **rest)
+    torch.manual_seed(0)
+    assert members.random_view() > 0
+    torch.testing.assert_close(whole["loss"], fine["loss"] + coarse["loss"])
+    assert abs(terms(ensemble)[1]["loss"] - whole["loss"]) > 0.01 * whole["loss"]
+    assert reference.finish == 0  # it has no reference to finish by
+    loss, _ = terms(ensemble)
+    loss.sampled(*images[:2], step=1, finishing=True)
+    assert {key.split("/")[1] for key in loss.corrections} == {"2", "4"}  # no member is asked at the finest
 
 
 def test_small_sizes_are_averages_of_the_image(images):

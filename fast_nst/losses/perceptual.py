@@ -44,7 +44,8 @@ class PerceptualLoss:
     calibrate: {measure: what a painting needs of it for the full style weight} (`calibration`). views: how many of the
     8 ways of `look` a training draws from, beside the members of the loss network. shift: pixels up to which, less one,
     `shifted` moves them. correct_every: steps of a training from one `correct` to the next, for a loss network that is
-    `referred`; 0: never. finish: the share of a training, its last, that goes by such a network's reference alone.
+    `referred`; 0: never. finish: the share of a training, its last, that goes by such a network's reference at the
+    finest of the sizes.
 
     A plain object and no Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -107,7 +108,6 @@ class PerceptualLoss:
         self.finish = finish if loss_network.referred else 0.0
         self.corrections: dict[str, Tensor] = {}
         self.every_view = [member * VIEWS + way for member in range(loss_network.members) for way in ways]
-        self.finishing_views = [loss_network.members * VIEWS + way for way in ways]
         self.loss_network = loss_network
         self.style_image = style_image
         self.blend = tuple(blend)
@@ -116,6 +116,7 @@ class PerceptualLoss:
         self.style_layers = {k: v for k, v in style_layers.items() if v and style_weight}
         self.style_scales = {k: v for k, v in scales["style_scales"].items() if v and self.style_layers}
         self.content_scales = {k: v for k, v in scales["content_scales"].items() if v and self.content_layers}
+        self.finest = min((*self.style_scales, *self.content_scales), default=1)
         self.calibration = calibration(
             (style_image, *(painting for painting, _ in blend)), {} if calibrate is None else calibrate
         )
@@ -178,14 +179,23 @@ class PerceptualLoss:
         return [f"{member}/{divisor}/{name}" for name in self.style_layers]
 
     @torch.no_grad()
-    def correct(self, image: Tensor, view: int, mean: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+    def correct(
+        self,
+        image: Tensor,
+        view: int,
+        mean: Callable[[Tensor], Tensor] = lambda x: x,
+        finishing: bool = False,
+    ) -> None:
         """See how far the members' Grams of what a training paints are off those of the loss network's reference, all
         through `view`, and remember it (`corrections`, a moving average).
 
         A training brings a member's Grams of its pictures to the target; with the mean error in the target, it is the
-        reference's that come to those of the painting. mean: over the processes of a training.
+        reference's that come to those of the painting. mean: over the processes of a training. finishing: leave out the
+        size at which no member is asked.
         """
         for divisor, shrunk in _shrink(look(image, view % VIEWS), self.style_scales).items():
+            if finishing and divisor == self.finest:
+                continue
             for member, wanted in enumerate(self.loss_network.refer(shrunk, self.style_layers)):
                 ours = self.loss_network(shrunk, self.style_layers, member)
                 for key, name in zip(self._keys(member, divisor), self.style_layers, strict=True):
@@ -194,11 +204,9 @@ class PerceptualLoss:
                     if torch.isfinite(found).all():  # under a GradScaler a picture may be none; the step is skipped
                         self.corrections[key] = torch.lerp(self.corrections.get(key, found), found, CORRECTION)
 
-    def random_view(self, finishing: bool = False) -> int:
-        """A view for a step of training, from torch's generator: a member of the loss network, `finishing` its
-        reference, and a way to look."""
-        views = self.finishing_views if finishing else self.every_view
-        return views[int(torch.randint(len(views), ()))]
+    def random_view(self) -> int:
+        """A view for a step of training, from torch's generator: a member of the loss network and a way to look."""
+        return self.every_view[int(torch.randint(len(self.every_view), ()))]
 
     def shifted(self, image: Tensor, photograph: Tensor) -> tuple[Tensor, Tensor]:
         """Both without `shift` rows and columns, a random number of them, from torch's generator, at the top and left.
@@ -222,31 +230,39 @@ class PerceptualLoss:
         finishing: bool = False,
     ) -> dict[str, Tensor]:
         """What a step of training goes by: both `shifted`, through a `random_view`. step: its number, for `correct`;
-        what an untrained network paints, at step 0, says nothing. finishing: go by the reference."""
+        what an untrained network paints, at step 0, says nothing. finishing: go by the reference at the finest size."""
         image, photograph = self.shifted(image, photograph)
-        view = self.random_view(finishing)
-        due = self.correct_every and step and step % self.correct_every == 0
-        if due and self.style_layers and not finishing:
-            self.correct(image.detach(), view, mean)
-        return self(image, photograph, view=view)
+        view = self.random_view()
+        if self.correct_every and step and step % self.correct_every == 0 and self.style_layers:
+            self.correct(image.detach(), view, mean, finishing)
+        return self(image, photograph, view, finishing)
 
-    def __call__(self, image: Tensor, photograph: Tensor, view: int | None = None) -> dict[str, Tensor]:
-        """view: what to compare through, `member * VIEWS +` a way of `look`, or the reference for a member; None: the
-        mean over the members, the pictures as they are."""
+    def __call__(
+        self, image: Tensor, photograph: Tensor, view: int | None = None, finishing: bool = False
+    ) -> dict[str, Tensor]:
+        """view: what to compare through, `member * VIEWS +` a way of `look`; None: the mean over the members, the
+        pictures as they are. finishing: at the finest size, where most of what members do not see lies, go by the
+        reference, the pictures as they are."""
         if view is None:
             found = [self(image, photograph, member * VIEWS) for member in range(self.loss_network.members)]
             return {name: torch.stack([terms[name] for terms in found]).mean(0) for name in found[0]}
-        member, mirrored = divmod(view, VIEWS)
         divisors = {*self.style_scales, *self.content_scales}
-        images, photographs = (_shrink(look(x, mirrored), divisors) for x in (image, photograph))
+        # Pooling and a member's folding are slow on any other layout.
+        images, photographs = (_shrink(look(x, view % VIEWS).contiguous(), divisors) for x in (image, photograph))
+        views = dict.fromkeys(divisors, view)
+        if finishing:
+            views[self.finest] = self.loss_network.members * VIEWS
+            images |= _shrink(image, [self.finest])
+            photographs |= _shrink(photograph, [self.finest])
         zero = image.new_zeros((), dtype=torch.float32)
         content = style = zero
         for divisor, shrunk in images.items():
             weights = self.style_scales.get(divisor, 0), self.content_scales.get(divisor, 0)
             names = {*(self.style_layers if weights[0] else ()), *(self.content_layers if weights[1] else ())}
+            member = views[divisor] // VIEWS
             features = self.loss_network(shrunk, names, member)
             if weights[0]:
-                style = style + weights[0] * self._style(features, self._target(view, divisor))
+                style = style + weights[0] * self._style(features, self._target(views[divisor], divisor))
             if weights[1]:
                 with torch.no_grad():
                     targets = self.loss_network(photographs[divisor], self.content_layers, member)
