@@ -69,7 +69,8 @@ class Student(Features):
         dtype = next(self.parameters()).dtype
         x = (image.to(dtype) - self.get_buffer("mean").to(dtype)) / self.get_buffer("std").to(dtype)
         b, c, h, w = x.shape
-        blocks = x.view(b, c, h // FOLD, FOLD, w // FOLD, FOLD).permute(0, 2, 4, 1, 3, 5)
+        rows = x.view(b, c, h // FOLD, FOLD, w).transpose(1, 2)  # one at a time: both at once take longer
+        blocks = rows.reshape(b, h // FOLD, c * FOLD, w // FOLD, FOLD).transpose(2, 3)
         return blocks.reshape(b, h // FOLD, w // FOLD, c * FOLD**2).permute(0, 3, 1, 2)
 
 

@@ -305,5 +305,12 @@ def _shrink(image: Tensor, divisors: Iterable[int]) -> dict[int, Tensor]:
     sizes = {1: image}
     for divisor in sorted(set(divisors) - {1}):
         last = max(size for size in sizes if divisor % size == 0)
-        sizes[divisor] = F.avg_pool2d(sizes[last], divisor // last)
+        sizes[divisor] = _average(sizes[last], divisor // last)
     return {divisor: sizes[divisor] for divisor in sorted(divisors)}
+
+
+def _average(image: Tensor, divisor: int) -> Tensor:
+    """The means of blocks of `divisor` a side, without what is left over."""
+    if divisor == 2 and image.device.type == "cpu":  # half way between four is their mean, in a third of the time
+        return F.interpolate(image, scale_factor=0.5, mode="bilinear")
+    return F.avg_pool2d(image, divisor)

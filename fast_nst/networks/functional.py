@@ -136,6 +136,15 @@ def _sums(x: Tensor, wide: torch.dtype) -> Tensor:
     return x.sum((2, 3), dtype=None if x.dtype == torch.bfloat16 else wide).to(wide)
 
 
+def _dots(x: Tensor, y: Tensor, wide: torch.dtype) -> Tensor:
+    """`_sums` of x * y. In bfloat16 the matrix product of every channel with every other takes less time than writing
+    x * y, and rounds its sums alone."""
+    if x.dtype != torch.bfloat16:
+        return _sums(x * y, wide)
+    x, y = (z.permute(0, 2, 3, 1).flatten(1, 2) for z in (x, y))
+    return torch.bmm(x.transpose(1, 2), y).diagonal(dim1=1, dim2=2).to(wide)
+
+
 class _InstanceNorm(torch.autograd.Function):
     """Group norm with one channel a group: where channels come last, torch's own gradient takes 20 times as long."""
 
@@ -154,17 +163,15 @@ class _InstanceNorm(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         mean, inverse, weight = mean.to(wide), inverse.to(wide), weight.to(wide)
         total = _sums(gradient, wide)
-        normed = (_sums(gradient * x, wide) - mean * total) * inverse  # of gradient * the norm's result
+        normed = (_dots(gradient, x, wide) - mean * total) * inverse  # of gradient * the norm's result
         by_gradient = weight * inverse
         by_x = -by_gradient * inverse * normed / (h * w)
         constant = -by_gradient * total / (h * w) - by_x * mean
-        # One factor a channel, repeated to a row: short loops over channels alone are slow.
-        rows = (
-            factor.to(x.dtype)[:, None, None].expand(b, 1, w, c).contiguous().permute(0, 3, 1, 2)
-            for factor in (constant, by_x, by_gradient)
-        )
-        constant, by_x, by_gradient = rows
-        result = torch.addcmul(constant, x, by_x).addcmul_(gradient, by_gradient)
+        # One factor a channel, repeated to a row: short loops over channels alone are slow. And a result of its own for
+        # each sum: on large tensors an operation in place takes up to three times as long.
+        factors = torch.stack((constant, by_x, by_gradient)).to(x.dtype)[:, :, None, None]
+        rows = factors.expand(3, b, 1, w, c).contiguous().permute(0, 1, 4, 2, 3)
+        result = torch.addcmul(torch.addcmul(rows[0], x, rows[1]), gradient, rows[2])
         return result, normed.sum(0), total.sum(0), None
 
 

@@ -75,7 +75,8 @@ class ConvBlock(nn.Module):
         x = self.convolve(x)
         if self.norm is not None:
             x = self.norm(x)
-        return F.relu(x, inplace=True) if self.relu else x  # neither a norm nor a convolution needs its output again
+        # In place takes less memory, neither a norm nor a convolution needs its output again; but more time.
+        return F.relu(x, inplace=not torch.is_grad_enabled()) if self.relu else x
 
 
 class ResidualBlock(nn.Module):

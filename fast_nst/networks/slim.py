@@ -65,8 +65,9 @@ class Slim(nn.Module):
         tile = self.get_buffer("octaves").roll(-top, 2)
         if self.training:
             tile = tile.roll([int(i) for i in torch.randint(self.TILE, (2,))], (2, 3))
-        h, w = features.shape[2:]
-        return features + self.scatter(tile.repeat(1, 1, -(-h // self.TILE), -(-w // self.TILE))[:, :, :h, :w])
+        b, _, h, w = features.shape
+        tile = tile.repeat(1, 1, -(-h // self.TILE), -(-w // self.TILE))[:, :, :h, :w]
+        return features + self.scatter(tile.expand(b, -1, -1, -1))  # the sum over a batch, the gradient's, takes long
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
