@@ -47,6 +47,18 @@ def test_the_gradients_of_instance_norm_are_those_of_torch(layout):
     torch.testing.assert_close(ours, theirs)
 
 
+def test_the_gradients_of_instance_norm_in_bfloat16_are_rounded_and_no_more():
+    norm = InstanceNorm(5)
+    x, wanted = (torch.randn(2, 5, 40, 30).bfloat16().contiguous(memory_format=torch.channels_last) for _ in range(2))
+    ours = norm(x.requires_grad_())
+    low = torch.autograd.grad(ours, (x, *norm.parameters()), wanted)
+    exact = [t.detach().double().requires_grad_() for t in (x, *norm.parameters())]
+    high = torch.autograd.grad(F.group_norm(exact[0], 5, *exact[1:], norm.eps), exact, wanted.double())
+    for one, other in zip(low, high, strict=True):
+        assert (one.double() - other).norm() < 0.01 * other.norm()
+
+
+
 @pytest.mark.parametrize("mode", ["reflect", "constant"])
 def test_upsample_convolve_is_an_upsampling_and_a_convolution(mode):
     x, weight, bias = (torch.randn(shape, requires_grad=True) for shape in [(2, 3, 4, 5), (6, 3, 3, 3), (6,)])
