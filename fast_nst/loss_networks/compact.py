@@ -55,7 +55,7 @@ class Student(Features):
     """
 
     def __init__(self, width: int, outputs: Mapping[str, int]) -> None:
-        first = nn.Sequential(nn.Conv2d(3 * FOLD**2, width, 3, padding=1), nn.ReLU(inplace=True))
+        first = nn.Sequential(nn.Conv2d(3 * FOLD**2, width, 3, padding=1), nn.ReLU())
         layers = [first, *(Residual(width) for _ in range(max(TAPS)))]
         taps = {index: name for index, name in TAPS.items() if name in outputs}
         heads = {name: nn.Linear(width, outputs[name]) for name in taps.values()}
@@ -91,7 +91,7 @@ def low_rank_vgg(ranks: Sequence[Sequence[int]], outputs: Mapping[str, int]) -> 
                 nn.Conv2d(entering, into, 1, bias=False), nn.Conv2d(into, out, 3, padding=1, bias=False),
                 nn.Conv2d(out, channels, 1),
             ]  # fmt: skip
-        modules.append(nn.ReLU(inplace=True))
+        modules.append(nn.ReLU())
         if name in outputs:
             taps[len(modules) - 1] = name
             heads[name] = nn.Linear(channels, outputs[name], bias=False)

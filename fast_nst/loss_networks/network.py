@@ -57,6 +57,9 @@ class Features(LossNetwork):
         heads: Mapping[str, nn.Linear] | None = None,
     ) -> None:
         super().__init__()
+        for module in features.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = False  # on a large picture in place takes a CPU up to three times as long
         self.features = features
         self.heads = nn.ModuleDict(heads or {})
         self.taps = dict(taps)
