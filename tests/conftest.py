@@ -48,6 +48,13 @@ def painting(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def images() -> list[torch.Tensor]:
+    """What a loss compares: two pictures, their photographs, a painting."""
+    generator = torch.Generator().manual_seed(2)
+    return [torch.rand(n, 3, 32, 48, generator=generator) for n in (2, 2, 1)]
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

@@ -58,7 +58,6 @@ def test_the_gradients_of_instance_norm_in_bfloat16_are_rounded_and_no_more():
         assert (one.double() - other).norm() < 0.01 * other.norm()
 
 
-
 @pytest.mark.parametrize("mode", ["reflect", "constant"])
 def test_upsample_convolve_is_an_upsampling_and_a_convolution(mode):
     x, weight, bias = (torch.randn(shape, requires_grad=True) for shape in [(2, 3, 4, 5), (6, 3, 3, 3), (6,)])

@@ -1,0 +1,35 @@
+"""What tests of losses start from: a loss's settings, and a small random loss network."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fast_nst.loss_networks import LossNetwork
+from fast_nst.loss_networks.network import Features
+
+
+def settings(name: str) -> dict:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return OmegaConf.to_container(compose("train", [f"loss={name}"]), resolve=True)["loss"]
+
+
+def loss_network(layers: Iterable[str], widths: Mapping[str, int] | None = None) -> LossNetwork:
+    """A random network of VGG-19's layer names, four channels wide, with outputs of `widths`, or 3."""
+    torch.manual_seed(1)
+    modules: list[torch.nn.Module] = []
+    taps, heads = {}, {}
+    for block, convolutions in enumerate((2, 2, 4, 4, 4), 1):
+        if block > 1:
+            modules.append(torch.nn.MaxPool2d(2))
+        for convolution in range(1, convolutions + 1):
+            modules += [torch.nn.Conv2d(4 if modules else 3, 4, 3, padding=1), torch.nn.ReLU()]
+            if (name := f"relu{block}_{convolution}") in layers:
+                taps[len(modules) - 1] = name
+                heads[name] = torch.nn.Linear(4, (widths or {}).get(name, 3))
+    network = Features(torch.nn.Sequential(*modules), taps, (0.5,) * 3, (0.25,) * 3, heads)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return network
