@@ -131,8 +131,8 @@ class _Interleave(torch.autograd.Function):
 
 
 class _InstanceNorm(torch.autograd.Function):
-    """Group norm with one channel a group: where channels come last, torch's own gradient takes 20 times as long. That of
-    a batch norm of each item alone is the same and does not."""
+    """Group norm with one channel a group: where channels come last, torch's own gradient takes 20 times as long. That
+    of a batch norm of each item alone is the same and does not."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
