@@ -22,7 +22,7 @@ class _Gram(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
         flat = _at_least_float32(features.flatten(2))
-        return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+        return torch.bmm(flat, flat.transpose(1, 2)) / (flat.shape[1] * flat.shape[2])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -31,7 +31,7 @@ class _Gram(torch.autograd.Function):
         flat = features.flatten(2)
         symmetric = (gradient + gradient.transpose(1, 2)) / (flat.shape[1] * flat.shape[2])
         # (F^T S)^T rather than S F, so that a channels_last activation gets a channels_last gradient.
-        product = flat.transpose(1, 2) @ symmetric.to(flat.dtype)
+        product = torch.bmm(flat.transpose(1, 2), symmetric.to(flat.dtype))
         return product.transpose(1, 2).unflatten(2, features.shape[2:])
 
 

@@ -16,8 +16,8 @@ def _learns(x: Tensor) -> bool:
 
 
 class _Pad(torch.autograd.Function):
-    """F.pad by "reflect" or "replicate" with a gradient of a few passes over memory: torch's own, on a CPU, takes
-    longer than many a convolution."""
+    """F.pad by "reflect" or "replicate" with a gradient of one pass over memory: torch's own, on a CPU, takes longer
+    than many a convolution."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pixels: int, mode: str) -> Tensor:
@@ -30,9 +30,11 @@ class _Pad(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         p = ctx.pixels
-        top, inner, bottom = gradient.split((p, gradient.shape[2] - 2 * p, p), 2)
-        top, inner, bottom = (_fold(rows, p, ctx.mode) for rows in (top, inner, bottom))
-        _add_border(inner, top, bottom, 2, ctx.mode)
+        columns = gradient[..., p:-p].clone()
+        inner = columns[:, :, p:-p]
+        for whole, part, dim in ((gradient, columns, 3), (columns, inner, 2)):
+            for k in range(p):
+                _ends(part, dim, _source(k, p, ctx.mode) - p).add_(_ends(whole, dim, k))
         return inner, None, None
 
 
@@ -40,41 +42,30 @@ def _padded(x: Tensor, pixels: int, mode: str) -> Tensor:
     """F.pad where channels come last, which torch does pixel by pixel."""
     b, c, h, w = x.shape
     whole = x.new_empty(b, h + 2 * pixels, w + 2 * pixels, c).permute(0, 3, 1, 2)
-    inner = whole[:, :, pixels : pixels + h]
-    inner[..., pixels : pixels + w] = x
-    for part, dim, inside in ((inner, 3, w), (whole, 2, h)):
-        if mode == "replicate":
-            before, after = part.narrow(dim, pixels, 1), part.narrow(dim, pixels + inside - 1, 1)
-        else:
-            before = part.narrow(dim, pixels + 1, pixels).flip(dim)
-            after = part.narrow(dim, inside - 1, pixels).flip(dim)
-        part.narrow(dim, 0, pixels).copy_(before)
-        part.narrow(dim, pixels + inside, pixels).copy_(after)
+    rows = whole[:, :, pixels:-pixels]
+    rows[..., pixels:-pixels] = x
+    for part, dim in ((rows, 3), (whole, 2)):
+        for k in range(pixels):
+            _ends(part, dim, k).copy_(_ends(part, dim, _source(k, pixels, mode)))
     return whole
 
 
-def _fold(rows: Tensor, pixels: int, mode: str) -> Tensor:
-    """A copy of the columns inside, with those of the border added where they came from."""
-    left, inner, right = rows.split((pixels, rows.shape[3] - 2 * pixels, pixels), 3)
-    inner = inner.clone()
-    _add_border(inner, left, right, 3, mode)
-    return inner
+def _source(k: int, pixels: int, mode: str) -> int:
+    """Where the k-th line of a border of `pixels`, from outside, is taken from, from outside."""
+    return 2 * pixels - k if mode == "reflect" else pixels
 
 
-def _add_border(inner: Tensor, before: Tensor, after: Tensor, dim: int, mode: str) -> None:
-    pixels, inside = before.shape[dim], inner.shape[dim]
-    if mode == "replicate":
-        inner.narrow(dim, 0, 1).add_(before.sum(dim, keepdim=True))
-        inner.narrow(dim, inside - 1, 1).add_(after.sum(dim, keepdim=True))
-    else:
-        inner.narrow(dim, 1, pixels).add_(before.flip(dim))
-        inner.narrow(dim, inside - 1 - pixels, pixels).add_(after.flip(dim))
+def _ends(x: Tensor, dim: int, k: int) -> Tensor:
+    """The k-th row (dim 2) or column (dim 3) from either end, both in one view; they must not be the same."""
+    last = x.shape[dim] - 1 - k
+    both = slice(k, last + 1, last - k)
+    return x[:, :, both] if dim == 2 else x[:, :, :, both]
 
 
 def pad(x: Tensor, pixels: int, mode: str) -> Tensor:
     """F.pad on all four sides in the precision of `x`: autocast on a CPU would turn it into float32 and back."""
     with torch.autocast(x.device.type, enabled=False):
-        if _learns(x) and mode != "constant":
+        if _learns(x) and mode != "constant" and min(x.shape[2:]) > 2 * pixels + 1:  # `_ends` are two
             return _Pad.apply(x, pixels, mode)
         return F.pad(x, (pixels,) * 4, mode=mode)
 
@@ -88,14 +79,19 @@ def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str)
     "constant" (zeros), seen at the large size; reflecting doubled pixels is replicating single ones.
     """
     outputs, inputs = weight.shape[:2]
-    top, middle, bottom = weight.unbind(2)
-    rows = torch.stack([torch.stack([top, middle + bottom], 2), torch.stack([top + middle, bottom], 2)])
-    left, middle, right = rows.unbind(4)  # rows: (2, K, C, 2, 3)
-    phases = torch.stack([torch.stack([left, middle + right], 4), torch.stack([left + middle, right], 4)], 1)
+    with torch.autocast(x.device.type, enabled=False):  # sums in the weights' own precision
+        phases = weight.flatten(2) @ _phases(weight)  # (K, C, 16)
+    phases = phases.view(outputs, inputs, 4, 2, 2).permute(2, 0, 1, 3, 4).reshape(4 * outputs, inputs, 2, 2)
     x = pad(x, 1, "replicate" if mode == "reflect" else mode)
-    y = F.conv2d(x, phases.reshape(4 * outputs, inputs, 2, 2), None if bias is None else bias.repeat(4))
+    y = F.conv2d(x, phases, None if bias is None else bias.repeat(4))
     y = y.unflatten(1, (2, 2, outputs))  # (B, 2, 2, K, H + 1, W + 1)
     return _Interleave.apply(y) if _learns(y) else interleave(y)
+
+
+def _phases(like: Tensor) -> Tensor:
+    """(9, 16): which taps of a 3x3 kernel on doubled pixels each phase's 2x2 kernel on single ones sums."""
+    side = like.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # (phase, tap of two, tap of three)
+    return torch.einsum("pum,qvn->mnpquv", side, side).reshape(9, 16)
 
 
 def interleave(phases: Tensor) -> Tensor:
@@ -153,7 +149,7 @@ class _InstanceNorm(torch.autograd.Function):
             for i in range(len(x))
         ]
         of_x, of_weight, of_bias = zip(*items, strict=True)
-        return torch.cat(of_x), torch.stack(of_weight).sum(0), torch.stack(of_bias).sum(0), None
+        return torch.cat(of_x), sum(of_weight[1:], of_weight[0]), sum(of_bias[1:], of_bias[0]), None
 
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

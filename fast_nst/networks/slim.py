@@ -62,11 +62,12 @@ class Slim(nn.Module):
         """Features at a quarter of the size, (B, 2 * width, h, w), with the noise added; `top`: their first row."""
         if self.scatter is None:
             return features
-        tile = self.get_buffer("octaves").roll(-top, 2)
+        left, tile = 0, self.get_buffer("octaves")
         if self.training:
-            tile = tile.roll([int(i) for i in torch.randint(self.TILE, (2,))], (2, 3))
+            top, left = torch.randint(self.TILE, (2,)).tolist()
         b, _, h, w = features.shape
-        tile = tile.repeat(1, 1, -(-h // self.TILE), -(-w // self.TILE))[:, :, :h, :w]
+        for dim, first, length in ((2, top, h), (3, left, w)):
+            tile = tile.index_select(dim, torch.arange(first, first + length, device=tile.device) % self.TILE)
         return features + self.scatter(tile.expand(b, -1, -1, -1))  # the sum over a batch, the gradient's, takes long
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """The optimizer of a training: Muon for convolution kernels, Adam for everything else."""
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,17 +35,14 @@ class Muon(torch.optim.Adam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
-        for kernel in self.param_groups[1]["params"]:
-            if kernel.grad is not None:
-                alike[tuple(kernel.shape)].append(kernel)
-        for kernels in alike.values():
+        kernels = [kernel for kernel in self.param_groups[1]["params"] if kernel.grad is not None]
+        if kernels:
             self._step_kernels(kernels, self.param_groups[1]["lr"])
         super().step()
         return loss
 
     def _step_kernels(self, kernels: list[Tensor], rate: float) -> None:
-        """Kernels of one shape together, and their gradients gone, so that Adam passes them by."""
+        """All kernels together, and their gradients gone, so that Adam passes them by."""
         wanted = []
         for kernel in kernels:
             assert kernel.grad is not None
@@ -58,33 +54,40 @@ class Muon(torch.optim.Adam):
             nesterov = torch.lerp(kernel.grad, momentum, MOMENTUM)
             wanted.append(nesterov.permute(0, 2, 3, 1).flatten(1))  # no copy where channels come last
             kernel.grad = None
-        steps = orthogonal(torch.stack(wanted))
-        rows, columns = steps.shape[1:]
-        for kernel, step in zip(kernels, steps, strict=True):
+        for kernel, step in zip(kernels, orthogonal(wanted), strict=True):
             k, c, h, w = kernel.shape
-            kernel.add_(step.view(k, h, w, c).permute(0, 3, 1, 2), alpha=-rate * max(1, rows / columns) ** 0.5)
+            longer = max(1, k / (c * h * w)) ** 0.5
+            kernel.add_(step.reshape(k, h, w, c).permute(0, 3, 1, 2), alpha=-rate * longer)
 
 
 def is_kernel(parameter: Tensor) -> bool:
     return parameter.dim() == 4 and parameter.shape[0] > 3 and parameter[0, 0].numel() > 1
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """About the nearest matrices (N, R, C) whose singular values are all equal, 0.7 to 1.2, by five steps of a
-    Newton-Schulz iteration."""
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """About the nearest matrices (R, C), each of its own shape, whose singular values are all equal, 0.7 to 1.2, by
+    five steps of a Newton-Schulz iteration. All at once, filled up with zeros, which stay zeros: many small operations
+    take longer than a few larger ones."""
     a, b, c = COEFFICIENTS
-    with torch.autocast(matrices.device.type, enabled=False):
-        x = matrices.float()
-        if tall := x.shape[1] > x.shape[2]:
-            x = x.transpose(1, 2)
-        x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-20)
+    wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
+    rows, columns = (max(matrix.shape[side] for matrix in wide) for side in (0, 1))
+    x = wide[0].new_zeros(len(wide), rows, columns, dtype=torch.float32)
+    for whole, matrix in zip(x, wide, strict=True):
+        whole[: matrix.shape[0], : matrix.shape[1]] = matrix
+    with torch.autocast(x.device.type, enabled=False):
+        x /= torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-20)
         # x <- (a + b x x' + c (x x')^2) x; all the factors are polynomials of the first, small x x'.
-        product = x @ x.transpose(1, 2)
-        factors = torch.eye(x.shape[1], device=x.device).expand_as(product)
+        product = torch.bmm(x, x.transpose(1, 2))
+        unit = torch.eye(rows, device=x.device).expand_as(product)
+        factors = unit
         for _ in range(5):
-            factor = torch.baddbmm(product, product, product, beta=b, alpha=c)
-            factor.diagonal(dim1=1, dim2=2).add_(a)
-            factors = factor @ factors
-            product = factor @ product @ factor
-        x = factors @ x
-        return (x.transpose(1, 2) if tall else x).to(matrices.dtype)
+            factor = torch.baddbmm(product, product, product, beta=b, alpha=c).add_(unit, alpha=a)
+            factors = torch.bmm(factor, factors)
+            product = torch.bmm(torch.bmm(factor, product), factor)
+        x = torch.bmm(factors, x)
+    found = []
+    for whole, matrix in zip(x, matrices, strict=True):
+        height, width = matrix.shape
+        cut = whole[:width, :height].T if height > width else whole[:height, :width]
+        found.append(cut.to(matrix.dtype))
+    return found
