@@ -1,5 +1,7 @@
 """What a step of a training draws, and what its checkpoint holds of the loss."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import ROOT, picture
@@ -54,9 +56,9 @@ def test_corrections_stay_with_the_loss_network_that_they_are_of():
 
 def test_the_last_steps_of_a_training_go_by_the_reference(monkeypatch):
     asked = []
+    monkeypatch.setattr(StyleTransfer, "trainer", SimpleNamespace(log_every_n_steps=10))
     for loss_network in (ensemble(), ensemble().reference):
         training = module(loss_network)
-        monkeypatch.setattr(training, "log_dict", lambda values: None)
         monkeypatch.setattr(
             training.loss, "sampled", lambda *found: asked.append(found[-1]) or {"loss": torch.zeros(1)}
         )

@@ -71,9 +71,11 @@ def test_upsample_convolve_is_an_upsampling_and_a_convolution(mode):
 
 @pytest.mark.parametrize(("mode", "pixels"), [("reflect", 1), ("reflect", 4), ("replicate", 1), ("replicate", 3)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_padding_and_its_gradient_are_those_of_torch(mode, pixels, layout):
-    x = torch.randn(2, 3, 7, 9, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
-    weights = torch.randn(2, 3, 7 + 2 * pixels, 9 + 2 * pixels, dtype=torch.float64)
+@pytest.mark.parametrize("more", [1, 2, 8])  # pixels a side than those of the border; from 2 + `pixels` on our own code
+def test_padding_and_its_gradient_are_those_of_torch(mode, pixels, layout, more):
+    height, width = pixels + more, pixels + more + 2
+    x = torch.randn(2, 3, height, width, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    weights = torch.randn(2, 3, height + 2 * pixels, width + 2 * pixels, dtype=torch.float64)
     ours, theirs = pad(x, pixels, mode), F.pad(x, (pixels,) * 4, mode=mode)
     assert torch.equal(ours, theirs)
     torch.testing.assert_close(*(torch.autograd.grad((y * weights).sum(), x) for y in (ours, theirs)))
@@ -158,6 +160,10 @@ def test_the_noise_of_slim_joins_itself_and_tells_flat_places_apart():
         seam = (channel[:, 0] - channel[:, -1]).square().mean().sqrt()
         assert seam < 1.5 * inner  # as smooth across the tile's border as within
         assert inner < 1.5 * 2 ** (0.5 - k)  # the higher the octave, the larger the shapes
+    network = networks.build("slim", width=4).eval()
+    features = torch.randn(1, 8, 20, 300)  # wider than the tile
+    tile = network.octaves.roll(-250, 2).repeat(1, 1, 1, 2)[:, :, :20, :300]
+    torch.testing.assert_close(network.sprinkle(features, 250), features + network.scatter(tile))
     flat = torch.full((1, 3, 128, 128), 0.5)
     spread = {
         n: networks.build("slim", width=4, noise=n).eval()(flat)[..., 32:96, 32:96].std((2, 3)).max()

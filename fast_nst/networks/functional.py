@@ -79,19 +79,18 @@ def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str)
     "constant" (zeros), seen at the large size; reflecting doubled pixels is replicating single ones.
     """
     outputs, inputs = weight.shape[:2]
-    with torch.autocast(x.device.type, enabled=False):  # sums in the weights' own precision
-        phases = weight.flatten(2) @ _phases(weight)  # (K, C, 16)
-    phases = phases.view(outputs, inputs, 4, 2, 2).permute(2, 0, 1, 3, 4).reshape(4 * outputs, inputs, 2, 2)
+    phases = _sums(_sums(weight, 2), 3).view(outputs, inputs, 2, 2, 2, 2)
+    phases = phases.permute(2, 4, 0, 1, 3, 5).reshape(4 * outputs, inputs, 2, 2)
     x = pad(x, 1, "replicate" if mode == "reflect" else mode)
     y = F.conv2d(x, phases, None if bias is None else bias.repeat(4))
     y = y.unflatten(1, (2, 2, outputs))  # (B, 2, 2, K, H + 1, W + 1)
     return _Interleave.apply(y) if _learns(y) else interleave(y)
 
 
-def _phases(like: Tensor) -> Tensor:
-    """(9, 16): which taps of a 3x3 kernel on doubled pixels each phase's 2x2 kernel on single ones sums."""
-    side = like.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # (phase, tap of two, tap of three)
-    return torch.einsum("pum,qvn->mnpquv", side, side).reshape(9, 16)
+def _sums(weight: Tensor, dim: int) -> Tensor:
+    """Of the three taps on doubled pixels, the two on single ones for the first phase and the two for the second."""
+    first, middle, last = weight.split(1, dim)
+    return torch.cat([first, middle + last, first + middle, last], dim)
 
 
 def interleave(phases: Tensor) -> Tensor:

@@ -84,14 +84,15 @@ class StyleTransfer(pl.LightningModule):
         self.loss.to(self.device, torch.bfloat16 if low else torch.float32)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
-        # Torch's generator of the CPU, which takes the lower 32 bits of a seed alone; all generators take a millisecond.
+        # The CPU's generator, which takes the lower 32 bits of a seed alone. To seed all of them takes a millisecond.
         torch.default_generator.manual_seed((self.seed * SPREAD + self.global_step) % 2**32)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         finishing = self.global_step >= self.total_steps - self.finishing_steps
         terms = self.loss.sampled(self(batch), batch, self.global_step, self._mean, finishing)
         values = {name: value.detach() for name, value in terms.items()}
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # what is not written takes as long
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.global_step + 1) % every == 0:  # what is not written would take as long
             self.log_dict({f"train/{name}": value for name, value in values.items()})
         return {**values, "loss": terms["loss"]}
 
