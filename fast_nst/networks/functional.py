@@ -142,10 +142,8 @@ class _InstanceNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, inverse = ctx.saved_tensors
         items = [
-            torch.ops.aten.native_batch_norm_backward(
-                gradient[i : i + 1], x[i : i + 1], weight, None, None, mean[i], inverse[i], True, ctx.eps, [True] * 3
-            )
-            for i in range(len(x))
+            torch.ops.aten.native_batch_norm_backward(g, item, weight, None, None, *statistics, True, ctx.eps, [True] * 3)
+            for g, item, *statistics in zip(gradient.split(1), x.split(1), mean, inverse, strict=True)
         ]
         of_x, of_weight, of_bias = zip(*items, strict=True)
         return torch.cat(of_x), sum(of_weight[1:], of_weight[0]), sum(of_bias[1:], of_bias[0]), None
