@@ -142,7 +142,9 @@ class _InstanceNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, inverse = ctx.saved_tensors
         items = [
-            torch.ops.aten.native_batch_norm_backward(g, item, weight, None, None, *statistics, True, ctx.eps, [True] * 3)
+            torch.ops.aten.native_batch_norm_backward(
+                g, item, weight, None, None, *statistics, True, ctx.eps, [True] * 3
+            )
             for g, item, *statistics in zip(gradient.split(1), x.split(1), mean, inverse, strict=True)
         ]
         of_x, of_weight, of_bias = zip(*items, strict=True)
