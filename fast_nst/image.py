@@ -191,8 +191,23 @@ def _replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise Invalid unless a file can be written in the folder of `path`, or in the one that this is to be made in."""
+    folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Invalid(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise ImageError unless the suffix of `path` names a format that `save_picture` writes."""
+    """Before long work: raise Invalid unless `save_picture` can write `path`, by its suffix and its place."""
+    _check_format(path)
+    check_place(path)
+
+
+def _check_format(path: str | os.PathLike[str]) -> None:
     if Path(path).suffix.lower() not in WRITABLE:
         raise ImageError(f"{path}: cannot write this format; give one of {', '.join(WRITABLE)}")
 
@@ -207,7 +222,7 @@ def save_picture(
 
     text: the only metadata, in a PNG: nothing of a photograph's comes through. Raises Invalid.
     """
-    check_writable(path)
+    _check_format(path)
     path = Path(path)
     suffix = path.suffix.lower()
     if alpha is not None and suffix in _WITH_ALPHA:

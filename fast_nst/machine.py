@@ -7,6 +7,9 @@ from pathlib import Path
 
 import torch
 
+from fast_nst.validate import one_of
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
@@ -19,8 +22,9 @@ def has_fast_bfloat16(device: str) -> bool:
 
 
 def choose_precision(precision: str, accelerator: str) -> str:
-    """Lightning's name of the precision for `precision`, where "auto" is bfloat16 if the machine does that fast."""
-    if precision != "auto":
+    """One of Lightning's names for `precision`, where "auto" is bfloat16 if the machine does that fast; Invalid for one
+    that a training here cannot have."""
+    if one_of("trainer.precision", precision, PRECISIONS) != "auto":
         return precision
     device = "cpu"
     if accelerator in ("auto", "gpu", "cuda", "mps"):

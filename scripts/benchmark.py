@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from fast_nst import data, loss_networks, machine, networks, stylize
 from fast_nst.data import style
-from fast_nst.image import replacing
+from fast_nst.image import check_place, replacing
 from fast_nst.validate import Invalid, one_of, whole_number
 
 REFERENCE = "reference"
@@ -282,6 +282,8 @@ def main() -> None:
     if arguments.alone:
         serve(arguments, device)
         return
+    if arguments.json is not None:
+        check_place(arguments.json)
     machine.keep_memory()
     measure = {"train": measure_train, "infer": measure_infer, "data": measure_data}[arguments.what]
     about = {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}

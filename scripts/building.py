@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from fast_nst import loss_networks
 from fast_nst.data import style
@@ -14,6 +16,24 @@ from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.validate import Invalid, number
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # beside scripts/ in a clone and in a wheel
+
+
+TABLES = tuple(
+    f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales", "calibrate")
+)
+
+
+def settle(composed: DictConfig) -> None:
+    """Make of the command line what a user means by it. A table replaces the one of the file, where Hydra would keep
+    the keys that it leaves out. A new key, with a plus before it, is a mistake anywhere but in a table."""
+    parser = OverridesParser.create()
+    groups = HydraConfig.get().runtime.choices
+    for override in parser.parse_overrides(list(HydraConfig.get().overrides.task)):
+        key = override.key_or_group
+        if override.is_add() and key not in groups and not key.startswith((*TABLES, "style.blend")):
+            raise Invalid(f"+{key}: unknown key; --help lists all of them")
+        if key in TABLES and isinstance(table := override.value(), dict):
+            OmegaConf.update(composed, key, table, merge=False)
 
 
 def loss_settings(loss: str = "default", loss_network: str = "compact") -> dict[str, Any]:

@@ -24,6 +24,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch: large tensor
 from hydra.errors import HydraException, OverrideParseException  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
+from fast_nst.image import check_place  # noqa: E402
 from fast_nst.validate import Failure, Invalid  # noqa: E402
 
 MISTAKES = (Invalid, HydraException, OmegaConfBaseException)
@@ -70,11 +71,12 @@ def report(error: BaseException) -> int:
 
 
 def check_new(option: str, path: str | Path, overwrite: bool) -> None:
-    """Raises Invalid where `path` holds something already that `overwrite` does not give up."""
+    """Raises Invalid where `path` holds something already that `overwrite` does not give up, or cannot be written."""
     if Path(path).is_dir():
         raise Invalid(f"{option}: {path}: is a folder")
     if Path(path).exists() and not overwrite:
         raise Invalid(f"{option}: {path}: exists already; give --overwrite or another file")
+    check_place(path)
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -81,6 +81,8 @@ def choose_devices(names: str) -> list[torch.device]:
 def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, Path]]:
     """(photograph, result) pairs. Raises Invalid where two results would share a file."""
     sources: list[tuple[Path, Path]] = []  # with the path below its folder, which -o FOLDER keeps
+    if "" in (*inputs, output):
+        raise Invalid("INPUT, -o: got an empty name")  # an unset variable of a shell; pathlib's current folder
     for item in dict.fromkeys(map(Path, inputs)):
         if item.is_dir():
             found = list_pictures(item, "INPUT")
@@ -142,7 +144,8 @@ def main() -> int:
         machine.keep_memory()  # faster, and takes more of it
     network, description = weights.load(arguments.weights)
     devices = choose_devices(arguments.device)
-    style = "_".join(description.get("style", {}).get("names", [])) or Path(arguments.weights).stem
+    names = description.get("style", {}).get("names", [])
+    style = "_".join(Path(name).name for name in names) or Path(arguments.weights).stem
     pairs = plan(arguments.inputs, arguments.output, style)
     standing = [str(result) for _, result in pairs if result.exists()]
     if standing and not arguments.overwrite:

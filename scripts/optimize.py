@@ -15,7 +15,7 @@ from typing import Any
 import command
 import hydra
 import torch
-from building import CONFIGS, further_paintings, make_loss, say_calibration
+from building import CONFIGS, further_paintings, make_loss, say_calibration, settle
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -38,6 +38,7 @@ def photograph_of(cfg: dict[str, Any]) -> Tensor:
 
 
 def optimize(composed: DictConfig) -> None:
+    settle(composed)
     cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     painting = style.find(cfg["style"]["image"])
     name = cfg["style"]["name"] or painting.stem

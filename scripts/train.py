@@ -18,7 +18,7 @@ from typing import Any, cast
 import command
 import hydra
 import pytorch_lightning as pl
-from building import CONFIGS, further_paintings, make_loss, say_calibration
+from building import CONFIGS, further_paintings, make_loss, say_calibration, settle
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -121,10 +121,13 @@ def start_from(network: networks.Network, path: str) -> str:
 
 
 def train(composed: DictConfig) -> None:
+    settle(composed)
     cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     begun = time.monotonic()
     painting = style.find(cfg["style"]["image"])
     name = cfg["style"]["name"] or painting.stem
+    if name != Path(name).name:
+        raise Invalid(f"style.name: got {name!r}; allowed: a file's name, without a folder")
     folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
     if folder.exists() and not folder.is_dir():
         raise Invalid(f"output_dir: {folder}: is a file")

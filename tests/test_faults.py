@@ -88,6 +88,17 @@ FAULTS = {
     "no folder": (*train("data.root=nowhere"), "data.root: nowhere: no such folder"),
     "too many damaged": (*train("data.root=faulty"), "more than data.max_unreadable allows"),
     "unknown key": (*train("loss.style_wait=3"), "style_wait"),
+    "unknown key with a plus": (*train("+data.sise=64"), "+data.sise: unknown key"),
+    "a precision of no use": (*train("trainer.precision=16-true"), "trainer.precision: got '16-true'"),
+    "a name with a folder": (*train("style.name=a/b"), "style.name: got 'a/b'"),
+    "after tables that are shorter": (
+        *train("data.size=16", "loss.style_scales={1: 1}", "loss.content_scales={1: 1}", "data.batch_size=99"),
+        "data.batch_size: got 99",  # with all of their sizes 16 pixels are too few, which comes first
+    ),
+    "another optimizer's checkpoint": (
+        *train("style.image='my painting.png'", "ckpt_path=run/checkpoints/last.ckpt", "optimizer=adam"),
+        "optimizer.name: muon before, adam now",
+    ),
     "bad override": (*train("style.image=a=b(c"), "style.image"),
     "wrong type": (*train("data.batch_size=four"), "data.batch_size: got 'four'"),
     "negative weight": (*train("loss.style_weight=-1"), "loss.style_weight: got -1"),
@@ -111,6 +122,8 @@ FAULTS = {
     "missing photograph": (*infer("none.jpg"), "none.jpg: no such file"),
     "damaged photograph": (*infer("faulty/cut.png"), "cut.png: damaged picture"),
     "no photograph": ("infer.py", ["run/my painting.safetensors"], "required: INPUT"),
+    "an empty name": (*infer(""), "INPUT, -o: got an empty name"),
+    "nowhere for results": (*infer("photographs", "-o", "/proc/a"), "cannot be written"),
     "no picture in a folder": (*infer("run/checkpoints"), "INPUT: run/checkpoints: holds no picture"),
     "a file as output_dir": (*train("output_dir=tiny.safetensors"), "output_dir: tiny.safetensors: is a file"),
     "bad strength": (*infer(PHOTO, "--strength", "7"), "--strength: got 7"),

@@ -37,9 +37,8 @@ def unbroken(workplace: Path) -> bytes:
 
 
 def stopped(workplace: Path, folder: str, number: int, step: int) -> tuple[int, str]:
-    """Start a run, send its process group a signal once its checkpoint is at `step` or later; its exit code and stderr.
-
-    The group, as Ctrl-C and `timeout` do: the data's worker process must outlive it."""
+    """Start a run, send all of its processes a signal once its checkpoint is at `step` or later; its exit code and
+    stderr. All, as the end of a service does (Ctrl-C and `timeout`, its group): the data's worker must outlive it."""
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), f"output_dir={folder}"]
     checkpoint = workplace / folder / "checkpoints" / "last.ckpt"
     with subprocess.Popen(
@@ -48,6 +47,9 @@ def stopped(workplace: Path, folder: str, number: int, step: int) -> tuple[int, 
         while not checkpoint.exists() or resume.read(checkpoint)["step"] < step:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        for child in children.read_text().split() if children.exists() else ():
+            os.kill(int(child), number)
         os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=60)
         return process.returncode, errors
@@ -76,7 +78,7 @@ def test_a_run_killed_after_its_last_step_still_writes_its_weights(workplace, un
     assert (workplace / "at the end" / "preview.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_a_signal_saves_first_and_tells_how_to_go_on(workplace, unbroken, name):
     number = signal.Signals[name]
     code, errors = stopped(workplace, name, number, 1)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +14,8 @@ from fast_nst import validate
 from fast_nst.data import Sets
 from fast_nst.data.content import StepSampler
 from fast_nst.validate import Invalid
+
+GRACE = 20.0  # seconds that a worker outlives a SIGTERM
 
 
 class ContentData(pl.LightningDataModule):
@@ -52,11 +56,21 @@ class ContentData(pl.LightningDataModule):
 
 
 def _outlive_interrupts(worker: int) -> None:
-    """A signal to the whole process group, Ctrl-C or that of `timeout`, must not end the workers: the step under way
-    still needs them. They end with the process that started them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A signal to the whole process group, Ctrl-C or that of `timeout`, or to every process of a service, must not end
+    the workers at once: the step under way still needs them. They end with the process that started them, `GRACE`
+    seconds after a SIGTERM at the latest."""
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+
+
+def _end_later(number: int, frame: FrameType | None) -> None:
+    timer = threading.Timer(GRACE, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def _auto_workers() -> int:

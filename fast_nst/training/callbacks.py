@@ -1,5 +1,6 @@
 """What a run shows and leaves: progress, pictures, checkpoints, the weights file."""
 
+import contextlib
 import math
 import os
 import signal
@@ -180,13 +181,15 @@ class Interrupted(Failure):
 
 
 class SaveCheckpoint(pl.Callback):
-    """`path` every `every_n_steps`, at the end, and on SIGINT, SIGTERM or SIGUSR1 after the step under way, when the
-    run ends with `Interrupted`. A second signal has its ordinary effect at once.
+    """`path` every `every_n_steps`, at the end, and on SIGINT, SIGTERM, SIGHUP or SIGUSR1 after the step under way,
+    when the run ends with `Interrupted`. A second signal has its ordinary effect at once.
 
     settings: kept in the checkpoint (`resume.KEY`). command: what goes on from it.
     """
 
-    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+    SIGNALS = tuple(
+        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+    )
     AGREE = 10  # steps between the processes of a run asking each other for signals: each asking waits
 
     def __init__(self, path: Path, every_n_steps: int, settings: Mapping[str, Any], command: str) -> None:
@@ -198,6 +201,8 @@ class SaveCheckpoint(pl.Callback):
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         self._release()
+        with contextlib.suppress(OSError):  # no terminal any more; print may be in the middle of a line
+            os.write(2, f"\n{signal.Signals(number).name}: saving after this step\n".encode())
 
     def _release(self) -> None:
         for number, handler in self.handlers.items():
@@ -225,10 +230,10 @@ class SaveCheckpoint(pl.Callback):
         """Keep the signals for the end of the next step; of the others Lightning needs its own until training starts.
 
         To be called before the run says that it starts: a shell's background jobs come with SIGINT ignored."""
-        self.handlers = {
-            number: signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL for number in numbers
-        }
         for number in numbers:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:  # under nohup
+                continue
+            self.handlers[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, self._catch)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

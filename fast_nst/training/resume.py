@@ -14,7 +14,7 @@ _FREE = (
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_time", "trainer.log_every_n_steps",
     "trainer.val_every_n_steps",
 )  # fmt: skip
-_FIXED = ("network", "style")  # another network does not fit; half of each painting is neither
+_FIXED = ("network", "style", "optimizer.name")  # they do not fit; half of each painting is neither
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
