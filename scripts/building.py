@@ -23,6 +23,12 @@ TABLES = tuple(
 )
 
 
+def open_tables() -> None:
+    """Before Hydra reads the command line: let a table have keys that the one in the file has not (`settle`)."""
+    tables = tuple(f"{name}={{" for name in TABLES)
+    sys.argv[1:] = [f"++{word}" if word.startswith(tables) else word for word in sys.argv[1:]]
+
+
 def settle(composed: DictConfig) -> None:
     """Make of the command line what a user means by it. A table replaces the one of the file, where Hydra would keep
     the keys that it leaves out. A new key, with a plus before it, is a mistake anywhere but in a table."""

@@ -15,7 +15,7 @@ from typing import Any
 import command
 import hydra
 import torch
-from building import CONFIGS, further_paintings, make_loss, say_calibration, settle
+from building import CONFIGS, further_paintings, make_loss, open_tables, say_calibration, settle
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -118,4 +118,5 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
+    open_tables()
     command.run(main)

@@ -18,7 +18,7 @@ from typing import Any, cast
 import command
 import hydra
 import pytorch_lightning as pl
-from building import CONFIGS, further_paintings, make_loss, say_calibration, settle
+from building import CONFIGS, further_paintings, make_loss, open_tables, say_calibration, settle
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -239,6 +239,7 @@ def command_line() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning on the newest torch
+    open_tables()
     command.run(main)
 
 

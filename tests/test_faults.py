@@ -92,7 +92,7 @@ FAULTS = {
     "a precision of no use": (*train("trainer.precision=16-true"), "trainer.precision: got '16-true'"),
     "a name with a folder": (*train("style.name=a/b"), "style.name: got 'a/b'"),
     "after tables that are shorter": (
-        *train("data.size=16", "loss.style_scales={1: 1}", "loss.content_scales={1: 1}", "data.batch_size=99"),
+        *train("data.size=16", "loss.style_scales={1: 1}", "loss.content_scales={2: 1}", "data.batch_size=99"),
         "data.batch_size: got 99",  # with all of their sizes 16 pixels are too few, which comes first
     ),
     "another optimizer's checkpoint": (
