@@ -231,7 +231,7 @@ class SaveCheckpoint(pl.Callback):
 
         To be called before the run says that it starts: a shell's background jobs come with SIGINT ignored."""
         for number in numbers:
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:  # under nohup
+            if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:  # SIGHUP, under nohup
                 continue
             self.handlers[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, self._catch)
