@@ -11,6 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+# Of each of the two phases, on which of its two single pixels each of three doubled ones lies; both ways together:
+# (9, 16), which taps of a 3x3 kernel on doubled pixels each phase's 2x2 kernel on single ones sums.
+_PHASES = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+PHASES = torch.einsum("pum,qvn->mnpquv", _PHASES, _PHASES).reshape(9, 16)
+
+
 def _learns(x: Tensor) -> bool:
     return x.requires_grad and torch.is_grad_enabled()
 
@@ -79,18 +85,13 @@ def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str)
     "constant" (zeros), seen at the large size; reflecting doubled pixels is replicating single ones.
     """
     outputs, inputs = weight.shape[:2]
-    phases = _sums(_sums(weight, 2), 3).view(outputs, inputs, 2, 2, 2, 2)
-    phases = phases.permute(2, 4, 0, 1, 3, 5).reshape(4 * outputs, inputs, 2, 2)
+    with torch.autocast(x.device.type, enabled=False):  # sums in the weights' own precision
+        phases = weight.flatten(2) @ PHASES.to(weight)
+    phases = phases.view(outputs, inputs, 4, 2, 2).permute(2, 0, 1, 3, 4).reshape(4 * outputs, inputs, 2, 2)
     x = pad(x, 1, "replicate" if mode == "reflect" else mode)
     y = F.conv2d(x, phases, None if bias is None else bias.repeat(4))
     y = y.unflatten(1, (2, 2, outputs))  # (B, 2, 2, K, H + 1, W + 1)
     return _Interleave.apply(y) if _learns(y) else interleave(y)
-
-
-def _sums(weight: Tensor, dim: int) -> Tensor:
-    """Of the three taps on doubled pixels, the two on single ones for the first phase and the two for the second."""
-    first, middle, last = weight.split(1, dim)
-    return torch.cat([first, middle + last, first + middle, last], dim)
 
 
 def interleave(phases: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ class _InstanceNorm(torch.autograd.Function):
             torch.ops.aten.native_batch_norm_backward(
                 g, item, weight, None, None, *statistics, True, ctx.eps, [True] * 3
             )
-            for g, item, *statistics in zip(gradient.split(1), x.split(1), mean, inverse, strict=True)
+            for g, item, *statistics in zip(gradient.split(1), x.split(1), mean.unbind(), inverse.unbind(), strict=True)
         ]
         of_x, of_weight, of_bias = zip(*items, strict=True)
         return torch.cat(of_x), sum(of_weight[1:], of_weight[0]), sum(of_bias[1:], of_bias[0]), None
