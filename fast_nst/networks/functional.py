@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 # Of each of the two phases, on which of its two single pixels each of three doubled ones lies; both ways together:
 # (9, 16), which taps of a 3x3 kernel on doubled pixels each phase's 2x2 kernel on single ones sums.
 _PHASES = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
