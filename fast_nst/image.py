@@ -193,8 +193,8 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 def check_place(path: str | os.PathLike[str]) -> None:
     """Raise Invalid unless a file can be written in the folder of `path`, or in the one that this is to be made in."""
-    folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
     try:
+        folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -125,7 +125,7 @@ def train(composed: DictConfig) -> None:
     cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     begun = time.monotonic()
     painting = style.find(cfg["style"]["image"])
-    name = cfg["style"]["name"] or painting.stem
+    name = str(cfg["style"]["name"] or painting.stem)  # a number is a name too
     if name != Path(name).name:
         raise Invalid(f"style.name: got {name!r}; allowed: a file's name, without a folder")
     folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 # Of each of the two phases, on which of its two single pixels each of three doubled ones lies; both ways together:
 # (9, 16), which taps of a 3x3 kernel on doubled pixels each phase's 2x2 kernel on single ones sums.
-_PHASES = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
-PHASES = torch.einsum("pum,qvn->mnpquv", _PHASES, _PHASES).reshape(9, 16)
+_SIDE = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+_PHASES = torch.einsum("pum,qvn->mnpquv", _SIDE, _SIDE).reshape(9, 16)
 
 
 def _learns(x: Tensor) -> bool:
@@ -85,7 +85,7 @@ def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str)
     """
     outputs, inputs = weight.shape[:2]
     with torch.autocast(x.device.type, enabled=False):  # sums in the weights' own precision
-        phases = weight.flatten(2) @ PHASES.to(weight)
+        phases = weight.flatten(2) @ _PHASES.to(weight)
     phases = phases.view(outputs, inputs, 4, 2, 2).permute(2, 0, 1, 3, 4).reshape(4 * outputs, inputs, 2, 2)
     x = pad(x, 1, "replicate" if mode == "reflect" else mode)
     y = F.conv2d(x, phases, None if bias is None else bias.repeat(4))
