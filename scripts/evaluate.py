@@ -175,6 +175,7 @@ def main() -> None:
         command.check_new("--json", arguments.json, arguments.overwrite)
     if Path(arguments.cache).is_file():
         raise Invalid(f"--cache: {arguments.cache}: is a file; give a folder")
+    image.check_place(Path(arguments.cache) / "curves")
     trained = {path: weights.load(path) for path in arguments.weights}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for network, _ in trained.values():

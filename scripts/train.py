@@ -217,6 +217,8 @@ def train(composed: DictConfig) -> None:
     if trainer.is_global_zero:
         minutes = (time.monotonic() - begun) / 60
         share = f" ({progress.outside:.1%} of the training outside steps)" if device == "cpu" else ""
+        if trainer.global_step < steps:
+            print(f"stopped by trainer.max_time at step {trainer.global_step} of {steps}", file=sys.stderr)
         print(
             f"done in {minutes:.1f} min{share}. Look at {folder / 'preview.png'}; repaint a photograph with",
             file=sys.stderr,

@@ -144,6 +144,7 @@ def test_the_time_left_knows_the_limit_of_the_time(workplace):
     result = run("train.py", *settings, "trainer.max_time=00:00:00:04", cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert " 00:0" in next(line for line in result.stderr.splitlines() if line.startswith("step ")).split(" left")[0]
+    assert "stopped by trainer.max_time at step " in result.stderr
 
 
 def test_a_sheet(trained, workplace):

@@ -121,11 +121,13 @@ class Preview(pl.Callback):
         self.path, self.style_image, self.every_n_steps = path, style_image, every_n_steps
         self.contents, self.count = contents, min(count, len(contents))
         self.batch: Tensor | None = None
+        self.written = -1  # the step of the last one
 
     @torch.no_grad()
     def _write(self, trainer: pl.Trainer, module: StyleTransfer) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.global_step == self.written:
             return
+        self.written = trainer.global_step
         if self.batch is None:
             self.batch = torch.stack([self.contents[i] for i in range(self.count)])
         module.network.eval()
@@ -202,7 +204,7 @@ class SaveCheckpoint(pl.Callback):
         self.signal = number
         self._release()
         with contextlib.suppress(OSError):  # no terminal any more; print may be in the middle of a line
-            os.write(2, f"\n{signal.Signals(number).name}: saving after this step\n".encode())
+            os.write(2, f"\n{signal.Signals(number).name}: saving after this step; again stops at once, unsaved\n".encode())
 
     def _release(self) -> None:
         for number, handler in self.handlers.items():
