@@ -204,7 +204,9 @@ class SaveCheckpoint(pl.Callback):
         self.signal = number
         self._release()
         with contextlib.suppress(OSError):  # no terminal any more; print may be in the middle of a line
-            os.write(2, f"\n{signal.Signals(number).name}: saving after this step; again stops at once, unsaved\n".encode())
+            os.write(
+                2, f"\n{signal.Signals(number).name}: saving after this step; again stops at once, unsaved\n".encode()
+            )
 
     def _release(self) -> None:
         for number, handler in self.handlers.items():
