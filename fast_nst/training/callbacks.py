@@ -203,10 +203,9 @@ class SaveCheckpoint(pl.Callback):
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         self._release()
+        text = f"\n{signal.Signals(number).name}: saving after this step; again stops at once, unsaved\n"
         with contextlib.suppress(OSError):  # no terminal any more; print may be in the middle of a line
-            os.write(
-                2, f"\n{signal.Signals(number).name}: saving after this step; again stops at once, unsaved\n".encode()
-            )
+            os.write(2, text.encode())
 
     def _release(self) -> None:
         for number, handler in self.handlers.items():
