@@ -1,6 +1,7 @@
 """What the scripts build out of a composed configuration alike."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,14 @@ def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> Perceptu
     image = style.load(painting, size, cfg["style"]["side"])
     blend = [(style.load(file, size, cfg["style"]["side"]), share) for file, share in further_paintings(cfg)]
     return PerceptualLoss(loss_network, image, blend, **cfg["loss"])
+
+
+def read_vgg19(layers: Iterable[str], file: Path) -> loss_networks.LossNetwork:
+    """VGG-19, able to give `layers`, from the file of a script's --vgg."""
+    try:
+        return loss_networks.build("vgg19", layers, file)
+    except Invalid as error:
+        raise Invalid(str(error).replace("loss_network.weights", "--vgg")) from None
 
 
 def say_calibration(loss: PerceptualLoss, asked: float) -> None:

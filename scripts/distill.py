@@ -29,6 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from bases import OUTPUTS, RANKS, Targets, find_bases, make_reference
+from building import read_vgg19
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from student_errors import PAINTED, Tally, feature_errors, gram_errors, grams_of, way_errors
@@ -36,7 +37,7 @@ from studio import CROP, SEEN, STROKES, Replay, Studio, crop_of, student_batch
 from torch import Tensor, nn
 
 import fast_nst
-from fast_nst import image, loss_networks, machine
+from fast_nst import image, machine
 from fast_nst.data.content import ContentImages
 from fast_nst.data.folder import Folder, list_pictures
 from fast_nst.data.leaves import Leaves
@@ -111,7 +112,7 @@ def root(errors: Tensor) -> Tensor:
 def distill(arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng(arguments.seed)
     torch.manual_seed(arguments.seed)
-    teacher = loss_networks.build("vgg19", OUTPUTS, arguments.vgg)
+    teacher = read_vgg19(OUTPUTS, arguments.vgg)
     folder = Folder(arguments.photographs, shorter=2 * CROP, cache_mib=2048)
     photographs = ContentImages(folder, list(range(len(folder))), CROP, seed=arguments.seed)
     leaves = ContentImages(Leaves(400, 2 * CROP, arguments.seed), list(range(400)), CROP, seed=arguments.seed)

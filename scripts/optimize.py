@@ -82,7 +82,7 @@ def optimize(composed: DictConfig) -> None:
             height, width = (max(32, round(side / 2**scale)) for side in photograph.shape[2:])
             target = optimization.resized(photograph, height, width).to(device)
             if result is None:
-                seed = whole_number("seed", cfg["seed"], 0)
+                seed = whole_number("seed", cfg["seed"], 0, 2**32 - 1)
                 start = (
                     optimization.begin(cfg["start"], target, seed)
                     if begin is None

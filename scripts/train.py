@@ -131,7 +131,7 @@ def train(composed: DictConfig) -> None:
     folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
     if folder.exists() and not folder.is_dir():
         raise Invalid(f"output_dir: {folder}: is a file")
-    pl.seed_everything(whole_number("seed", cfg["seed"], 0), verbose=False)
+    pl.seed_everything(whole_number("seed", cfg["seed"], 0, 2**32 - 1), verbose=False)
     network = networks.build(**cfg["network"])
     start = None if cfg["start"] is None or checkpoint is not None else start_from(network, str(cfg["start"]))
     loss = make_loss(cfg, painting, cfg["style"]["size"])

@@ -1,8 +1,8 @@
 """The last hand on a synthetic photograph: a small network that gives it the irregularities of real ones.
 
 Shapes, textures and light that a program draws are too regular: walls are flat, outlines alike all along. A refiner
-network (Shrivastava et al. 2017, arXiv 1612.07828) that learned to mislead a discriminator of photographs roughens
-them, within the layout that was drawn. scripts/refine.py makes it; it holds no photograph, nor any part of one.
+network (Shrivastava et al. 2017, arXiv 1612.07828) that learned to mislead discriminators of photographs roughens and
+tints them, near the layout that was drawn. scripts/refine.py makes it; it holds no photograph, nor any part of one.
 Legend: B batch, H height, W width.
 """
 
@@ -62,7 +62,7 @@ class Refiner(nn.Module):
 @functools.cache
 def bundled() -> Refiner:
     """The package's own, frozen."""
-    network = Refiner()
+    network = Refiner().float()
     network.load_state_dict({name: value.float() for name, value in safetensors.torch.load_file(ASSET).items()})
     return network.requires_grad_(False).to(memory_format=torch.channels_last)
 
@@ -74,13 +74,16 @@ def save(path: str | os.PathLike[str], network: Refiner, recipe: Mapping[str, An
 
 
 def refine(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """The (height, width, 3) uint8 picture, refined by the bundled network."""
-    height, width, _ = picture.shape
+    """The (height, width, 3) uint8 picture, refined by the bundled network with noise of `rng`.
+
+    In float32 whatever autocast says; processors differ by a level here and there, numbers of threads do not.
+    """
+    network, (height, width, _) = bundled(), picture.shape
     missing = (0, -width % FOLD, 0, -height % FOLD)
-    x = F.pad(torch.tensor(picture).permute(2, 0, 1)[None].float() / 255, missing, mode="replicate")
-    noise = rng.standard_normal((1, NOISE, x.shape[2] // 2, x.shape[3] // 2), np.float32)
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        x = F.pad(torch.tensor(picture).permute(2, 0, 1)[None].float() / 255, missing, mode="replicate")
         x = x.contiguous(memory_format=torch.channels_last)
-        refined = bundled()(x, torch.from_numpy(noise).contiguous(memory_format=torch.channels_last))
+        noise = rng.standard_normal((1, NOISE, x.shape[2] // 2, x.shape[3] // 2), np.float32)
+        refined = network(x, torch.from_numpy(noise).contiguous(memory_format=torch.channels_last))
         levels = refined[0, :, :height, :width].permute(1, 2, 0).mul(255).round_().clamp_(0, 255).byte()
     return levels.numpy()
