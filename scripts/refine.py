@@ -176,7 +176,7 @@ def train(arguments: argparse.Namespace) -> None:
         if contest.done % 25 == 0 or contest.done == arguments.steps:
             told, misled, layout = torch.stack(losses[-100:]).mean(0).tolist()
             if not np.isfinite(told + misled):
-                raise Failure(f"step {contest.done}: the losses are no longer finite; {arguments.output} is as it was")
+                raise Failure(f"step {contest.done}: the losses are no longer finite")
             text = f"told apart {told:.3f}  misled {misled:.3f}  layout {layout:.4f}  step"
             say(text, contest.done, arguments.steps, begun)
         if contest.done % 500 == 0 or contest.done == arguments.steps:

@@ -67,6 +67,13 @@ def test_a_picture_is_refined_by_noise_of_its_own_generator():
         np.testing.assert_array_equal(refiner.refine(np.random.default_rng(1), picture), first)
 
 
+def test_the_generator_of_torch_is_left_alone():
+    refiner.bundled.cache_clear()
+    before = torch.get_rng_state()
+    refiner.refine(np.random.default_rng(0), np.zeros((16, 16, 3), np.uint8))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_discriminator_that_is_right_has_no_loss():
     right, wrong = torch.full((2, 1, 3, 3), -1.5), torch.full((2, 1, 3, 3), 1.5)
     assert float(refine.hinge([right], [-right])) == 0

@@ -90,7 +90,8 @@ def sketch(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def draw(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """One synthetic photograph, (height, width, 3) uint8, that depends on the state of `rng` alone.
+    """One synthetic photograph, (height, width, 3) uint8, that depends on the state of `rng` alone (and on
+    the processor, by a level here and there: `refiner.refine`).
 
     Height and width are at least 1; ValueError otherwise.
     """

@@ -64,8 +64,10 @@ class Refiner(nn.Module):
 @functools.cache
 def bundled() -> Refiner:
     """The package's own, frozen."""
-    network = Refiner().float()
-    network.load_state_dict({name: value.float() for name, value in safetensors.torch.load_file(ASSET).items()})
+    with torch.device("meta"):  # random weights would take from the state of torch's generator
+        network = Refiner()
+    state = {name: value.float() for name, value in safetensors.torch.load_file(ASSET).items()}
+    network.load_state_dict(state, assign=True)
     return network.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
