@@ -1,10 +1,12 @@
 """What the scripts build out of a composed configuration alike."""
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import command
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
@@ -24,10 +26,34 @@ TABLES = tuple(
 )
 
 
-def open_tables() -> None:
-    """Before Hydra reads the command line: let a table have keys that the one in the file has not (`settle`)."""
+def run(main: Callable[[], None], config: str) -> None:
+    """`command.run` of a script's Hydra `main` that composes configs/<config>.yaml, its command line seen through
+    before Hydra reads it: a table may have keys that the one in the file has not (`settle`), and an experiment must be
+    one of this script's."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
     tables = tuple(f"{name}={{" for name in TABLES)
     sys.argv[1:] = [f"++{word}" if word.startswith(tables) else word for word in sys.argv[1:]]
+
+    def checked() -> None:
+        for word in sys.argv[1:]:
+            if word.startswith("experiment="):
+                for name in word.partition("=")[2].split(","):
+                    check_experiment(name, config)
+        main()
+
+    command.run(checked)
+
+
+def check_experiment(name: str, config: str) -> None:
+    """Raises Invalid where the experiment sets a key that configs/<config>.yaml has not: it is another script's."""
+    file = CONFIGS / "experiment" / f"{name}.yaml"
+    if not file.is_file():
+        return  # Hydra tells which there are
+    main = OmegaConf.load(CONFIGS / f"{config}.yaml")
+    assert isinstance(main, DictConfig)
+    groups = {key for default in main["defaults"] if not isinstance(default, str) for key in default}
+    if strange := sorted({*OmegaConf.load(file)} - groups - {*main}):
+        raise Invalid(f"experiment={name}: not one of {config}.py, which has no {', '.join(strange)}")
 
 
 def settle(composed: DictConfig) -> None:

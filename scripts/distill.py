@@ -113,7 +113,7 @@ def distill(arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng(arguments.seed)
     torch.manual_seed(arguments.seed)
     teacher = read_vgg19(OUTPUTS, arguments.vgg)
-    folder = Folder(arguments.photographs, shorter=2 * CROP, cache_mib=2048)
+    folder = Folder(arguments.photographs, shorter=2 * CROP, cache_mib=2048, name="--photographs")
     photographs = ContentImages(folder, list(range(len(folder))), CROP, seed=arguments.seed)
     leaves = ContentImages(Leaves(400, 2 * CROP, arguments.seed), list(range(400)), CROP, seed=arguments.seed)
     styles = [image.to_tensor(image.resize_shorter(image.open_picture(path).rgb, 256))

@@ -6,7 +6,6 @@ python scripts/optimize.py experiment=feature_inversion content=photo.jpg
 """
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import command
 import hydra
 import torch
-from building import CONFIGS, further_paintings, make_loss, open_tables, say_calibration, settle
+from building import CONFIGS, further_paintings, make_loss, run, say_calibration, settle
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -117,6 +116,4 @@ def main(composed: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
-    open_tables()
-    command.run(main)
+    run(main, "optimize")

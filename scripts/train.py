@@ -18,7 +18,7 @@ from typing import Any, cast
 import command
 import hydra
 import pytorch_lightning as pl
-from building import CONFIGS, further_paintings, make_loss, open_tables, say_calibration, settle
+from building import CONFIGS, further_paintings, make_loss, run, say_calibration, settle
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -236,13 +236,11 @@ def main(composed: DictConfig) -> None:
 
 
 def command_line() -> None:
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning on the newest torch
-    open_tables()
-    command.run(main)
+    run(main, "train")
 
 
 if __name__ == "__main__":

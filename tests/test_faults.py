@@ -99,6 +99,8 @@ FAULTS = {
         *train("style.image='my painting.png'", "ckpt_path=run/checkpoints/last.ckpt", "optimizer=adam"),
         "optimizer.name: muon before, adam now",
     ),
+    "an experiment of the other script": (*train("experiment=texture_synthesis"), "not one of train.py, which has no"),
+    "and the reverse": ("optimize.py", ["experiment=quarter_hour"], "not one of optimize.py, which has no data"),
     "bad override": (*train("style.image=a=b(c"), "style.image"),
     "wrong type": (*train("data.batch_size=four"), "data.batch_size: got 'four'"),
     "negative weight": (*train("loss.style_weight=-1"), "loss.style_weight: got -1"),

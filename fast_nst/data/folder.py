@@ -34,9 +34,15 @@ class Folder:
     """The pictures below `root` by index, RGB; None for one that cannot be read. The rest: `reader.Reader`."""
 
     def __init__(
-        self, root: str | os.PathLike[str], shorter: int, cache_mib: int = 512, max_unreadable: float = 0.5
+        self,
+        root: str | os.PathLike[str],
+        shorter: int,
+        cache_mib: int = 512,
+        max_unreadable: float = 0.5,
+        name: str = "data.root",
     ) -> None:
-        self.paths = list_pictures(root)
+        """Raises as `list_pictures` does."""
+        self.paths = list_pictures(root, name)
         self.reader = Reader(len(self.paths), shorter, cache_mib, max_unreadable)
 
     def __len__(self) -> int:
