@@ -61,7 +61,8 @@ def test_the_default_needs_nothing_but_the_package():
 # The table of the published recipes: what each preset must say.
 RECIPES = {
     "johnson2016": {
-        "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0},
+        "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0,
+                      "clip": 0},
         "data": {"size": 256, "batch_size": 4, "crop": "center"},
         "trainer": {"max_steps": 40000, "max_epochs": None},
         "style": {"size": 256, "side": "longer"},
@@ -71,7 +72,8 @@ RECIPES = {
         "loss": {"content_weight": 1, "style_weight": 5, "tv_weight": 1e-6, "content_layers": {"relu3_3": 1}},
     },
     "pytorch_examples": {
-        "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0},
+        "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0,
+                      "clip": 0},
         "data": {"size": 256, "batch_size": 4, "crop": "center"},
         "trainer": {"max_steps": None, "max_epochs": 2},
         "style": {"size": None},
@@ -81,7 +83,8 @@ RECIPES = {
         "loss": {"content_weight": 1e5, "style_weight": 1e10, "tv_weight": 0, "content_layers": {"relu2_2": 1}},
     },
     "lengstrom": {
-        "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0},
+        "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0,
+                      "clip": 0},
         "data": {"size": 256, "batch_size": 4},
         "trainer": {"max_steps": None, "max_epochs": 2},
         "style": {"size": None},

@@ -12,7 +12,7 @@ from fast_nst.image import to_tensor
 from fast_nst.loss_networks import LossNetwork
 from fast_nst.loss_networks.compact import Ensemble
 from fast_nst.losses import PerceptualLoss
-from fast_nst.training.module import FINISHING, StyleTransfer, learning_rate_factor
+from fast_nst.training.module import FINISHING, MEMORY, StyleTransfer, learning_rate_factor
 
 
 def ensemble() -> Ensemble:
@@ -52,6 +52,35 @@ def test_corrections_stay_with_the_loss_network_that_they_are_of():
     assert again.loss.corrections.keys() == training.loss.corrections.keys()
     assert not other.loss.corrections
     other.on_load_checkpoint({})  # of a version without
+
+
+def test_a_gradient_is_cut_down_to_its_usual_size():
+    training, checkpoint = module(ensemble()), {}
+    generator = torch.Generator().manual_seed(0)
+    direction = [torch.randn(p.shape, generator=generator) for p in training.network.parameters()]
+    length = float(torch.nn.utils.get_total_norm(direction))
+
+    def cut(norm: float, training: StyleTransfer = training) -> float:
+        parameters = list(training.network.parameters())
+        for parameter, value in zip(parameters, direction, strict=True):
+            parameter.grad = value * (norm / length)
+        training.configure_gradient_clipping(None)
+        found = [p.grad for p in parameters]
+        size = torch.nn.utils.get_total_norm(found)
+        torch.testing.assert_close([x / size for x in found], [x / length for x in direction])
+        return float(size)
+
+    assert cut(2.0) == pytest.approx(training.clip * 2)
+    assert cut(1.0) == pytest.approx(1)
+    usual = MEMORY * 2 + (1 - MEMORY) * 1
+    assert cut(100.0) == pytest.approx(training.clip * usual, rel=1e-4)
+    usual = MEMORY * usual + (1 - MEMORY) * 100
+    training.on_save_checkpoint(checkpoint)
+    again = module(ensemble())
+    again.on_load_checkpoint(checkpoint)
+    assert cut(100.0, again) == pytest.approx(training.clip * usual, rel=1e-4)
+    training.clip = 0.0
+    assert cut(1000.0) == pytest.approx(1000, rel=1e-4)
 
 
 def test_the_last_steps_of_a_training_go_by_the_reference(monkeypatch):

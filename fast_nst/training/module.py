@@ -16,6 +16,8 @@ from fast_nst.training.muon import Muon
 OPTIMIZERS = ("muon", "adam")
 SCHEDULES = ("cosine", "constant")
 CORRECTIONS = "fast_nst_corrections"  # of the loss, in a checkpoint
+USUAL_NORM = "fast_nst_usual_norm"  # of a gradient, in a checkpoint
+MEMORY = 0.98  # of its moving average
 FINISHING = 0.3  # of a cosine schedule: what the steps that go by the loss network's reference have at least
 SPREAD = 0x9E3779B1  # between the steps of two seeds, an odd number (Knuth's multiplicative hash)
 
@@ -41,9 +43,10 @@ class StyleTransfer(pl.LightningModule):
     """The training of `network` on batches of content images (B, 3, S, S) in [0, 1].
 
     loss: held as a plain object, so that its loss network is in no checkpoint, broadcast or bucket.
-    name: of the optimizer, one of `OPTIMIZERS`. total_steps: the length that a cosine schedule spans. seed: of whatever
-    is random in a step, which is a function of the seed and the step alone, so that a resumed run goes on as the
-    unbroken one would.
+    name: of the optimizer, one of `OPTIMIZERS`. clip: a gradient, that of all parameters together, is cut down to so
+    many times its usual norm, a moving average (after Seetharaman et al. 2020, arXiv 2007.14469); 0: never.
+    total_steps: the length that a cosine schedule spans. seed: of whatever is random in a step, which is a function of
+    the seed and the step alone, so that a resumed run goes on as the unbroken one would.
     Raises Invalid for values out of range.
     """
 
@@ -55,6 +58,7 @@ class StyleTransfer(pl.LightningModule):
         learning_rate: float,
         schedule: str,
         warmup_steps: int,
+        clip: float,
         total_steps: int,
         seed: int,
     ) -> None:
@@ -66,6 +70,8 @@ class StyleTransfer(pl.LightningModule):
         self.learning_rate = validate.number("optimizer.learning_rate", learning_rate, 0)
         self.schedule = validate.one_of("optimizer.schedule", schedule, SCHEDULES)
         self.warmup_steps = validate.whole_number("optimizer.warmup_steps", warmup_steps, 0)
+        self.clip = validate.number("optimizer.clip", clip, 0)
+        self.usual_norm: Tensor | None = None
         self.seed = validate.whole_number("seed", seed, 0)
         self.total_steps = validate.whole_number("trainer.max_steps", total_steps, 1)
         self.finishing_steps = round(loss.finish * self.total_steps)
@@ -118,14 +124,30 @@ class StyleTransfer(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    @torch.no_grad()
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        """Few photographs would otherwise outweigh all others of the steps that a momentum remembers."""
+        gradients = [x.grad for x in self.network.parameters() if x.grad is not None]
+        if not self.clip or not gradients:
+            return
+        norm = torch.nn.utils.get_total_norm(gradients)
+        usual = norm if self.usual_norm is None else self.usual_norm.to(norm.device)
+        usual = torch.where(usual.isfinite(), usual, norm)  # under a GradScaler a norm may be none; the step is skipped
+        factor = (self.clip * usual / norm.clamp_min(1e-20)).clamp_max(1)
+        for gradient in gradients:
+            gradient.mul_(factor)
+        self.usual_norm = torch.where(norm.isfinite(), usual.lerp(norm, 1 - MEMORY), usual)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The last good checkpoint is not overwritten by a diverged run.
         for name, value in self.network.named_parameters():
             if not torch.isfinite(value).all():
                 raise Diverged(self.global_step, f"the parameter {name}")
+        checkpoint[USUAL_NORM] = self.usual_norm
         checkpoint[CORRECTIONS] = {"of": self.loss_network_digest, "corrections": self.loss.corrections}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.usual_norm = checkpoint.get(USUAL_NORM)
         saved = checkpoint.get(CORRECTIONS, {})
         if saved.get("of") == self.loss_network_digest:  # a run may go on with another loss network
             self.loss.corrections = saved["corrections"]
