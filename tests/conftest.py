@@ -22,7 +22,7 @@ from fast_nst.loss_networks import compact
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # the pictures are small
-torch.set_num_threads(1)  # on a busy machine two that wait for each other take twenty times as long
+torch.set_num_threads(1)  # on a busy machine two threads that wait for each other take far longer
 VGG19 = SHARED / "weights" / "vgg19_to_conv3_4.safetensors"
 
 
