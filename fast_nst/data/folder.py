@@ -41,7 +41,7 @@ class Folder:
         max_unreadable: float = 0.5,
         name: str = "data.root",
     ) -> None:
-        """Raises as `list_pictures` does."""
+        """name: what errors call `root`. Raises as `list_pictures` does."""
         self.paths = list_pictures(root, name)
         self.reader = Reader(len(self.paths), shorter, cache_mib, max_unreadable)
 
