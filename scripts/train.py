@@ -205,6 +205,10 @@ def train(composed: DictConfig) -> None:
             print(f"going on from {checkpoint}, at step {before['step']}", file=sys.stderr)
         for text in changed:
             print(f"changed: {text}", file=sys.stderr)
+    if trainer.strategy.root_device.type == "cpu":  # a GPU leaves the cores to the workers
+        done = 0 if checkpoint is None else before["step"]
+        if (drawing := datamodule.drawing(done, steps, trainer.world_size)) is not None:
+            progress.draw(drawing, trainer.is_global_zero, stop=lambda: saving.signal != 0)
     try:
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # what Lightning makes of a second Ctrl-C, without a word

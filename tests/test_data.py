@@ -1,4 +1,5 @@
 import gzip
+import os
 import pickle
 import struct
 import warnings
@@ -10,7 +11,7 @@ from conftest import picture
 from PIL import Image
 
 from fast_nst import data, image
-from fast_nst.data import content, folder, style
+from fast_nst.data import content, datamodule, folder, style
 from fast_nst.data.reader import UnreadablePictureWarning
 from fast_nst.validate import Invalid
 
@@ -159,6 +160,25 @@ def test_mnist(tmp_path):
 def test_leaves_are_the_default_and_need_nothing():
     sets = data.build("leaves", count=3, **CROPS)
     assert sets.train[0].shape == (3, 32, 32)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_the_steps_will_ask_for_is_drawn_ahead(monkeypatch):
+    sets = data.build("leaves", count=12, **CROPS)
+    images = datamodule.ContentData(sets, batch_size=2, workers=1)
+    assert len(list(images.drawing(first=1, steps=4, world=1))) == 6
+    assert len(images.drawing(first=1, steps=4, world=1)) == 0
+    assert len(images.drawing(first=0, steps=10**6, world=2)) == 4
+    monkeypatch.setattr("fast_nst.data.leaves.pool.draw", None)  # nothing is drawn here
+    for position in range(2, 8):
+        assert sets.train[position].shape == (3, 32, 32)
+    with pytest.raises(TypeError):
+        sets.train[0]
+
+
+def test_photographs_are_not_drawn(photographs):
+    sets = data.build("folder", root=photographs, **CROPS)
+    assert datamodule.ContentData(sets, batch_size=2).drawing(0, 10, 1) is None
 
 
 def test_style_sizes(tmp_path):

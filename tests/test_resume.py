@@ -108,6 +108,18 @@ def test_ctrl_c_before_the_first_step_is_told(workplace):
     assert errors.splitlines()[-1].startswith(("interrupted", "error: SIGINT at step 1: saved"))
 
 
+def test_ctrl_c_ends_the_drawing_of_content_images(workplace):
+    leaves = ["data=leaves", "data.count=30000", "trainer.max_steps=60000", "output_dir=drawing"]  # minutes of drawing
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), *leaves]
+    with subprocess.Popen(command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        while not process.stderr.readline().startswith("drawing content images  1/"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert errors.splitlines()[-1].startswith("error: SIGINT at step 1: saved")
+
+
 def test_changed_settings_are_told_or_refused(workplace, unbroken):
     again = [*overrides(workplace), "output_dir=unbroken", "ckpt_path=auto"]
     more = run("train.py", *again, "loss.style_weight=3", f"trainer.max_steps={STEPS + 2}", cwd=workplace)

@@ -109,6 +109,12 @@ class ContentImages(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.indices)
 
+    def shown(self, first: int, end: int) -> list[int]:
+        """The pictures at the positions `first` to `end` - 1, each once, in the order of their first place there."""
+        whole = 2 * len(self)  # positions in a row hold an epoch, and with it all pictures
+        pairs = (divmod(position, len(self)) for position in range(first, min(end, first + whole)))
+        return list(dict.fromkeys(int(self._order(epoch)[index]) for epoch, index in pairs))
+
     def __getitem__(self, position: int) -> Tensor:
         epoch, index = divmod(position, len(self.indices))
         order = self._order(epoch)

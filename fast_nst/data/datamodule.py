@@ -1,5 +1,6 @@
 """The content images as Lightning takes them."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from fast_nst import validate
 from fast_nst.data import Sets
 from fast_nst.data.content import StepSampler
+from fast_nst.data.leaves import Leaves
 from fast_nst.validate import Invalid
 
 GRACE = 20.0  # seconds that a worker outlives a SIGTERM
@@ -40,6 +42,22 @@ class ContentData(pl.LightningDataModule):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             **arguments, num_workers=self.workers, pin_memory=on_gpu, persistent_workers=self.workers > 0,
+            worker_init_fn=_outlive_interrupts,
+        )  # fmt: skip
+
+    def drawing(self, first: int, steps: int, world: int) -> DataLoader[int] | None:
+        """To be exhausted before a training on the CPU: draws, on all cores, what the steps from `first` up to `steps`
+        of `world` processes ask for, an item each. A worker that draws beside the steps takes a core from them, and the
+        others wait for that one.
+
+        None for pictures that are read, and where what a worker draws is not there for others.
+        """
+        leaves, each = self.sets.train.source, self.batch_size * world
+        if not isinstance(leaves, Leaves) or not self.workers or multiprocessing.get_start_method() != "fork":
+            return None
+        wanted = [index for index in self.sets.train.shown(first * each, steps * each) if not leaves.drawn(index)]
+        return DataLoader(
+            leaves, None, sampler=wanted, num_workers=max(1, _cores() // world), collate_fn=_forget,  # type: ignore[arg-type]
             worker_init_fn=_outlive_interrupts,
         )  # fmt: skip
 
@@ -73,6 +91,14 @@ def _end_later(number: int, frame: FrameType | None) -> None:
     timer.start()
 
 
+def _forget(picture: object) -> int:
+    """In place of the picture, which stays where it was drawn."""
+    return 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _auto_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores - 1))
+    return max(1, min(8, _cores() - 1))

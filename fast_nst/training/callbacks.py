@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fast_nst import image, weights
@@ -50,6 +51,18 @@ class Progress(pl.callbacks.ProgressBar):
 
     def disable(self) -> None:
         self.enabled = False
+
+    def draw(self, drawing: DataLoader[int], speaks: bool, stop: Callable[[], bool]) -> None:
+        """Exhaust `drawing` (`ContentData.drawing`), or as much of it as there is until `stop`."""
+        due = time.monotonic()
+        bar = tqdm(drawing, "drawing", leave=False, unit="image", disable=not (speaks and self.terminal))
+        for done, _ in enumerate(bar, 1):
+            if speaks and not self.terminal and time.monotonic() >= due:
+                due = time.monotonic() + self.interval
+                print(f"drawing content images  {done}/{len(drawing)}", file=sys.stderr, flush=True)
+            if stop():
+                break
+        bar.close()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.begun = (time.monotonic(), trainer.global_step)

@@ -137,6 +137,10 @@ class Leaves:
             self._drawn[index] = True
         return Image.fromarray(self._pictures[index])
 
+    def drawn(self, index: int) -> bool:
+        """Whether image `index` is kept already."""
+        return bool(self._drawn[index])
+
     def __getstate__(self) -> dict[str, int]:
         """All but the pictures: one costs less to draw again than to send."""
         return {"count": self.count, "size": self.size, "seed": self.seed}
