@@ -205,14 +205,14 @@ def train(composed: DictConfig) -> None:
             print(f"going on from {checkpoint}, at step {before['step']}", file=sys.stderr)
         for text in changed:
             print(f"changed: {text}", file=sys.stderr)
-    if trainer.strategy.root_device.type == "cpu":  # a GPU leaves the cores to the workers
-        done = 0 if checkpoint is None else before["step"]
-        if (drawing := datamodule.drawing(done, steps, trainer.world_size)) is not None:
-            progress.draw(drawing, trainer.is_global_zero, stop=lambda: saving.signal != 0)
     try:
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # what Lightning makes of a second Ctrl-C, without a word
         raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise Failure(f"a process that makes the content images ended: {command.one_line(error)}") from None
     if checkpoint is not None and before["step"] >= steps:  # killed after its last step: what is left is to write
         if steps % cfg["trainer"]["val_every_n_steps"] == 0:
             trainer.validate(module, datamodule, verbose=False)

@@ -3,6 +3,7 @@ import os
 import pickle
 import struct
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,20 +166,32 @@ def test_leaves_are_the_default_and_need_nothing():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_what_the_steps_will_ask_for_is_drawn_ahead(monkeypatch):
     sets = data.build("leaves", count=12, **CROPS)
-    images = datamodule.ContentData(sets, batch_size=2, workers=1)
-    assert len(list(images.drawing(first=1, steps=4, world=1))) == 6
-    assert len(images.drawing(first=1, steps=4, world=1)) == 0
-    assert len(images.drawing(first=0, steps=10**6, world=2)) == 4
+    images = content_data(sets, first=1, steps=4)
+    assert len(list(images.drawing())) == 6 + 2
+    assert len(images.drawing()) == 0
+    assert len(content_data(sets, 0, 10**6).drawing()) == 4
+    assert len(content_data(sets, 0, 2, rank=1, world=2).drawing()) < 3  # positions 2, 3, 6 and 7
+    assert content_data(sets, 0, 4, device="cuda").drawing() is None
     monkeypatch.setattr("fast_nst.data.leaves.pool.draw", None)  # nothing is drawn here
     for position in range(2, 8):
         assert sets.train[position].shape == (3, 32, 32)
+    assert sets.val[1].shape == (3, 48, 48)
     with pytest.raises(TypeError):
         sets.train[0]
 
 
 def test_photographs_are_not_drawn(photographs):
-    sets = data.build("folder", root=photographs, **CROPS)
-    assert datamodule.ContentData(sets, batch_size=2).drawing(0, 10, 1) is None
+    assert content_data(data.build("folder", root=photographs, **CROPS), 0, 10).drawing() is None
+
+
+def content_data(sets, first, steps, rank=0, world=1, device="cpu"):
+    """As a trainer has it at the step `first`."""
+    images = datamodule.ContentData(sets, batch_size=2, workers=1)
+    images.trainer = SimpleNamespace(
+        global_step=first, max_steps=steps, global_rank=rank, world_size=world, num_devices=1,
+        strategy=SimpleNamespace(root_device=torch.device(device)),
+    )  # fmt: skip
+    return images
 
 
 def test_style_sizes(tmp_path):

@@ -108,16 +108,27 @@ def test_ctrl_c_before_the_first_step_is_told(workplace):
     assert errors.splitlines()[-1].startswith(("interrupted", "error: SIGINT at step 1: saved"))
 
 
-def test_ctrl_c_ends_the_drawing_of_content_images(workplace):
-    leaves = ["data=leaves", "data.count=30000", "trainer.max_steps=60000", "output_dir=drawing"]  # minutes of drawing
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_the_drawing_of_content_images(workplace, name):
+    folder = f"drawing {name}"
+    leaves = ["data=leaves", "data.count=30000", "trainer.max_steps=60000", f"output_dir='{folder}'"]  # minutes
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), *leaves]
     with subprocess.Popen(command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         while not process.stderr.readline().startswith("drawing content images  1/"):
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.Signals[name])
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
-    assert errors.splitlines()[-1].startswith("error: SIGINT at step 1: saved")
+    assert process.returncode == 128 + signal.Signals[name]
+    assert errors.splitlines()[-1].startswith(f"error: {name} at step 1: saved")
+
+
+def test_the_time_limit_counts_the_drawing_of_content_images(workplace):
+    result = run(
+        "train.py", *overrides(workplace), "data=leaves", "data.count=30000", "trainer.max_steps=60000",
+        "trainer.max_time=00:00:00:01", "output_dir=limited", cwd=workplace,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "stopped by trainer.max_time at step 1 of 60000" in result.stderr
 
 
 def test_changed_settings_are_told_or_refused(workplace, unbroken):

@@ -6,7 +6,7 @@ of (seed, epoch, index), so that what a step sees does not depend on workers, pr
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -109,11 +109,15 @@ class ContentImages(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def shown(self, first: int, end: int) -> list[int]:
-        """The pictures at the positions `first` to `end` - 1, each once, in the order of their first place there."""
-        whole = 2 * len(self)  # positions in a row hold an epoch, and with it all pictures
-        pairs = (divmod(position, len(self)) for position in range(first, min(end, first + whole)))
-        return list(dict.fromkeys(int(self._order(epoch)[index]) for epoch, index in pairs))
+    def shown(self, positions: Iterable[int]) -> list[int]:
+        """The pictures at `positions`, each once, in the order of their first place there."""
+        found: dict[int, None] = {}
+        for position in positions:
+            epoch, index = divmod(position, len(self))
+            found[int(self._order(epoch)[index])] = None
+            if len(found) == len(self):
+                break
+        return list(found)
 
     def __getitem__(self, position: int) -> Tensor:
         epoch, index = divmod(position, len(self.indices))

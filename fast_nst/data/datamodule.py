@@ -1,5 +1,6 @@
 """The content images as Lightning takes them."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -45,28 +46,33 @@ class ContentData(pl.LightningDataModule):
             worker_init_fn=_outlive_interrupts,
         )  # fmt: skip
 
-    def drawing(self, first: int, steps: int, world: int) -> DataLoader[int] | None:
-        """To be exhausted before a training on the CPU: draws, on all cores, what the steps from `first` up to `steps`
-        of `world` processes ask for, an item each. A worker that draws beside the steps takes a core from them, and the
-        others wait for that one.
+    def _sampler(self) -> StepSampler:
+        assert self.trainer is not None
+        return StepSampler(self.batch_size, self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size)
 
-        None for pictures that are read, and where what a worker draws is not there for others.
+    def drawing(self) -> DataLoader[int] | None:
+        """To be exhausted before the first step on a CPU: draws, on all cores, what this process will ask for, an item
+        each. A worker that draws beside the steps takes a core from them, and the others wait for that one.
+
+        None for pictures that are read, on a GPU, which leaves the cores to the workers, and where these do not share
+        what is drawn here.
         """
-        leaves, each = self.sets.train.source, self.batch_size * world
-        if not isinstance(leaves, Leaves) or not self.workers or multiprocessing.get_start_method() != "fork":
+        assert self.trainer is not None
+        leaves, on_cpu = self.sets.train.source, self.trainer.strategy.root_device.type == "cpu"
+        if not isinstance(leaves, Leaves) or not on_cpu or not self.workers:
             return None
-        wanted = [index for index in self.sets.train.shown(first * each, steps * each) if not leaves.drawn(index)]
+        if multiprocessing.get_start_method() != "fork":
+            return None
+        batches = itertools.islice(self._sampler(), max(0, self.trainer.max_steps - self.trainer.global_step))
+        shown = self.sets.train.shown(itertools.chain.from_iterable(batches))
+        wanted = [index for index in dict.fromkeys([*shown, *self.sets.val.indices]) if not leaves.drawn(index)]
         return DataLoader(
-            leaves, None, sampler=wanted, num_workers=max(1, _cores() // world), collate_fn=_forget,  # type: ignore[arg-type]
+            leaves, None, sampler=wanted, num_workers=max(1, _cores() // self.trainer.num_devices), collate_fn=_forget,  # type: ignore[arg-type]
             worker_init_fn=_outlive_interrupts,
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        assert self.trainer is not None
-        sampler = StepSampler(
-            self.batch_size, self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size
-        )
-        return self._loader(dataset=self.sets.train, batch_sampler=sampler)
+        return self._loader(dataset=self.sets.train, batch_sampler=self._sampler())
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         # All of them on every process: they are few, and shares of unequal size would have other means.

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from fast_nst import image, weights
 from fast_nst.data.content import ContentImages
+from fast_nst.data.datamodule import ContentData
 from fast_nst.stylize.sheet import sheet
 from fast_nst.training import resume
 from fast_nst.training.module import Diverged, StyleTransfer
@@ -34,16 +35,23 @@ def seconds_left(trainer: pl.Trainer) -> float:
     return min((max(0.0, left) for timer in timers if (left := timer.time_remaining()) is not None), default=math.inf)
 
 
+def signalled(trainer: pl.Trainer) -> bool:
+    """Whether a signal asks this process to end."""
+    return any(callback.signal for callback in trainer.callbacks if isinstance(callback, SaveCheckpoint))  # type: ignore[attr-defined]
+
+
 class Progress(pl.callbacks.ProgressBar):
-    """One bar over the whole run: steps, steps a second, time left, each loss; on no terminal, a line now and then."""
+    """One bar over the whole run: steps, steps a second, time left, each loss; on no terminal, a line now and then.
+    Before it one over the drawing of the content images (`ContentData.drawing`), which it sees to."""
 
     def __init__(self, seconds: float = 15.0) -> None:
         super().__init__()
         self.enabled = True
-        self.terminal = sys.stderr.isatty()
+        self.terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
         self.interval = 0.5 if self.terminal else seconds
         self.bar: tqdm | None = None
         self.due = 0.0
+        self.ready = False
         self.begun = (0.0, 0)
         self.in_steps = self.step_begun = 0.0
         # Share of the run's time outside the steps, at its end; meant for a CPU, which is never behind.
@@ -52,19 +60,22 @@ class Progress(pl.callbacks.ProgressBar):
     def disable(self) -> None:
         self.enabled = False
 
-    def draw(self, drawing: DataLoader[int], speaks: bool, stop: Callable[[], bool]) -> None:
-        """Exhaust `drawing` (`ContentData.drawing`), or as much of it as there is until `stop`."""
+    def _draw(self, trainer: pl.Trainer, drawing: DataLoader[int]) -> None:
+        """Exhaust `drawing`, or as much of it as there is until a signal or trainer.max_time."""
         due = time.monotonic()
-        bar = tqdm(drawing, "drawing", leave=False, unit="image", disable=not (speaks and self.terminal))
+        bar = tqdm(drawing, "drawing", leave=False, unit="image", disable=not (self.enabled and self.terminal))
         for done, _ in enumerate(bar, 1):
-            if speaks and not self.terminal and time.monotonic() >= due:
+            if self.enabled and not self.terminal and time.monotonic() >= due:
                 due = time.monotonic() + self.interval
                 print(f"drawing content images  {done}/{len(drawing)}", file=sys.stderr, flush=True)
-            if stop():
+            if signalled(trainer) or not seconds_left(trainer):
                 break
         bar.close()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _begin(self, trainer: pl.Trainer) -> None:
+        data: ContentData | None = getattr(trainer, "datamodule", None)
+        if data is not None and (drawing := data.drawing()) is not None:
+            self._draw(trainer, drawing)
         self.begun = (time.monotonic(), trainer.global_step)
         self.due = 0.0
         if self.enabled and self.terminal:
@@ -73,6 +84,9 @@ class Progress(pl.callbacks.ProgressBar):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Tensor, batch_idx: int
     ) -> None:
+        if not self.ready:  # not sooner: now signals are heard, and trainer.max_time and all processes run
+            self.ready = True
+            self._begin(trainer)
         self.step_begun = time.monotonic()
 
     def on_train_batch_end(
