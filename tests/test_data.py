@@ -170,7 +170,8 @@ def test_what_the_steps_will_ask_for_is_drawn_ahead(monkeypatch):
     assert len(list(images.drawing())) == 6 + 2
     assert len(images.drawing()) == 0
     assert len(content_data(sets, 0, 10**6).drawing()) == 4
-    assert len(content_data(sets, 0, 2, rank=1, world=2).drawing()) < 3  # positions 2, 3, 6 and 7
+    assert len(content_data(sets, 0, 2, rank=0, world=2).drawing()) == 2  # positions 0, 1, 4 and 5
+    assert len(content_data(sets, 0, 2, rank=1, world=2).drawing()) == 0  # 2, 3, 6 and 7
     assert content_data(sets, 0, 4, device="cuda").drawing() is None
     monkeypatch.setattr("fast_nst.data.leaves.pool.draw", None)  # nothing is drawn here
     for position in range(2, 8):
