@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,6 @@ from fast_nst.loss_networks import compact
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # the pictures are small
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the commands that tests start would ignore it too
 torch.set_num_threads(1)  # on a busy machine two threads that wait for each other take far longer
 VGG19 = SHARED / "weights" / "vgg19_to_conv3_4.safetensors"
 

@@ -41,9 +41,11 @@ def stopped(workplace: Path, folder: str, number: int, step: int) -> tuple[int, 
     stderr. All, as the end of a service does (Ctrl-C and `timeout`, its group): the data's worker must outlive it."""
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), f"output_dir={folder}"]
     checkpoint = workplace / folder / "checkpoints" / "last.ckpt"
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, by what is started here too
     with subprocess.Popen(
         command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
+        signal.signal(signal.SIGHUP, before)
         while not checkpoint.exists() or resume.read(checkpoint)["step"] < step:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
