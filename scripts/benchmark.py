@@ -11,7 +11,6 @@ is a process of its own: the reference with the C library as it comes, ours as t
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -90,9 +89,8 @@ class Alone:
             words += ["--threads", arguments.threads]
         if arguments.compile:
             words.append("--compile")
-        usual = {"THP_MEM_ALLOC_ENABLE": "0"} if name == REFERENCE else {}
         self.process = subprocess.Popen(
-            [str(word) for word in words], env={**os.environ, **usual}, text=True,
+            [str(word) for word in words], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.operations = int(self.read())

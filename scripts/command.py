@@ -19,7 +19,6 @@ def _without_traceback(kind: type[BaseException], error: BaseException, tracebac
 
 
 sys.excepthook = _without_traceback  # before anything slow: Ctrl-C may come while Python still imports
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch: large tensors on large pages
 
 from hydra.errors import HydraException, OverrideParseException  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402

@@ -181,13 +181,23 @@ def test_what_the_steps_will_ask_for_is_drawn_ahead(monkeypatch):
         sets.train[0]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_is_drawn_first_needs_no_workers(photographs):
+    sets = data.build("leaves", count=12, **CROPS)
+    assert content_data(sets, 0, 4, workers="auto").train_dataloader().num_workers == 0
+    assert content_data(sets, 0, 4, workers="auto", device="cuda").train_dataloader().num_workers > 0
+    assert content_data(sets, 0, 4).train_dataloader().num_workers == 1
+    read = data.build("folder", root=photographs, **CROPS)
+    assert content_data(read, 0, 4, workers="auto").train_dataloader().num_workers > 0
+
+
 def test_photographs_are_not_drawn(photographs):
     assert content_data(data.build("folder", root=photographs, **CROPS), 0, 10).drawing() is None
 
 
-def content_data(sets, first, steps, rank=0, world=1, device="cpu"):
+def content_data(sets, first, steps, rank=0, world=1, device="cpu", workers=1):
     """As a trainer has it at the step `first`."""
-    images = datamodule.ContentData(sets, batch_size=2, workers=1)
+    images = datamodule.ContentData(sets, batch_size=2, workers=workers)
     images.trainer = SimpleNamespace(
         global_step=first, max_steps=steps, global_rank=rank, world_size=world, num_devices=1,
         strategy=SimpleNamespace(root_device=torch.device(device)),

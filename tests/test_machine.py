@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT
@@ -29,3 +30,21 @@ print(sorted(mapped)[4])
         for word in ("keep", "usual")
     )
     assert kept < usual / 10, (kept, usual)
+
+
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone")
+@pytest.mark.skipif(not LARGE_PAGES.exists() or "[never]" in LARGE_PAGES.read_text(), reason="no large pages here")
+def test_tensors_lie_on_large_pages():
+    code = """
+import torch
+from fast_nst import machine
+machine.keep_memory()
+x = [torch.ones(2**22) for _ in range(4)]  # 64 MiB
+lines = open("/proc/self/smaps_rollup").read().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("AnonHugePages")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=True)
+    assert int(done.stdout) > 0.9 * 64 * 1024

@@ -24,8 +24,9 @@ GRACE = 20.0  # seconds that a worker outlives a SIGTERM
 class ContentData(pl.LightningDataModule):
     """Batches (B, 3, S, S) in [0, 1] without end for training, those of the held-out pictures for validation.
 
-    batch_size: images a process and step. workers: processes that decode and crop; "auto" for as many as pay.
-    A resumed run goes on with the step it stopped at. Raises Invalid for values out of range.
+    batch_size: images a process and step. workers: processes that decode and crop; "auto" for as many as pay, where all
+    is drawn before the first step (`drawing`) none: to crop takes a step less time than a worker beside it takes from
+    it. A resumed run goes on with the step it stopped at. Raises Invalid for values out of range.
     """
 
     def __init__(self, sets: Sets, batch_size: int, workers: int | str = "auto") -> None:
@@ -37,12 +38,17 @@ class ContentData(pl.LightningDataModule):
                 f"data.batch_size: got {batch_size}; allowed: up to {len(sets.train)}, the content images that "
                 f"there are to train on"
             )
-        self.workers = _auto_workers() if workers == "auto" else validate.whole_number("data.workers", workers, 0)
+        self.workers = None if workers == "auto" else validate.whole_number("data.workers", workers, 0)
 
-    def _loader(self, **arguments: Any) -> DataLoader[Tensor]:
+    def _draws_first(self) -> bool:
+        assert self.trainer is not None
+        on_cpu, forks = self.trainer.strategy.root_device.type == "cpu", multiprocessing.get_start_method() == "fork"
+        return isinstance(self.sets.train.source, Leaves) and on_cpu and forks and self.workers != 0
+
+    def _loader(self, workers: int, **arguments: Any) -> DataLoader[Tensor]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
-            **arguments, num_workers=self.workers, pin_memory=on_gpu, persistent_workers=self.workers > 0,
+            **arguments, num_workers=workers, pin_memory=on_gpu, persistent_workers=workers > 0,
             worker_init_fn=_outlive_interrupts,
         )  # fmt: skip
 
@@ -57,11 +63,8 @@ class ContentData(pl.LightningDataModule):
         None for pictures that are read, on a GPU, which leaves the cores to the workers, and where these do not share
         what is drawn here.
         """
-        assert self.trainer is not None
-        leaves, on_cpu = self.sets.train.source, self.trainer.strategy.root_device.type == "cpu"
-        if not isinstance(leaves, Leaves) or not on_cpu or not self.workers:
-            return None
-        if multiprocessing.get_start_method() != "fork":
+        leaves = self.sets.train.source
+        if not self._draws_first() or not isinstance(leaves, Leaves) or self.trainer is None:
             return None
         batches = itertools.islice(self._sampler(), max(0, self.trainer.max_steps - self.trainer.global_step))
         shown = self.sets.train.shown(itertools.chain.from_iterable(batches))
@@ -72,11 +75,15 @@ class ContentData(pl.LightningDataModule):
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        return self._loader(dataset=self.sets.train, batch_sampler=self._sampler())
+        workers = self.workers
+        if workers is None:
+            workers = 0 if self._draws_first() else max(1, min(8, _cores() - 1))
+        return self._loader(workers, dataset=self.sets.train, batch_sampler=self._sampler())
 
     def val_dataloader(self) -> DataLoader[Tensor]:
-        # All of them on every process: they are few, and shares of unequal size would have other means.
-        return self._loader(dataset=self.sets.val, batch_size=self.batch_size)
+        # All of them on every process: they are few, and shares of unequal size would have other means. No workers: to
+        # fork amid a training would cut its large pages (`machine.keep_memory`).
+        return self._loader(0, dataset=self.sets.val, batch_size=self.batch_size)
 
 
 def _outlive_interrupts(worker: int) -> None:
@@ -104,7 +111,3 @@ def _forget(picture: object) -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _auto_workers() -> int:
-    return max(1, min(8, _cores() - 1))
