@@ -150,9 +150,9 @@ def test_the_noise_of_slim_is_the_same_at_every_call_and_its_margin_is_cut_off()
 
 
 def test_the_noise_of_slim_joins_itself_and_tells_flat_places_apart():
-    from fast_nst.networks.slim import octaves
+    from fast_nst.networks.slim import noise_tile
 
-    noise = octaves(4, 64)
+    noise = noise_tile(4, 64)
     assert noise.shape == (1, 4, 64, 64)
     torch.testing.assert_close(noise.std((2, 3)), torch.ones(1, 4), rtol=0.01, atol=0)
     for k, channel in enumerate(noise[0]):
@@ -162,11 +162,21 @@ def test_the_noise_of_slim_joins_itself_and_tells_flat_places_apart():
         assert inner < 1.5 * 2 ** (0.5 - k)  # the higher the octave, the larger the shapes
     network = networks.build("slim", width=4).eval()
     features = torch.randn(1, 8, 20, 300)  # wider than the tile
-    tile = network.octaves.roll(-250, 2).repeat(1, 1, 1, 2)[:, :, :20, :300]
-    torch.testing.assert_close(network.sprinkle(features, 250), features + network.scatter(tile))
+    tile = network.scatter.tile.roll(-250, 2).repeat(1, 1, 1, 2)[:, :, :20, :300]
+    added = F.conv2d(tile, network.scatter.weight)
+    torch.testing.assert_close(network.scatter(features, 250), features + added)
     flat = torch.full((1, 3, 128, 128), 0.5)
     spread = {
-        n: networks.build("slim", width=4, noise=n).eval()(flat)[..., 32:96, 32:96].std((2, 3)).max()
-        for n in (0.0, 0.2)
+        (n, fine): networks.build("slim", width=4, noise=n, fine_noise=fine)
+        .eval()(flat)[..., 32:96, 32:96]
+        .std((2, 3))
+        .max()
+        for n, fine in ((0.0, 0.0), (0.2, 0.0), (0.0, 0.2))
     }
-    assert spread[0.2] > 2 * spread[0.0]
+    assert min(spread[0.2, 0.0], spread[0.0, 0.2]) > 2 * spread[0.0, 0.0]
+
+
+def test_the_noise_of_a_training_moves():
+    network = networks.build("slim", width=4, fine_noise=0.2)
+    x = torch.rand(1, 3, 32, 32)
+    assert not torch.equal(network(x), network(x))

@@ -79,7 +79,7 @@ def test_the_sheet_shows_everything(photograph):
 
 
 STRIPPED = [
-    ("slim", {"width": 8}),
+    ("slim", {"width": 8, "fine_noise": 0.2}),
     ("slim", {"width": 8, "noise": 0.0, "margin": 0}),
     ("johnson", {"filters": [4, 6, 8]}),
     ("johnson", {"filters": [4, 6, 8], "padding": "zero", "upsampling": "transposed", "pixels": "unit",

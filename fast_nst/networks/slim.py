@@ -17,25 +17,27 @@ class Slim(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1]. Any H and W from 1 on.
 
     width: channels at half the size; half of it at full size, twice at a quarter. blocks: residual blocks.
-    noise: standard deviation of the noise that the residual blocks are given with the photograph's features, at first;
-    0: none. Where a photograph is flat, a clear sky, a convolution has nothing to tell one stroke's place and direction
-    from another's but the phases of its strides, and paints nothing or a lattice. Noise of several octaves (Ulyanov et
-    al. 2016, arXiv 1603.03417, sec. 3.1) tells it, up to the size of a star. It is the same at every call, a tile that
-    joins itself on all sides; in training it is shifted at random.
+    noise: standard deviation of the noise (`Noise`) that the residual blocks are given with the photograph's features,
+    at first; 0: none. Where a photograph is flat, a clear sky, a convolution has nothing to tell one stroke's place and
+    direction from another's but the phases of its strides, and paints nothing or a lattice. Noise tells it, up to the
+    size of a star. fine_noise: the same at half the size, where a long training would otherwise weave the sky of lines
+    two or three pixels apart; files from before it have none.
     margin: pixels of reflection around a photograph that are cut off its result again, a multiple of 4. Next to the
     padding of its convolutions a network paints a frame, which lies outside the picture then. Not in training, where
     the frame is of use: it holds what the painting's Gram asks for and the photograph has no place for.
     """
 
-    OCTAVES = 4
-    TILE = 256  # pixels of the noise's tile at a quarter of the size
+    TILE = 1024  # pixels of the photograph after which its noise is the same again
     SMALLEST = 16  # pixels a side that two halvings need for their reflections
 
-    def __init__(self, width: int = 32, blocks: int = 5, noise: float = 0.2, margin: int = 16) -> None:
+    def __init__(
+        self, width: int = 32, blocks: int = 5, noise: float = 0.2, fine_noise: float = 0.0, margin: int = 16
+    ) -> None:
         super().__init__()
         whole_number("width", width, 2)
         whole_number("blocks", blocks, 0)
         number("noise", noise, 0)
+        number("fine_noise", fine_noise, 0)
         # For `stylize.strips`: pixels reflected around a photograph, those of them cut off again, `encode`'s argument.
         self.border = self.cut = whole_number("margin", margin, 0)
         self.pixels = "centred"
@@ -46,29 +48,14 @@ class Slim(nn.Module):
             ConvBlock(3, width, 7, stride=2, bias=False),
             ConvBlock(width, 2 * width, 3, stride=2, bias=False),
         )
-        self.scatter = nn.Conv2d(self.OCTAVES, 2 * width, 1, bias=False) if noise else None
-        if self.scatter is not None:
-            self.register_buffer("octaves", octaves(self.OCTAVES, self.TILE), persistent=False)
-            if not self.scatter.weight.is_meta:  # for which torch would import its compiler, a second
-                nn.init.normal_(self.scatter.weight, std=noise * self.OCTAVES**-0.5)
+        self.scatter = Noise(4, 2 * width, self.TILE // 4, noise) if noise else nn.Identity()
         self.blocks = nn.Sequential(*(ResidualBlock(2 * width, bias=False) for _ in range(blocks)))
+        self.fine = Noise(2, width, self.TILE // 2, fine_noise) if fine_noise else nn.Identity()
         self.up = nn.Sequential(
             ConvBlock(2 * width, width, 3, upsampling="nearest", bias=False),
             ConvBlock(width, width // 2, 3, upsampling="nearest", bias=False),
             ConvBlock(width // 2, 3, 3, norm=None, relu=False),
         )
-
-    def sprinkle(self, features: Tensor, top: int = 0) -> Tensor:
-        """Features at a quarter of the size, (B, 2 * width, h, w), with the noise added; `top`: their first row."""
-        if self.scatter is None:
-            return features
-        left, tile = 0, self.get_buffer("octaves")
-        if self.training:
-            top, left = torch.randint(self.TILE, (2,)).tolist()
-        b, _, h, w = features.shape
-        for dim, first, length in ((2, top, h), (3, left, w)):
-            tile = tile.index_select(dim, torch.arange(first, first + length, device=tile.device) % self.TILE)
-        return features + self.scatter(tile.expand(b, -1, -1, -1))  # the sum over a batch, the gradient's, takes long
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
@@ -77,11 +64,40 @@ class Slim(nn.Module):
         if missing_h or missing_w:
             x = F.pad(x, (0, missing_w, 0, missing_h), mode="replicate")
         y = self.down(encode(pad(x, margin, "reflect"), self.pixels))
-        y = self.up(self.blocks(self.sprinkle(y)))  # each side a multiple of 4, none smaller than it went in
+        y = self.up[0](self.blocks(self.scatter(y)))
+        y = self.up[1:](self.fine(y))  # each side a multiple of 4, none smaller than it went in
         return decode(y[:, :, margin : margin + height, margin : margin + width], self.pixels)
 
 
-def octaves(count: int, side: int) -> Tensor:
+class Noise(nn.Conv2d):
+    """(B, channels, h, w) -> the same and a linear map of noise of `octaves` octaves (Ulyanov et al. 2016, arXiv
+    1603.03417, sec. 3.1), at first of standard deviation `std`.
+
+    It is the same at every call, a tile of `side` pixels that joins itself on all sides; in training it is shifted at
+    random.
+    """
+
+    def __init__(self, octaves: int, channels: int, side: int, std: float) -> None:
+        super().__init__(octaves, channels, 1, bias=False)
+        self.side = side
+        self.register_buffer("tile", noise_tile(octaves, side), persistent=False)
+        if not self.weight.is_meta:  # for which torch would import its compiler, a second
+            nn.init.normal_(self.weight, std=std * octaves**-0.5)
+
+    def forward(self, features: Tensor, top: int = 0) -> Tensor:
+        """top: the first row of `features`, where these are a strip of a picture's."""
+        left, tile = 0, self.get_buffer("tile")
+        if self.training:
+            top, left = torch.randint(self.side, (2,)).tolist()
+        b, _, h, w = features.shape
+        for dim, first, length in ((2, top, h), (3, left, w)):
+            tile = tile.index_select(dim, torch.arange(first, first + length, device=tile.device) % self.side)
+        return features + super().forward(
+            tile.expand(b, -1, -1, -1)
+        )  # the sum over a batch, the gradient's, takes long
+
+
+def noise_tile(count: int, side: int) -> Tensor:
     """Noise of `count` octaves, (1, count, side, side), each of unit variance, periodic, the same every time.
 
     Octave k is Gaussian noise of `side` / 2**k points a side, interpolated.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fast_nst.networks import Network
 from fast_nst.networks.layers import ConvBlock, InstanceNorm, ResidualBlock, decode, encode
-from fast_nst.networks.slim import Slim
+from fast_nst.networks.slim import Noise
 from fast_nst.validate import Invalid
 
 SMALLEST = 64  # pixels a side; below that a strip has too few rows to reflect
@@ -157,13 +157,13 @@ class Layer:
 
 
 class Sprinkled:
-    """The rows of `source` with the network's noise."""
+    """The rows of `source` with `noise`."""
 
-    def __init__(self, network: Slim, source: Rows) -> None:
-        self.network, self.source, self.height = network, source, source.height
+    def __init__(self, noise: Noise, source: Rows) -> None:
+        self.noise, self.source, self.height = noise, source, source.height
 
     def __call__(self, a: int, b: int) -> Tensor:
-        return self.network.sprinkle(self.source(a, b), a)
+        return cast(Tensor, self.noise(self.source(a, b), a))
 
 
 def residual(block: ResidualBlock, source: Rows, work: Work) -> Kept:
@@ -192,11 +192,13 @@ def prepare(
     rows: Rows = Framed(photograph, network)
     for index, block in enumerate(down, 1):
         rows = Layer(block, rows).settle(work, keep=index == len(down))
-    if isinstance(network, Slim):
-        rows = Sprinkled(network, rows)
+    if isinstance(noise := getattr(network, "scatter", None), Noise):
+        rows = Sprinkled(noise, rows)
     for both in blocks:
         rows = residual(both, rows, work)
-    for layer in up:
+    for index, layer in enumerate(up):
+        if index == 1 and isinstance(noise := getattr(network, "fine", None), Noise):
+            rows = Sprinkled(noise, rows)
         rows = Layer(layer, rows).settle(work)
     return Repainted(network, rows, photograph), work
 
