@@ -44,7 +44,10 @@ def keep_memory() -> None:
         return
     for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):
         libc.mallopt(option, value)
-    # The heap grows by what it may come to need: by addresses, which take no memory until something lies there.
+    # The heap grows by what it may come to need: by addresses, which take no memory until something lies there; where
+    # addresses are counted, others would lack them.
+    if _addresses_are_counted():
+        return
     libc.malloc.restype = ctypes.c_void_p
     size = free_memory(torch.device("cpu")) // 2
     block = libc.malloc(ctypes.c_size_t(size))
@@ -53,6 +56,18 @@ def keep_memory() -> None:
         large = max(0, block + size - first) // _LARGE_PAGE * _LARGE_PAGE
         libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(large), _MADV_HUGEPAGE)
         libc.free(ctypes.c_void_p(block))
+
+
+def _addresses_are_counted() -> bool:
+    """Whether memory that was promised and not used yet counts: `ulimit -v`, `ulimit -d`, vm.overcommit_memory=2."""
+    import resource  # none on Windows
+
+    limits = (resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    try:
+        strict = Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
+    except OSError:
+        strict = False
+    return strict or any(limit != resource.RLIM_INFINITY for limit in limits)
 
 
 def free_memory(device: torch.device) -> int:

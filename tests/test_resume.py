@@ -181,5 +181,6 @@ def test_what_changed_is_named_by_its_key():
         "loss.style_weight: 1.0 before, 2.0 now",
     ]
     assert resume.check(before, before, 5, 9) == []
+    assert resume.check(before, {**before, "network": {"w": 1, "fine_noise": 0.0}}, 5, 9) == []
     with pytest.raises(Invalid, match=r"other settings \(network.w: 1 before, 2 now\)"):
         resume.check(before, {**before, "network": {"w": 2}}, 1, 9)

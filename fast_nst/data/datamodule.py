@@ -45,8 +45,12 @@ class ContentData(pl.LightningDataModule):
         on_cpu, forks = self.trainer.strategy.root_device.type == "cpu", multiprocessing.get_start_method() == "fork"
         return isinstance(self.sets.train.source, Leaves) and on_cpu and forks and self.workers != 0
 
-    def _loader(self, workers: int, **arguments: Any) -> DataLoader[Tensor]:
+    def _loader(self, **arguments: Any) -> DataLoader[Tensor]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        workers = self.workers
+        if workers is None:
+            # To fork amid a training, for validation, would cut its large pages besides (`machine.keep_memory`).
+            workers = 0 if self._draws_first() else max(1, min(8, _cores() - 1))
         return DataLoader(
             **arguments, num_workers=workers, pin_memory=on_gpu, persistent_workers=workers > 0,
             worker_init_fn=_outlive_interrupts,
@@ -75,15 +79,11 @@ class ContentData(pl.LightningDataModule):
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        workers = self.workers
-        if workers is None:
-            workers = 0 if self._draws_first() else max(1, min(8, _cores() - 1))
-        return self._loader(workers, dataset=self.sets.train, batch_sampler=self._sampler())
+        return self._loader(dataset=self.sets.train, batch_sampler=self._sampler())
 
     def val_dataloader(self) -> DataLoader[Tensor]:
-        # All of them on every process: they are few, and shares of unequal size would have other means. No workers: to
-        # fork amid a training would cut its large pages (`machine.keep_memory`).
-        return self._loader(0, dataset=self.sets.val, batch_size=self.batch_size)
+        # All of them on every process: they are few, and shares of unequal size would have other means.
+        return self._loader(dataset=self.sets.val, batch_size=self.batch_size)
 
 
 def _outlive_interrupts(worker: int) -> None:

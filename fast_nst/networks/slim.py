@@ -20,18 +20,19 @@ class Slim(nn.Module):
     noise: standard deviation of the noise (`Noise`) that the residual blocks are given with the photograph's features,
     at first; 0: none. Where a photograph is flat, a clear sky, a convolution has nothing to tell one stroke's place and
     direction from another's but the phases of its strides, and paints nothing or a lattice. Noise tells it, up to the
-    size of a star. fine_noise: the same at half the size, where a long training would otherwise weave the sky of lines
-    two or three pixels apart; files from before it have none.
+    size of a star.
     margin: pixels of reflection around a photograph that are cut off its result again, a multiple of 4. Next to the
     padding of its convolutions a network paints a frame, which lies outside the picture then. Not in training, where
     the frame is of use: it holds what the painting's Gram asks for and the photograph has no place for.
+    fine_noise: noise at half the size too, without which a long training can weave the sky of lines two or three pixels
+    apart; files from before it have none.
     """
 
     TILE = 1024  # pixels of the photograph after which its noise is the same again
     SMALLEST = 16  # pixels a side that two halvings need for their reflections
 
     def __init__(
-        self, width: int = 32, blocks: int = 5, noise: float = 0.2, fine_noise: float = 0.0, margin: int = 16
+        self, width: int = 32, blocks: int = 5, noise: float = 0.2, margin: int = 16, fine_noise: float = 0.0
     ) -> None:
         super().__init__()
         whole_number("width", width, 2)

@@ -14,6 +14,7 @@ _FREE = (
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_time", "trainer.log_every_n_steps",
     "trainer.val_every_n_steps",
 )  # fmt: skip
+_SINCE = {"network.fine_noise": 0.0}  # what a checkpoint from before there was such a setting had
 _FIXED = ("network", "style", "optimizer.name")  # they do not fit; half of each painting is neither
 
 
@@ -41,7 +42,7 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], step: int, steps: i
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
+        old, new = before.get(name, _SINCE.get(name)), now.get(name)
         if old != new and not _is_under(name, _FREE):
             yield name, f"{name}: {old} before, {new} now"
 
