@@ -110,7 +110,13 @@ def test_a_quarter_of_an_hour_differs_from_the_default_in_what_it_says():
     assert plain["loss"].pop("content_layers") == {"relu3_2": 0.7, "relu2_2": 0.25}
     assert long["loss"].pop("style_scales") == {1: 0.55, 2: 0.25, 4: 0.3}
     assert plain["loss"].pop("style_scales") == {1: 0.35, 2: 0.3, 4: 0.35}
-    for group, key in (("data", "count"), ("data", "scale"), ("trainer", "max_steps"), ("network", "blocks")):
+    for group, key in (
+        ("data", "count"),
+        ("data", "scale"),
+        ("trainer", "max_steps"),
+        ("network", "blocks"),
+        ("network", "fine_noise"),
+    ):
         assert long[group].pop(key) > plain[group].pop(key)
     assert long == plain
 
