@@ -93,9 +93,8 @@ class Noise(nn.Conv2d):
         b, _, h, w = features.shape
         for dim, first, length in ((2, top, h), (3, left, w)):
             tile = tile.index_select(dim, torch.arange(first, first + length, device=tile.device) % self.side)
-        return features + super().forward(
-            tile.expand(b, -1, -1, -1)
-        )  # the sum over a batch, the gradient's, takes long
+        # One for all items would have a gradient summed over them, which takes long.
+        return features + super().forward(tile.expand(b, -1, -1, -1))
 
 
 def noise_tile(count: int, side: int) -> Tensor:
