@@ -35,9 +35,9 @@ def choose_precision(precision: str, accelerator: str) -> str:
 
 def keep_memory() -> None:
     """Let this process keep what it frees for its next tensors, and hold it on large pages. As a rule the C library
-    gives a large block back to the system at once, and to map it anew takes longer than many an operation on it; and on
-    pages of 4 KiB a step takes up to a twentieth longer. Where the library is glibc, at the start of a process: a page that
-    is there when a worker is forked is cut into small ones.
+    gives a large block back to the system at once, and to map it anew takes longer than many an operation on it; and
+    on pages of 4 KiB a step takes up to a twentieth longer. Where the library is glibc, at the start of a process: a
+    page that is there when a worker is forked is cut into small ones.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallopt"):
