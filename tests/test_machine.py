@@ -29,7 +29,7 @@ print(sorted(mapped)[4])
         int(subprocess.run([sys.executable, "-c", code, word], env=ENVIRONMENT, capture_output=True, check=True).stdout)
         for word in ("keep", "usual")
     )
-    assert kept < usual / 10, (kept, usual)
+    assert kept <= usual / 10, (kept, usual)  # the usual may be none: glibc, too, keeps some blocks
 
 
 LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
