@@ -67,9 +67,11 @@ class ContentData(pl.LightningDataModule):
         None for pictures that are read, on a GPU, which leaves the cores to the workers, and where these do not share
         what is drawn here.
         """
-        leaves = self.sets.train.source
-        if not self._draws_first() or not isinstance(leaves, Leaves) or self.trainer is None:
+        if not self._draws_first():
             return None
+        leaves = self.sets.train.source
+        assert isinstance(leaves, Leaves)
+        assert self.trainer is not None
         batches = itertools.islice(self._sampler(), max(0, self.trainer.max_steps - self.trainer.global_step))
         shown = self.sets.train.shown(itertools.chain.from_iterable(batches))
         wanted = [index for index in dict.fromkeys([*shown, *self.sets.val.indices]) if not leaves.drawn(index)]
