@@ -1,5 +1,6 @@
 """What a step of a training draws, and what its checkpoint holds of the loss."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -97,13 +98,22 @@ def test_the_last_steps_of_a_training_go_by_the_reference(monkeypatch):
     assert asked == [False] * 6 + [True] * 3 + [False] * 9
 
 
-def test_few_last_steps_have_their_part_of_the_cosine():
-    whole = [learning_rate_factor(step, "cosine", 0, 1000) for step in range(1001)]
-    found = [learning_rate_factor(step, "cosine", 0, 100, 20) for step in range(101)]
+def test_a_learning_rate_falls_from_its_whole_to_nothing():
+    falling = {name: [learning_rate_factor(step, name, 3, 40) for step in range(41)] for name in ("cosine", "linear")}
+    for step, (cosine, line) in enumerate(zip(*falling.values(), strict=True)):
+        rise = min(1, (step + 1) / 4)
+        assert cosine == pytest.approx(rise * math.cos(math.pi * step / 80) ** 2)
+        assert line == pytest.approx(rise * (1 - step / 40))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_few_last_steps_have_their_part_of_a_falling_learning_rate(schedule):
+    whole = [learning_rate_factor(step, schedule, 0, 1000) for step in range(1001)]
+    found = [learning_rate_factor(step, schedule, 0, 100, 20) for step in range(101)]
     first = round(1000 * (1 - FINISHING))
     assert found[:80:8] == pytest.approx(whole[:first:70])
     assert found[80:100:2] == pytest.approx(whole[first:1000:30])
     assert found[100] == pytest.approx(0)
     for many in (0, 400, 1000):  # more than that have what they would have without
-        assert [learning_rate_factor(step, "cosine", 0, 1000, many) for step in range(1001)] == pytest.approx(whole)
+        assert [learning_rate_factor(step, schedule, 0, 1000, many) for step in range(1001)] == pytest.approx(whole)
     assert {learning_rate_factor(step, "constant", 0, 100, 20) for step in range(100)} == {1.0}

@@ -14,28 +14,28 @@ from fast_nst.losses import PerceptualLoss
 from fast_nst.training.muon import Muon
 
 OPTIMIZERS = ("muon", "adam")
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "linear", "constant")
 CORRECTIONS = "fast_nst_corrections"  # of the loss, in a checkpoint
 USUAL_NORM = "fast_nst_usual_norm"  # of a gradient, in a checkpoint
 MEMORY = 0.98  # of its moving average
-FINISHING = 0.3  # of a cosine schedule: what the steps that go by the loss network's reference have at least
+FINISHING = 0.3  # of a schedule that falls: what the steps that go by the loss network's reference have at least
 SPREAD = 0x9E3779B1  # between the steps of two seeds, an odd number (Knuth's multiplicative hash)
 
 
 def learning_rate_factor(
     step: int, schedule: str, warmup_steps: int, total_steps: int, finishing_steps: int = 0
 ) -> float:
-    """What the learning rate of `step` (from 0) is multiplied by: a linear warm-up, then 1 or a cosine down to 0.
-    finishing_steps: how many, the last, have `FINISHING` of that cosine at least, be they ever so few."""
+    """What the learning rate of `step` (from 0) is multiplied by: a linear warm-up, then 1, or down to 0 by a cosine or
+    a straight line. finishing_steps: how many, the last, have `FINISHING` of that way at least, be they ever so few."""
     factor = min(1.0, (step + 1) / (warmup_steps + 1))
-    if schedule == "cosine":
+    if schedule != "constant":
         left = max(0.0, total_steps - step)
         done = 1 - left / total_steps
         if finishing_steps:
             share = max(FINISHING, finishing_steps / total_steps)
             first = total_steps - finishing_steps
             done = 1 - share * left / finishing_steps if step >= first else (1 - share) * step / first
-        factor *= 0.5 + 0.5 * math.cos(math.pi * done)
+        factor *= 0.5 + 0.5 * math.cos(math.pi * done) if schedule == "cosine" else 1 - done
     return factor
 
 
@@ -45,7 +45,7 @@ class StyleTransfer(pl.LightningModule):
     loss: held as a plain object, so that its loss network is in no checkpoint, broadcast or bucket.
     name: of the optimizer, one of `OPTIMIZERS`. clip: a gradient, that of all parameters together, is cut down to so
     many times its usual norm, a moving average (after Seetharaman et al. 2020, arXiv 2007.14469); 0: never.
-    total_steps: the length that a cosine schedule spans. seed: of whatever is random in a step, which is a function of
+    total_steps: the length that a schedule spans. seed: of whatever is random in a step, which is a function of
     the seed and the step alone, so that a resumed run goes on as the unbroken one would.
     Raises Invalid for values out of range.
     """
