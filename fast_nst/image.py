@@ -7,10 +7,11 @@ ICC profile, CMYK, 16 bits, grey, palette, alpha, animation) is turned into that
 import contextlib
 import io
 import os
+import stat
 import struct
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ _READERS = tuple(name for name in FORMATS if name in Image.OPEN)
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
+_MADE = "fast_nst"  # the key of a PNG's text that says what made it
 _SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -46,22 +48,47 @@ class ImageError(Invalid):
     """A picture that cannot be read or written; the message is one line for a person."""
 
 
+class TooLarge(ImageError):
+    """A picture of more pixels than are allowed."""
+
+
+class Unwritable(Invalid):
+    """A file that cannot be written where it is to be; the message is one line for a person."""
+
+
 class Picture(NamedTuple):
-    """A decoded file: `rgb` in mode RGB and, where the file has transparency, `alpha` in mode L of the same size."""
+    """A decoded file: `rgb` in mode RGB and, where the file has transparency, `alpha` in mode L of the same size; what
+    nobody sees, below an alpha of 0, is white."""
 
     rgb: Image.Image
     alpha: Image.Image | None
+
+    def on_white(self) -> Image.Image:
+        """Without transparency: what a person sees before white."""
+        return self.rgb if self.alpha is None else _on_white(self.rgb, self.alpha)
+
+
+def _on_white(rgb: Image.Image, mask: Image.Image) -> Image.Image:
+    return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), mask)
 
 
 def open_picture(path: str | os.PathLike[str], shorter: int | None = None, most: int = MOST_PIXELS) -> Picture:
     """Decode the picture at `path`, upright, in sRGB, 8 bits a channel; the first frame of an animation.
 
     `shorter`: a JPEG may be decoded at a reduced size whose shorter side is no less than this many pixels (fast).
-    `most`: pixels; a picture of more is an error before it is decoded. Raises ImageError with the path and the reason.
+    `most`: pixels; a picture of more is `TooLarge` before it is decoded. Raises ImageError: the path, the reason.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+    if stat.S_ISDIR(kind):
         raise ImageError(f"{path}: is a directory, not a picture")
+    if not stat.S_ISREG(kind):  # to open a pipe waits for whoever writes into it
+        raise ImageError(f"{path}: is no ordinary file")
     if most > MOST_PIXELS:
         Image.MAX_IMAGE_PIXELS = None  # from now on; every picture is checked below as well
     return _decode(path, str(path), shorter, most)
@@ -80,7 +107,7 @@ def _decode(file: Path | io.BytesIO, path: str, shorter: int | None, most: int =
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with Image.open(file, formats=_READERS) as image:
                 if image.width * image.height > most:
-                    raise ImageError(
+                    raise TooLarge(
                         f"{path}: {image.width} x {image.height} pixels; allowed: up to {most / 1e6:.0f} megapixels"
                     )
                 if shorter is not None:
@@ -90,14 +117,12 @@ def _decode(file: Path | io.BytesIO, path: str, shorter: int | None, most: int =
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return _to_srgb(image, profile)
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
     except PermissionError:
         raise ImageError(f"{path}: no permission to read it") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not a picture that can be read ({', '.join(_READERS)})") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{path}: too many pixels; allowed: up to {most / 1e6:.0f} megapixels") from None
+        raise TooLarge(f"{path}: too many pixels; allowed: up to {most / 1e6:.0f} megapixels") from None
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, MemoryError, RuntimeError, struct.error) as error:
@@ -121,7 +146,9 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Picture:
             converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
             if converted is not None:
                 image = converted
-    return Picture(image if image.mode == "RGB" else image.convert("RGB"), alpha)  # a copy may be a gigabyte
+    if image.mode != "RGB":  # a copy may be a gigabyte
+        image = image.convert("RGB")
+    return Picture(image if alpha is None else _on_white(image, alpha.point(lambda value: 255 * (value > 0))), alpha)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
@@ -165,14 +192,14 @@ def _scale(image: Image.Image, scale: float) -> Image.Image:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well: whole or not at all.
 
-    Raises Invalid where it cannot be written: no permission, no space, no folder.
+    Raises Unwritable: no permission, no space, no folder.
     """
     path = Path(path)
     try:
         with _replacing(path) as temporary:
             yield temporary
     except OSError as error:
-        raise Invalid(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise Unwritable(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 @contextlib.contextmanager
@@ -192,13 +219,14 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise Invalid unless a file can be written in the folder of `path`, or in the one that this is to be made in."""
+    """Raise Unwritable unless a file can be written in the folder of `path`, or in that where it is to be made."""
     try:
+        Path(path).exists()  # raises for a name that is too long
         folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise Invalid(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise Unwritable(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -216,23 +244,35 @@ def save_picture(
     image: Image.Image,
     path: str | os.PathLike[str],
     alpha: Image.Image | None = None,
-    text: Mapping[str, str] | None = None,
+    made: str | None = None,
 ) -> None:
-    """Write `image` (mode RGB) to `path`, the format by suffix; `alpha` where the format has it.
+    """Write `image` (mode RGB) to `path`, the format by suffix; where it has no `alpha`, before white.
 
-    text: the only metadata, in a PNG: nothing of a photograph's comes through. Raises Invalid.
+    made: how it came about (`was_made`), the only metadata, in a PNG alone: nothing of a photograph's comes through.
+    Raises ImageError for another format, Unwritable.
     """
     _check_format(path)
     path = Path(path)
     suffix = path.suffix.lower()
-    if alpha is not None and suffix in _WITH_ALPHA:
-        image = Image.merge("RGBA", (*image.split(), alpha.resize(image.size)))
+    if alpha is not None:
+        alpha = alpha.resize(image.size)
+        image = Image.merge("RGBA", (*image.split(), alpha)) if suffix in _WITH_ALPHA else _on_white(image, alpha)
     options: dict[str, Any] = {".jpg": {"quality": 95, "subsampling": 0}, ".webp": {"quality": 95}}.get(
         ".jpg" if suffix == ".jpeg" else suffix, {}
     )
-    if text is not None and suffix == ".png":
+    if made is not None and suffix == ".png":
         options["pnginfo"] = PngImagePlugin.PngInfo()
-        for key, value in text.items():
-            options["pnginfo"].add_text(key, value)
+        options["pnginfo"].add_text(_MADE, made)
     with replacing(path) as temporary:
         image.save(temporary, **options)
+
+
+def was_made(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a PNG that `save_picture` wrote with `made`: a result, and no photograph."""
+    if Path(path).suffix.lower() != ".png":
+        return False
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return _MADE in image.info
+    except Exception:  # damaged bytes; what reads the picture tells of them
+        return False

@@ -7,11 +7,28 @@ from pathlib import Path
 
 import torch
 
-from fast_nst.validate import one_of
+from fast_nst.validate import Invalid, one_of
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 _MADV_HUGEPAGE, _LARGE_PAGE = 14, 2**21  # sys/mman.h; bytes of one
+
+
+def find_devices(names: str, option: str) -> list[torch.device]:
+    """The devices in `names`, with commas between; "auto" for every GPU, else the CPU. Raises Invalid, which calls the
+    argument `option`."""
+    if names == "auto":
+        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        names = ",".join(gpus) or ("mps" if torch.backends.mps.is_available() else "cpu")
+    devices = []
+    for name in str(names).split(","):
+        try:
+            devices.append(torch.device(name))
+            torch.zeros(1, device=devices[-1]).cpu()  # "meta" is a device, and computes nothing
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+            raise Invalid(f"{option}: {name} does not work here ({reason})") from None
+    return devices
 
 
 def has_fast_bfloat16(device: str) -> bool:
@@ -25,11 +42,14 @@ def has_fast_bfloat16(device: str) -> bool:
 def choose_precision(precision: str, accelerator: str) -> str:
     """One of Lightning's names for `precision`, where "auto" is bfloat16 if the machine does that fast; Invalid for one
     that a training here cannot have."""
-    if one_of("trainer.precision", precision, PRECISIONS) != "auto":
-        return precision
+    one_of("trainer.precision", precision, PRECISIONS)
     device = "cpu"
     if accelerator in ("auto", "gpu", "cuda", "mps"):
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if precision == "16-mixed" and device == "cpu":
+        raise Invalid("trainer.precision: got 16-mixed; allowed on a CPU: auto, 32-true, bf16-mixed")
+    if precision != "auto":
+        return precision
     return "bf16-mixed" if has_fast_bfloat16(device) else "32-true"
 
 

@@ -1,6 +1,7 @@
 """Tables of tensors in foreign files, read without running code from them."""
 
 import os
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,23 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make torch's reader raise whatever comes
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # whose message tells how to run the file's code all the same
+            reason = "no file of tensors and plain values alone"
         raise Invalid(f"{path}: cannot be read as weights ({reason})") from None
+
+
+def check_readable(path: Path) -> None:
+    """Raises Invalid unless `path` is a file that may be read."""
+    if not path.is_file():
+        raise Invalid(f"{path}: no such file")
+    if not os.access(path, os.R_OK):
+        raise Invalid(f"{path}: no permission to read it")
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The state dict of a `.safetensors` or `.pth` file, on the CPU. Raises Invalid with the path and the reason."""
     path = Path(path)
-    if not path.is_file():
-        raise Invalid(f"{path}: no such file")
+    check_readable(path)
     if path.suffix == ".safetensors":
         try:
             return safetensors.torch.load_file(path)

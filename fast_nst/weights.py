@@ -20,7 +20,7 @@ import fast_nst
 from fast_nst import networks
 from fast_nst.image import replacing
 from fast_nst.networks import Network
-from fast_nst.state import load_state
+from fast_nst.state import check_readable, load_state
 from fast_nst.validate import Invalid
 
 FORMAT_VERSION = 1
@@ -149,8 +149,10 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.is_dir():
         raise WeightsError(f"{path}: is a directory; give the .safetensors file in it")
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
+    try:
+        check_readable(path)
+    except Invalid as error:
+        raise WeightsError(str(error)) from None
     return path
 
 

@@ -1,15 +1,12 @@
 """What the scripts build out of a composed configuration alike."""
 
-import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import command
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from settings import CONFIGS
 
 from fast_nst import loss_networks
 from fast_nst.data import style
@@ -17,56 +14,6 @@ from fast_nst.data.folder import Folder
 from fast_nst.image import to_tensor
 from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.validate import Invalid, number
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # beside scripts/ in a clone and in a wheel
-
-
-TABLES = tuple(
-    f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales", "calibrate")
-)
-
-
-def run(main: Callable[[], None], config: str) -> None:
-    """`command.run` of a script's Hydra `main` that composes configs/<config>.yaml, its command line seen through
-    before Hydra reads it: a table may have keys that the one in the file has not (`settle`), and an experiment must be
-    one of this script's."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
-    tables = tuple(f"{name}={{" for name in TABLES)
-    sys.argv[1:] = [f"++{word}" if word.startswith(tables) else word for word in sys.argv[1:]]
-
-    def checked() -> None:
-        for word in sys.argv[1:]:
-            if word.startswith("experiment="):
-                for name in word.partition("=")[2].split(","):
-                    check_experiment(name, config)
-        main()
-
-    command.run(checked)
-
-
-def check_experiment(name: str, config: str) -> None:
-    """Raises Invalid where the experiment sets a key that configs/<config>.yaml has not: it is another script's."""
-    file = CONFIGS / "experiment" / f"{name}.yaml"
-    if not file.is_file():
-        return  # Hydra tells which there are
-    main = OmegaConf.load(CONFIGS / f"{config}.yaml")
-    assert isinstance(main, DictConfig)
-    groups = {key for default in main["defaults"] if not isinstance(default, str) for key in default}
-    if strange := sorted({*OmegaConf.load(file)} - groups - {*main}):
-        raise Invalid(f"experiment={name}: not one of {config}.py, which has no {', '.join(strange)}")
-
-
-def settle(composed: DictConfig) -> None:
-    """Make of the command line what a user means by it. A table replaces the one of the file, where Hydra would keep
-    the keys that it leaves out. A new key, with a plus before it, is a mistake anywhere but in a table."""
-    parser = OverridesParser.create()
-    groups = HydraConfig.get().runtime.choices
-    for override in parser.parse_overrides(list(HydraConfig.get().overrides.task)):
-        key = override.key_or_group
-        if override.is_add() and key not in groups and not key.startswith((*TABLES, "style.blend")):
-            raise Invalid(f"+{key}: unknown key; --help lists all of them")
-        if key in TABLES and isinstance(table := override.value(), dict):
-            OmegaConf.update(composed, key, table, merge=False)
 
 
 def loss_settings(loss: str = "default", loss_network: str = "compact") -> dict[str, Any]:
@@ -89,7 +36,7 @@ def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> Perceptu
     layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
     loss_network = loss_networks.build(layers=layers, **network)
     if unit_mean is not None:
-        folder = Folder(unit_mean, 256)
+        folder = Folder(unit_mean, 256, name="loss_network.unit_mean")
         pictures = (folder[i] for i in range(len(folder)))
         images = (to_tensor(picture) for picture in pictures if picture is not None)
         loss_networks.rescale_to_unit_mean(loss_network, images)
@@ -114,6 +61,14 @@ def say_calibration(loss: PerceptualLoss, asked: float) -> None:
             "and shade, or few marks (loss.calibrate)",
             file=sys.stderr,
         )
+
+
+def style_name(cfg: dict[str, Any], painting: Path) -> str:
+    """What files are named after: `style.name`, or the painting's own."""
+    name = str(cfg["style"]["name"] or painting.stem)
+    if name != Path(name).name or name == "..":
+        raise Invalid(f"style.name: got {name!r}; allowed: a file's name, without a folder")
+    return name
 
 
 def further_paintings(cfg: dict[str, Any]) -> list[tuple[Path, float]]:

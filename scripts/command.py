@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -26,7 +26,8 @@ from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 from fast_nst.image import check_place  # noqa: E402
 from fast_nst.validate import Failure, Invalid  # noqa: E402
 
-MISTAKES = (Invalid, HydraException, OmegaConfBaseException)
+# An OSError that nothing closer could name better: a folder that may not be looked into, a full disk.
+MISTAKES = (Invalid, HydraException, OmegaConfBaseException, OSError)
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,6 +46,8 @@ def typed(name: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """The message of `error` on one line; of one that a worker process passed on, without its traceback."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     text = str(error).strip()
     if text.startswith("Caught ") and "Original Traceback" in text:
         text = text.splitlines()[-1].partition(": ")[2]
@@ -56,9 +59,8 @@ def one_line(error: BaseException) -> str:
 def report(error: BaseException) -> int:
     """Say on one line what went wrong; the exit code for it."""
     if isinstance(error, OverrideParseException):
-        message = (
-            f"{error.override}: not key=value as Hydra reads it; a value with signs in it needs quotes: \"key='…'\""
-        )
+        word = str(error.override).removeprefix("++")  # which `settings.run` may have put there
+        message = f"{word}: not key=value as Hydra reads it; a value with signs in it needs quotes: \"key='…'\""
     else:
         while not isinstance(error, Invalid) and isinstance(error.__cause__, Exception):
             error = error.__cause__  # Hydra wraps the error that names the key
@@ -69,13 +71,23 @@ def report(error: BaseException) -> int:
     return error.exit_code if isinstance(error, Failure) else 2
 
 
-def check_new(option: str, path: str | Path, overwrite: bool) -> None:
-    """Raises Invalid where `path` holds something already that `overwrite` does not give up, or cannot be written."""
+def check_new(
+    option: str, path: str | Path, overwrite: bool, inputs: Iterable[str | Path], more: str = "--overwrite"
+) -> None:
+    """Raises Invalid where `path` is one of `inputs`, holds something already that `overwrite` does not give up (`more`
+    does), or cannot be written."""
     if Path(path).is_dir():
         raise Invalid(f"{option}: {path}: is a folder")
+    check_apart(option, path, inputs)
     if Path(path).exists() and not overwrite:
-        raise Invalid(f"{option}: {path}: exists already; give --overwrite or another file")
+        raise Invalid(f"{option}: {path} exists already; give {more} or another file")
     check_place(path)
+
+
+def check_apart(option: str, path: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raises Invalid where `path` is one of `inputs`, which is to be kept whatever is overwritten."""
+    if any(os.path.realpath(path) == os.path.realpath(source) for source in inputs):
+        raise Invalid(f"{option}: {path}: an input, and the result would take its place; give another file")
 
 
 def run(main: Callable[[], int | None]) -> None:

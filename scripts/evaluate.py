@@ -10,6 +10,7 @@ and from the photograph, until its objective is no more than the network's. SSIM
 hand or can be downloaded, are to the photograph: how much of it is left.
 """
 
+import contextlib
 import json
 import statistics
 import sys
@@ -51,7 +52,7 @@ def squares(folder: str, count: int, size: int) -> list[Tensor]:
         if len(found) == count:
             break
         try:
-            picture = image.open_picture(path).rgb
+            picture = image.open_picture(path).on_white()
         except image.ImageError as error:
             print(f"skipped: {error}", file=sys.stderr)
             continue
@@ -78,7 +79,8 @@ def likenesses(lpips: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     found: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"SSIM": ssim}
     if lpips:
         try:
-            found["LPIPS"] = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
+            with contextlib.redirect_stdout(sys.stderr):  # what is said of a download
+                found["LPIPS"] = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
         except (OSError, RuntimeError) as error:  # no network; a broken download
             print(f"without LPIPS, its weights cannot be had: {error}", file=sys.stderr)
     return found
@@ -145,7 +147,7 @@ def main() -> None:
     parser.add_argument("--style", metavar="FILE", help="the painting (default: the package's of that name)")
     parser.add_argument("--images", type=int, default=20, help="at most (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256])
-    parser.add_argument("--steps", type=int, default=300, help="of the slow method, at most")
+    parser.add_argument("--steps", type=int, default=300, help="of the slow method, at most (default: %(default)s)")
     parser.add_argument("--loss-network", default="compact", choices=tuple(STYLE))
     parser.add_argument("--loss-network-weights", metavar="FILE")
     parser.add_argument(
@@ -153,8 +155,9 @@ def main() -> None:
         help="of the objective, content + weight x style, of every network alike (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--cache", default=".fast_nst_curves", metavar="DIR", help="where the slow method's curves stay"
-    )
+        "--cache", default=".fast_nst_curves", metavar="DIR",
+        help="where the slow method's curves stay (default: %(default)s, in the current folder)",
+    )  # fmt: skip
     parser.add_argument("--lpips", action="store_true", help="beside SSIM, if its weights can be had")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--sheet", metavar="FILE", help="a picture: photograph, results, the slow method's, curves")
@@ -166,13 +169,15 @@ def main() -> None:
     for size in arguments.sizes:
         whole_number("--sizes", size, 32)
     number("--style-weight", arguments.style_weight, 0)
+    inputs = [*arguments.weights, *list_pictures(arguments.content, "--content")]
+    inputs += [] if arguments.style is None else [style.find(arguments.style)]
     if arguments.sheet is not None:
         image.check_writable(arguments.sheet)
-        command.check_new("--sheet", arguments.sheet, arguments.overwrite)
+        command.check_new("--sheet", arguments.sheet, arguments.overwrite, inputs)
     if arguments.json is not None:
         if arguments.json.suffix != ".json":
             raise Invalid(f"--json: {arguments.json}: give a name that ends in .json")
-        command.check_new("--json", arguments.json, arguments.overwrite)
+        command.check_new("--json", arguments.json, arguments.overwrite, inputs)
     if Path(arguments.cache).is_file():
         raise Invalid(f"--cache: {arguments.cache}: is a file; give a folder")
     image.check_place(Path(arguments.cache) / "curves")

@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -62,32 +63,22 @@ def parse() -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def choose_devices(names: str) -> list[torch.device]:
-    """The devices in `names`, with commas between; "auto" for every GPU, else the CPU. Raises Invalid."""
-    if names == "auto":
-        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        names = ",".join(gpus) or ("mps" if torch.backends.mps.is_available() else "cpu")
-    devices = []
-    for name in names.split(","):
-        try:
-            devices.append(torch.device(name))
-            torch.zeros(1, device=devices[-1])
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = command.one_line(error).partition(". ")[0]
-            raise Invalid(f"--device: {name} does not work here ({reason})") from None
-    return devices
-
-
-def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, Path]]:
-    """(photograph, result) pairs. Raises Invalid where two results would share a file."""
+def plan(
+    inputs: list[str], output: str | None, style: str, unlisted: Callable[[OSError], None]
+) -> list[tuple[Path, Path]]:
+    """(photograph, result) pairs; `unlisted` is told of a folder within a folder that cannot be looked into. Raises
+    Invalid where two results would share a file, or one take the place of a photograph."""
     sources: list[tuple[Path, Path]] = []  # with the path below its folder, which -o FOLDER keeps
     if "" in (*inputs, output):
         raise Invalid("INPUT, -o: got an empty name")  # an unset variable of a shell; pathlib's current folder
     for item in dict.fromkeys(map(Path, inputs)):
         if item.is_dir():
-            found = list_pictures(item, "INPUT")
-            earlier = {path.with_name(f"{path.stem}_{style}.png") for path in found}  # results of an earlier call
-            sources += [(path, path.relative_to(item)) for path in found if path not in earlier]
+            found = list_pictures(item, "INPUT", unlisted)
+            earlier = {path.with_name(f"{path.stem}_{style}.png") for path in found}
+            photographs = [path for path in found if path not in earlier and not image.was_made(path)]
+            if not photographs:
+                raise Invalid(f"INPUT: {item}: holds results of earlier calls alone; name one to repaint it once more")
+            sources += [(path, path.relative_to(item)) for path in photographs]
         else:
             sources.append((item, Path(item.name)))
     target = None if output is None else Path(output)
@@ -108,9 +99,9 @@ def plan(inputs: list[str], output: str | None, style: str) -> list[tuple[Path, 
     for source, result in pairs:
         image.check_writable(result)
         if result in taken:
-            raise Invalid(f"{taken[result]} and {source} would both become {result}; rename one, or give -o FOLDER")
-        if result.resolve() == source.resolve():
-            raise Invalid(f"{source}: the result would take its place; give another -o")
+            other = "call infer.py for each" if target is not None else "give -o FOLDER"
+            raise Invalid(f"{taken[result]} and {source} would both become {result}; rename one, or {other}")
+        command.check_apart("-o", result, [source for source, _ in pairs])
         taken[result] = source
     return pairs
 
@@ -143,10 +134,11 @@ def main() -> int:
     if arguments.max_memory is None:
         machine.keep_memory()  # faster, and takes more of it
     network, description = weights.load(arguments.weights)
-    devices = choose_devices(arguments.device)
+    devices = machine.find_devices(arguments.device, "--device")
     names = description.get("style", {}).get("names", [])
     style = "_".join(Path(name).name for name in names) or Path(arguments.weights).stem
-    pairs = plan(arguments.inputs, arguments.output, style)
+    unlisted: list[str] = []
+    pairs = plan(arguments.inputs, arguments.output, style, lambda error: unlisted.append(command.one_line(error)))
     standing = [str(result) for _, result in pairs if result.exists()]
     if standing and not arguments.overwrite:
         more = f" and {len(standing) - 1} more" if len(standing) > 1 else ""
@@ -168,8 +160,11 @@ def main() -> int:
         share = Share(pair[0].name)
         try:
             stylize.stylize_file(
-                mine, *pair, arguments.size, arguments.strength, arguments.keep_colors, dtype, memory, share.tell
+                mine, *pair, arguments.size, arguments.strength, arguments.keep_colors, dtype, memory, share.tell, style
             )
+        except image.TooLarge as error:
+            given = "" if arguments.max_memory is None else f" of --max-memory {arguments.max_memory:g}"
+            return f"{command.one_line(error)} in the memory{given}"
         except Invalid as error:
             return command.one_line(error)
         except torch.OutOfMemoryError:
@@ -179,6 +174,8 @@ def main() -> int:
             idle.put(mine)
         return None
 
+    for message in unlisted:
+        print(f"error: {message}", file=sys.stderr)
     failed = 0
     pool = ThreadPoolExecutor(len(devices))
     try:
@@ -193,7 +190,7 @@ def main() -> int:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the photographs under way alone
     done = f"{len(pairs) - failed} of {len(pairs)} photographs repainted"
     print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs])}")
-    return 1 if failed else 0
+    return 1 if failed or unlisted else 0
 
 
 def command_line() -> None:

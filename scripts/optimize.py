@@ -14,8 +14,9 @@ from typing import Any
 import command
 import hydra
 import torch
-from building import CONFIGS, further_paintings, make_loss, run, say_calibration, settle
+from building import further_paintings, make_loss, say_calibration, style_name
 from omegaconf import DictConfig, OmegaConf
+from settings import CONFIGS, run, settle
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,7 +31,7 @@ def photograph_of(cfg: dict[str, Any]) -> Tensor:
     """The photograph at its final size, (1, 3, H, W); a grey square where there is none and none is needed."""
     size = whole_number("size", cfg["size"], 32)
     if cfg["content"] is not None:
-        return image.to_tensor(image.resize_longer(image.open_picture(cfg["content"]).rgb, size))
+        return image.to_tensor(image.resize_longer(image.open_picture(cfg["content"]).on_white(), size))
     if cfg["loss"]["content_weight"]:
         raise Invalid("content: give the photograph, content=FILE, or loss.content_weight=0 for a texture without one")
     return torch.full((1, 3, size, size), 0.5)
@@ -40,24 +41,26 @@ def optimize(composed: DictConfig) -> None:
     settle(composed)
     cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     painting = style.find(cfg["style"]["image"])
-    name = cfg["style"]["name"] or painting.stem
+    name = style_name(cfg, painting)
     photograph = photograph_of(cfg)
     stem = "texture" if cfg["content"] is None else Path(cfg["content"]).stem
     kind = f"{name}_optimized" if cfg["loss"]["style_weight"] else "inverted"
     output = Path(f"{stem}_{kind}.png" if cfg["output"] is None else cfg["output"])
     image.check_writable(output)
     unfinished = output.with_name(f"{output.stem}_unfinished.png")  # what an interrupted run leaves
-    if output.exists() and not cfg["overwrite"]:
-        raise Invalid(f"output: {output} exists already; give overwrite=true or another output")
+    paintings = [painting, *(path for path, _ in further_paintings(cfg))]
+    inputs = [*paintings, *([] if cfg["content"] is None else [cfg["content"]])]
+    command.check_new("output", output, cfg["overwrite"], inputs, "overwrite=true")
+    command.check_apart("output", unfinished, inputs)
     if cfg["keep_colors"] is not None:
         one_of("keep_colors", cfg["keep_colors"], tuple(KEEP_COLORS))
     one_of("method", cfg["method"], optimization.METHODS)
-    begin = None if cfg["start"] in optimization.STARTS else image.to_tensor(image.open_picture(cfg["start"]).rgb)
+    begin = (
+        None if cfg["start"] in optimization.STARTS else image.to_tensor(image.open_picture(cfg["start"]).on_white())
+    )
     steps, scales = whole_number("steps", cfg["steps"], 1), whole_number("scales", cfg["scales"], 1)
     every = whole_number("preview_every_n_steps", cfg["preview_every_n_steps"], 1)
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if cfg["device"] == "auto" else cfg["device"]
-    )
+    device = machine.find_devices(cfg["device"], "device")[0]
 
     size, losses = cfg["style"]["size"], []
     for scale in reversed(range(scales)):
@@ -99,9 +102,8 @@ def optimize(composed: DictConfig) -> None:
     result = result.cpu()
     if cfg["keep_colors"] is not None:
         result = KEEP_COLORS[cfg["keep_colors"]](result, photograph)
-    digests = [sha256(path) for path in (painting, *(path for path, _ in further_paintings(cfg)))]
-    settings = {**cfg, "style_sha256": digests, "last_losses": terms}
-    image.save_picture(image.to_pillow(result), output, text={"fast_nst": json.dumps(settings)})
+    settings = {**cfg, "style_sha256": [sha256(path) for path in paintings], "last_losses": terms}
+    image.save_picture(image.to_pillow(result), output, made=json.dumps(settings))
     unfinished.unlink(missing_ok=True)
     print(output)
 

@@ -209,7 +209,7 @@ def main() -> None:
     whole_number("--steps", arguments.steps, 1)
     whole_number("--drawn", arguments.drawn, 1)
     whole_number("--seed", arguments.seed, 0, 2**63 - 1)
-    command.check_new("--output", arguments.output, overwrite=True)
+    command.check_new("--output", arguments.output, overwrite=True, inputs=())
     train(arguments)
 
 

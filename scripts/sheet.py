@@ -36,14 +36,15 @@ def main() -> None:
     arguments = parser.parse_args()
     side = whole_number("--size", arguments.size, 16)
     image.check_writable(arguments.output)
-    command.check_new("-o", arguments.output, arguments.overwrite)
-    paintings = [center_square(image.open_picture(style.find(path)).rgb, side) for path in arguments.style_image or []]
+    files = [style.find(path) for path in arguments.style_image or []]
+    command.check_new("-o", arguments.output, arguments.overwrite, [*files, *arguments.photographs])
+    paintings = [center_square(image.open_picture(path).on_white(), side) for path in files]
     count = len(arguments.weights)
     if len(paintings) == 1:
         paintings *= count
     if len(paintings) not in (0, count):
         raise Invalid(f"--style-image: {len(paintings)} paintings for {count} weights files")
-    photographs = [center_square(image.open_picture(path).rgb, side) for path in arguments.photographs]
+    photographs = [center_square(image.open_picture(path).on_white(), side) for path in arguments.photographs]
     heads, columns = ["photograph"], [photographs]
     for path in arguments.weights:
         network, description = weights.load(path)

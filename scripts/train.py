@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -18,14 +19,15 @@ from typing import Any, cast
 import command
 import hydra
 import pytorch_lightning as pl
-from building import CONFIGS, further_paintings, make_loss, run, say_calibration, settle
+from building import further_paintings, make_loss, say_calibration, style_name
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from settings import CONFIGS, run, settle
 
 from fast_nst import data, machine, networks, weights
 from fast_nst.data import style
 from fast_nst.data.datamodule import ContentData
-from fast_nst.image import replacing
+from fast_nst.image import Unwritable, replacing
 from fast_nst.training import callbacks, resume
 from fast_nst.training.module import StyleTransfer
 from fast_nst.validate import Failure, Invalid, whole_number
@@ -69,6 +71,14 @@ def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> t
     if not checkpoint.is_file():
         raise Invalid(f"ckpt_path: {checkpoint}: no such checkpoint")
     return (Path(output_dir) if output_dir is not None else checkpoint.parent.parent), checkpoint
+
+
+def check_source(name: str, given: list[str]) -> None:
+    """Raises Invalid where one of the keys `given` on the command line means another source of content images."""
+    if name == "leaves" and "data.root" in given and "data" not in given:
+        raise Invalid("data.root: data=leaves, the default, draws its own pictures; add data=folder")
+    if name != "leaves" and "data.count" in given:
+        raise Invalid(f"data.count: how many pictures data=leaves draws; {name} takes all there are")
 
 
 def command_to_go_on(checkpoint: Path) -> str:
@@ -125,9 +135,7 @@ def train(composed: DictConfig) -> None:
     cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     begun = time.monotonic()
     painting = style.find(cfg["style"]["image"])
-    name = str(cfg["style"]["name"] or painting.stem)  # a number is a name too
-    if name != Path(name).name:
-        raise Invalid(f"style.name: got {name!r}; allowed: a file's name, without a folder")
+    name = style_name(cfg, painting)
     folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
     if folder.exists() and not folder.is_dir():
         raise Invalid(f"output_dir: {folder}: is a file")
@@ -136,6 +144,7 @@ def train(composed: DictConfig) -> None:
     start = None if cfg["start"] is None or checkpoint is not None else start_from(network, str(cfg["start"]))
     loss = make_loss(cfg, painting, cfg["style"]["size"])
     content = dict(cfg["data"])
+    check_source(content["name"], [word.partition("=")[0] for word in HydraConfig.get().overrides.task])
     if whole_number("data.size", content["size"], 16) < loss.smallest:
         raise Invalid(f"data.size: got {content['size']}; the loss at its coarsest scale needs {loss.smallest} on")
     batch_size, workers = content.pop("batch_size"), content.pop("workers")
@@ -175,9 +184,9 @@ def train(composed: DictConfig) -> None:
             progress,
             callbacks.StopOnNan(cfg["trainer"]["log_every_n_steps"]),
             pl.callbacks.LearningRateMonitor("step"),
-            preview,
+            last_word,  # before what is of less worth, for there may be no space for all
             saving,
-            last_word,
+            preview,
         ],
     )
     steps = total_steps(cfg["trainer"], len(sets.train), batch_size * trainer.world_size)
@@ -209,6 +218,11 @@ def train(composed: DictConfig) -> None:
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # what Lightning makes of a second Ctrl-C, without a word
         raise KeyboardInterrupt from None
+    except (Unwritable, OSError) as error:  # TensorBoard's come as they are
+        text = command.one_line(error) if isinstance(error, Unwritable) else f"{folder}: {command.one_line(error)}"
+        if weights_file.is_file():
+            text += f"; the network is in {weights_file}"
+        raise Invalid(f"{text}; go on with: {command_to_go_on(last)}" if last.is_file() else text) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -216,8 +230,8 @@ def train(composed: DictConfig) -> None:
     if checkpoint is not None and before["step"] >= steps:  # killed after its last step: what is left is to write
         if steps % cfg["trainer"]["val_every_n_steps"] == 0:
             trainer.validate(module, datamodule, verbose=False)
-        preview.on_train_end(trainer, module)
         last_word.on_train_end(trainer, module)
+        preview.on_train_end(trainer, module)
     if trainer.is_global_zero:
         minutes = (time.monotonic() - begun) / 60
         share = f" ({progress.outside:.1%} of the training outside steps)" if device == "cpu" else ""
@@ -239,7 +253,14 @@ def main(composed: DictConfig) -> None:
         sys.exit(command.report(error))  # an exception that reached Hydra would get a line of Hydra's as well
 
 
+def _leave_to_who_waits(arguments: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread; what stops it, a full disk, is raised again where the next thing is logged."""
+    if not issubclass(arguments.exc_type, OSError):
+        threading.__excepthook__(arguments)
+
+
 def command_line() -> None:
+    threading.excepthook = _leave_to_who_waits
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

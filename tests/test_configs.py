@@ -20,7 +20,7 @@ def composed(*overrides: str) -> dict:
 
 
 def members(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
 # Experiments of the other script: test_optimization.py.

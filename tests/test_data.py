@@ -113,10 +113,52 @@ def test_too_many_unreadable_pictures_are_an_error(tmp_path):
         patient[0]
 
 
+def test_what_is_held_out_can_be_read(photographs):
+    settings = {**CROPS, "val_images": 1}
+    paths = folder.list_pictures(photographs)
+    first = paths[data.build("folder", root=photographs, **settings).val.indices[0]]
+    first.write_bytes(b"no picture")
+    with pytest.warns(UnreadablePictureWarning):
+        sets = data.build("folder", root=photographs, **settings)
+    assert sets.val[0].shape == (3, 48, 48)
+    assert paths.index(first) not in {*sets.train.indices, *sets.val.indices}
+    assert len(sets.train) == 6
+
+
+def test_one_of_two_photographs_is_enough(tmp_path):
+    picture(0).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.warns(UnreadablePictureWarning):
+        sets = data.build("folder", root=tmp_path, **CROPS)
+    assert sets.train.indices == sets.val.indices == [0]
+
+
+def test_a_folder_that_cannot_be_looked_into(photographs, monkeypatch):
+    scandir = os.scandir
+
+    def locked(path):
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    name = "below"
+    told = []
+    assert len(folder.list_pictures(photographs, "INPUT", told.append)) == 7
+    assert [error.filename for error in told] == [str(photographs / "below")]
+    with pytest.warns(UnreadablePictureWarning, match="below: Permission denied"):
+        folder.list_pictures(photographs)
+    name = "photographs"
+    with pytest.raises(
+        image.ImageError, match=r"data\.root: .*photographs: cannot be looked into \(Permission denied\)"
+    ):
+        folder.list_pictures(photographs)
+
+
 def test_folders_that_cannot_serve(tmp_path, photographs):
     (tmp_path / "empty").mkdir()
     for root, message in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "holds no picture"),
-                          (photographs / "photo 0.png", "is a file"), (None, "needs data.root=DIR")):  # fmt: skip
+                          (photographs / "photo 0.png", "is a file"), (None, "data.root=DIR")):  # fmt: skip
         with pytest.raises(image.ImageError, match=message):
             data.build("folder", root=root, **CROPS)
 

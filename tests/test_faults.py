@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import ENVIRONMENT, ROOT, picture, run, small
+from conftest import ENVIRONMENT, ROOT, picture, random_vgg_state, run, small
 from PIL import Image
 
 from fast_nst import networks, weights
@@ -40,9 +40,12 @@ def faulty(trained, workplace: Path) -> Path:
         picture(1, 200, 200).save(buffer, format_)
         (folder / name).write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     Image.new("1", (30000, 30000)).save(folder / "bomb.png")
+    Image.new("1", (2000, 2000)).save(folder / "large.png")
+    safetensors.torch.save_file(random_vgg_state("vgg19", 8), folder / "vgg.safetensors")
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     Image.new("RGB", (30000, 30)).save(folder / "thread.png")
     (folder / "folder.jpg").mkdir()
+    os.mkfifo(folder / "pipe.jpg")
     good = trained[0] / "my painting.safetensors"
     (folder / "cut.safetensors").write_bytes(good.read_bytes()[:5000])
     tensors = safetensors.torch.load_file(good)
@@ -101,6 +104,58 @@ FAULTS = {
     ),
     "an experiment of the other script": (*train("experiment=texture_synthesis"), "not one of train.py, which has no"),
     "and the reverse": ("optimize.py", ["experiment=quarter_hour"], "not one of optimize.py, which has no data"),
+    "an option with dashes": (*train("--style=cubist"), "--style: no such option; a setting has no dashes, style="),
+    "no style": (*train("style=null"), "style: got null; allowed: cubist"),
+    "a list of networks": (*train("network=[1,2]"), "network: got [1,2]; allowed: johnson"),
+    "no style image": (*train("style.image=null"), "style.image: got None; allowed: a path"),
+    "a list of style images": (*train("style.image=[a,b]"), "style.image: got ['a', 'b']; allowed: a single value"),
+    "a switch as output_dir": (*train("output_dir=true"), "output_dir: got True; allowed: a path; quoted it is one"),
+    "a table that is a number": (*train("loss.style_scales=7"), "loss.style_scales: got 7; allowed: {1: 0.35"),
+    "a table that is none": (*train("loss.content_layers=null"), "loss.content_layers: got None; allowed: {relu3_2"),
+    "a list as a value": (*train("loss.content=[1,2]"), "loss.content: got [1, 2]; allowed: a single value"),
+    "a setting left out": (*train("~trainer.max_steps"), "~trainer.max_steps: cannot be left out"),
+    "a bracket left out": (*train("loss.style_scales={1: 1"), "error: loss.style_scales={1: 1: not key=value"),
+    "a word for a switch": ("optimize.py", ["overwrite=no"], "overwrite: got 'no'; allowed: true, false"),
+    "a switch of a network": (*train("network=johnson", "network.bias=no"), "network.bias: got 'no'"),
+    "a name for a folder above": (*train("style.name=.."), "style.name: got '..'"),
+    "half precision on a CPU": (*train("trainer.precision=16-mixed", "trainer.accelerator=cpu"), "allowed on a CPU"),
+    "workers of no number": (*train("data.workers=foo"), "data.workers: got 'foo'; allowed: auto, or"),
+    "a root for leaves": ("train.py", ["data.root=photographs"], "data.root: data=leaves, the default, draws"),
+    "a count for a folder": (*train("data.count=50"), "data.count: how many pictures data=leaves draws; folder"),
+    "no root": ("train.py", ["data=coco"], "data.root: data=folder needs it"),
+    "a huge style": (*train("style.size=100000"), "style.size: got 100000; allowed: a whole number from 16 to 8192"),
+    "a folder of no mean": (
+        *train("loss_network=vgg19", "loss_network.weights=faulty/vgg.safetensors", "loss_network.unit_mean=nowhere"),
+        "loss_network.unit_mean: nowhere: no such folder",
+    ),
+    "another loss network's file": (
+        *train("loss_network=vgg16", "loss_network.weights=faulty/vgg.safetensors"), "vgg16 has none: another network?"
+    ),
+    "a layer that compact lacks": (*train("loss=johnson2016"), "loss_network=vgg16 and vgg19 have more"),
+    "a repainting by no device": (
+        "optimize.py", ["content='my painting.png'", "output=o.png", "device=abacus"], "device: abacus does not work"
+    ),
+    "optimize.py's content is its output": (
+        "optimize.py",
+        ["content='my painting.png'", "output='my painting.png'", "overwrite=true"],
+        "output: my painting.png: an input, and the result would take its place",
+    ),
+    "optimize.py's painting is its output": (
+        "optimize.py",
+        ["style.image='my painting.png'", f"content='{PHOTO}'", "output='my painting.png'", "overwrite=true"],
+        "would take its place",
+    ),
+    "sheet.py's photograph is its sheet": (
+        "sheet.py",
+        ["my painting.png", "--weights", "run/my painting.safetensors", "-o", "./my painting.png", "--overwrite"],
+        "would take its place",
+    ),
+    "evaluate.py's photograph is its sheet": (
+        "evaluate.py",
+        ["run/my painting.safetensors", "--content", "photographs", "--sheet", "photographs/photo 0 (copy)=.png",
+         "--overwrite"],
+        "would take its place",
+    ),
     "bad override": (*train("style.image=a=b(c"), "style.image"),
     "wrong type": (*train("data.batch_size=four"), "data.batch_size: got 'four'"),
     "negative weight": (*train("loss.style_weight=-1"), "loss.style_weight: got -1"),
@@ -136,6 +191,15 @@ FAULTS = {
     "file for several": (*infer("photographs", "-o", "a.png"), "is one file, and there are 8 photographs"),
     "nowhere for a result": (*infer(PHOTO, "-o", "/proc/a.png"), "/proc/a.png: cannot be written"),
     "not our weights": ("infer.py", ["tiny.safetensors", PHOTO], "not one that fast_nst wrote"),
+    "a pipe": (*infer("faulty/pipe.jpg"), "pipe.jpg: is no ordinary file"),
+    "a name too long": (*infer("a" * 300 + ".jpg"), "File name too long"),
+    "a place in a file": (*infer("tiny.safetensors/a.jpg"), "Not a directory"),
+    "little memory": (
+        *infer("faulty/large.png", "--max-memory", "0.01"), "up to 1 megapixels in the memory of --max-memory 0.01"
+    ),
+    "another photograph's place": (
+        *infer("photographs/a.png", "photographs/a_my painting.png", "--overwrite"), "would take its place"
+    ),
     "truncated weights": ("infer.py", ["faulty/cut.safetensors", PHOTO], "damaged, or not a weights file"),
     "newer weights": ("infer.py", ["faulty/newer.safetensors", PHOTO], "format version 99"),
     "another network's": ("infer.py", ["faulty/other.safetensors", PHOTO], "does not fit the network it names"),
@@ -225,6 +289,19 @@ def test_no_space_for_a_checkpoint_keeps_the_last_one(trained, workplace):
     assert "Traceback" not in result.stderr
     assert checkpoint.read_bytes() == before
     assert [p.name for p in checkpoint.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_little_space_is_for_the_weights_first(trained, workplace):
+    file, checkpoint = (trained[0] / name for name in ("my painting.safetensors", "checkpoints/last.ckpt"))
+    kilobytes = (file.stat().st_size + checkpoint.stat().st_size) // 2048
+    settings = ["style.image='my painting.png'", *small(workplace), "output_dir=little"]
+    result = limited(kilobytes, "train.py", *settings, cwd=workplace)
+    assert result.returncode == 2, result.stderr
+    assert "last.ckpt: cannot be written" in result.stderr.splitlines()[-1]
+    assert "; the network is in little/my painting.safetensors" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    ours, theirs = (weights.load(path)[0].state_dict() for path in (workplace / "little" / file.name, file))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_odd_files_that_are_none_the_worse(trained, workplace, tmp_path):

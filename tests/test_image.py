@@ -100,6 +100,36 @@ def test_palette_with_transparency(tmp_path):
     assert np.asarray(found.alpha)[0].tolist() == [255] * 4 + [0] * 4
 
 
+def test_what_nobody_sees_is_white(tmp_path):
+    hidden = Image.merge("RGBA", (*halves("RGB", "red", "blue").split(), halves("L", 255, 0)))
+    found = image.open_picture(write(tmp_path / "a.png", hidden))
+    assert np.asarray(found.rgb)[0].tolist() == [[255, 0, 0]] * 4 + [[255, 255, 255]] * 4
+    assert np.array_equal(np.asarray(found.on_white()), np.asarray(found.rgb))
+    image.save_picture(Image.new("RGB", (8, 6), "blue"), tmp_path / "b.bmp", found.alpha)
+    assert pixels(tmp_path / "b.bmp")[0].tolist() == [[0, 0, 255]] * 4 + [[255, 255, 255]] * 4
+
+
+def test_half_transparent_is_half_white(tmp_path):
+    half = Image.merge("RGBA", (*Image.new("RGB", (4, 4), (200, 0, 100)).split(), Image.new("L", (4, 4), 51)))
+    found = image.open_picture(write(tmp_path / "a.png", half))
+    assert np.asarray(found.rgb)[0, 0].tolist() == [200, 0, 100]
+    assert np.asarray(found.on_white())[0, 0].tolist() == [244, 204, 224]  # 0.2 of the colour, 0.8 of white
+    assert image.open_picture(write(tmp_path / "b.png", picture(0))).on_white().size == (64, 48)
+
+
+def test_a_result_is_told_from_a_photograph(tmp_path):
+    image.save_picture(picture(0), tmp_path / "a.png", made="by hand")
+    image.save_picture(picture(0), tmp_path / "b.png")
+    image.save_picture(picture(0), tmp_path / "c.jpg", made="by hand")
+    (tmp_path / "d.png").write_bytes(b"no picture")
+    assert [image.was_made(tmp_path / name) for name in ("a.png", "b.png", "c.jpg", "d.png")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
 def test_an_icc_profile_is_applied(tmp_path):
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
     srgb = ImageCms.createProfile("sRGB")

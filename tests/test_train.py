@@ -104,6 +104,22 @@ def test_infer_a_folder_goes_on_after_a_bad_file(trained, workplace):
     ]  # fmt: skip
 
 
+def test_infer_leaves_the_results_of_other_networks_out(trained, workplace):
+    file, folder = trained[0] / "my painting.safetensors", workplace / "twice"
+    folder.mkdir()
+    picture(1).save(folder / "a.png")
+    assert run("infer.py", file, folder, cwd=workplace).returncode == 0
+    network, description = weights.load(file)
+    weights.save(workplace / "other.safetensors", network, {**description, "style": {"names": ["other"]}})
+    assert run("infer.py", "other.safetensors", folder, cwd=workplace).returncode == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "a_my painting.png", "a_other.png"]
+    (folder / "a.png").unlink()
+    result = run("infer.py", "other.safetensors", folder, cwd=workplace)
+    assert (result.returncode, "holds results of earlier calls alone" in result.stderr) == (2, True)
+    result = run("infer.py", "other.safetensors", folder / "a_my painting.png", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+
+
 def test_infer_spreads_a_folder_over_devices(trained, workplace):
     options = [trained[0] / "my painting.safetensors", workplace / "photographs", "-o"]
     assert run("infer.py", *options, "spread one/", cwd=workplace).returncode == 0

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +65,13 @@ def test_truncated_and_missing_files(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(weights.WeightsError):
             weights.load(path)
+
+
+def test_no_message_tells_how_to_run_the_code_of_a_file(tmp_path):
+    torch.save({"a": Path("b")}, tmp_path / "a.pth")
+    with pytest.raises(weights.WeightsError, match="no file of tensors and plain values alone") as caught:
+        weights.load(tmp_path / "a.pth")
+    assert "weights_only" not in str(caught.value)
 
 
 def test_a_checkpoint_is_told_apart(tmp_path):

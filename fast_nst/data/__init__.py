@@ -1,5 +1,6 @@
 """Content images (photographs) and the style image (a painting). `build` is the one way to make the content's sets."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from fast_nst.data.shards import Shards
 __all__ = ["SOURCES", "Sets", "build"]
 
 SOURCES = ("leaves", "folder", "shards", "mnist")
+DRAWN = ("leaves", "mnist")  # nothing in them can be damaged
 PROBES = 16  # pictures read before a run
 
 
@@ -44,7 +46,7 @@ def build(
     files) or "mnist". cache_mib, max_unreadable: `reader.Reader`.
 
     size: of the square crops, in pixels. crop, scale, ratio: how they are cut, `content.ContentImages`.
-    val_images: pictures held out, a fifth at most; val_size: of their centre crop, in pixels.
+    val_images: pictures held out, a fifth at most, all of which can be read; val_size: of their centre crop, in pixels.
     With a single picture, both sets are that picture. Raises Invalid naming the argument, what came, what is allowed.
     """
     validate.one_of("data.name", name, SOURCES)
@@ -53,31 +55,40 @@ def build(
     validate.whole_number("data.val_images", val_images, 1)
     validate.whole_number("data.cache_mib", cache_mib, 0)
     source: Source
+    unreadable: set[int] = set()
     if name == "leaves":
         # Crops of at least half a side then need no enlarging.
         source = Leaves(count=validate.whole_number("data.count", count, 1), size=max(2 * size, val_size), seed=seed)
     elif root is None:
-        raise image.ImageError(f"data={name} needs data.root=DIR, the folder that holds the photographs")
+        raise image.ImageError(f"data.root: data={name} needs it, data.root=DIR, what holds the photographs")
     elif name in ("folder", "shards"):
         kind = Folder if name == "folder" else Shards
         source = kind(root, max(2 * size, val_size), cache_mib, max_unreadable)
-        _probe(source, max_unreadable)
+        unreadable = _probe(source, max_unreadable)
     else:
         source = Mnist(root)
-    order = [int(i) for i in np.random.default_rng((seed, 0)).permutation(len(source))]
-    held_out = min(val_images, max(1, len(order) // 5))
-    train, val = (order[held_out:], order[:held_out]) if len(order) > 1 else (order, order)
+    shuffled = np.random.default_rng((seed, 0)).permutation(len(source))
+    order = [int(i) for i in shuffled if i not in unreadable]
+    # Those held out are looked at once the work is done: one that cannot be read is told now.
+    sound = order if name in DRAWN else (i for i in order if source[i] is not None)
+    val = list(itertools.islice(sound, min(val_images, max(1, len(order) // 5))))
+    if not val:
+        raise image.ImageError("data: none of the content images can be read")
+    train = [i for i in order if i not in set(val)] if len(order) > 1 else order
     return Sets(
         ContentImages(source, sorted(train), size, crop, scale, ratio, seed=seed),
         ContentImages(source, sorted(val), val_size, "center", shuffle=False, seed=seed),
     )
 
 
-def _probe(source: Source, max_unreadable: float) -> None:
-    """Read a few pictures from all over `source`: a folder of damaged ones is told before a run begins."""
+def _probe(source: Source, max_unreadable: float) -> set[int]:
+    """Read a few pictures from all over `source`, so that a folder of damaged ones is told before a run begins; which
+    of them cannot be read."""
     indices = sorted({round(i) for i in np.linspace(0, len(source) - 1, PROBES)})
-    failed = sum(source[i] is None for i in indices)
-    if failed > max_unreadable * len(indices):
+    failed = {i for i in indices if source[i] is None}
+    if len(failed) > max_unreadable * len(indices):
         raise image.ImageError(
-            f"data.root: {failed} of {len(indices)} pictures tried cannot be read, more than data.max_unreadable allows"
+            f"data.root: {len(failed)} of {len(indices)} pictures tried cannot be read, more than data.max_unreadable "
+            "allows"
         )
+    return failed

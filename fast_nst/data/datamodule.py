@@ -38,6 +38,8 @@ class ContentData(pl.LightningDataModule):
                 f"data.batch_size: got {batch_size}; allowed: up to {len(sets.train)}, the content images that "
                 f"there are to train on"
             )
+        if workers != "auto" and not isinstance(workers, int):
+            raise Invalid(f"data.workers: got {workers!r}; allowed: auto, or a whole number from 0 on")
         self.workers = None if workers == "auto" else validate.whole_number("data.workers", workers, 0)
 
     def _draws_first(self) -> bool:

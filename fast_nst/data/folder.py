@@ -1,33 +1,46 @@
 """Content images from a folder: every picture below it that Pillow reads."""
 
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
 from fast_nst import image
-from fast_nst.data.reader import Reader
+from fast_nst.data.reader import Reader, UnreadablePictureWarning
 
 
-def list_pictures(root: str | os.PathLike[str], name: str = "data.root") -> list[Path]:
+def list_pictures(
+    root: str | os.PathLike[str], name: str = "data.root", unlisted: Callable[[OSError], None] | None = None
+) -> list[Path]:
     """Every file below `root` whose suffix names a picture, sorted; errors call the argument `name`.
 
-    Raises ImageError for no folder or no picture.
+    unlisted: told of each folder below `root` that cannot be looked into; by default a warning tells of it.
+    Raises ImageError for no folder, one that cannot be looked into, or no picture.
     """
     root = Path(root).expanduser()
-    if not root.exists():
-        raise image.ImageError(f"{name}: {root}: no such folder")
-    if not root.is_dir():
-        raise image.ImageError(f"{name}: {root}: is a file; give the folder that holds the photographs")
+    try:
+        os.scandir(root).close()
+    except FileNotFoundError:
+        raise image.ImageError(f"{name}: {root}: no such folder") from None
+    except NotADirectoryError:
+        raise image.ImageError(f"{name}: {root}: is a file; give the folder that holds the photographs") from None
+    except OSError as error:
+        raise image.ImageError(f"{name}: {root}: cannot be looked into ({error.strerror})") from None
     found = sorted(
         Path(folder) / file
-        for folder, _, names in os.walk(root)
+        for folder, _, names in os.walk(root, onerror=unlisted or _warn)
         for file in names
         if Path(file).suffix.lower() in image.SUFFIXES and not file.startswith(".")
     )
     if not found:
         raise image.ImageError(f"{name}: {root}: holds no picture ({', '.join(sorted(image.SUFFIXES))})")
     return found
+
+
+def _warn(error: OSError) -> None:
+    warnings.warn(f"skipped: {error.filename}: {error.strerror}", UnreadablePictureWarning, stacklevel=3)
 
 
 class Folder:

@@ -33,7 +33,7 @@ class Reader:
         if index in self.cache:
             return self.cache[index]
         try:
-            picture = decode(self.shorter).rgb
+            picture = decode(self.shorter).on_white()
         except image.ImageError as error:
             self.failed += 1
             self.cache[index] = None

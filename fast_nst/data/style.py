@@ -35,9 +35,9 @@ def load(path: str | os.PathLike[str], size: int | None = 256, side: str = "shor
     Raises ImageError where it cannot be read or is of one colour, ValueError for a size out of range.
     """
     validate.one_of("style.side", side, SIDES)
-    picture = image.open_picture(path).rgb
+    picture = image.open_picture(path).on_white()
     if size is not None:
-        validate.whole_number("style.size", size, 16)
+        validate.whole_number("style.size", size, 16, LONGEST)
         longest = size * (max(picture.size) / min(picture.size) if side == "shorter" else 1)
         if longest > LONGEST:
             raise image.ImageError(

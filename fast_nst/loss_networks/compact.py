@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from fast_nst.loss_networks.network import Features, LossNetwork, check_layers
 from fast_nst.loss_networks.vgg import MEAN, STD
+from fast_nst.state import check_readable
 from fast_nst.validate import Invalid
 
 ASSET = Path(str(files("fast_nst"))) / "assets" / "compact.safetensors"
@@ -149,13 +150,15 @@ def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None 
     """
     path = ASSET if weights is None else Path(weights)
     try:
+        check_readable(path)
+    except Invalid as error:
+        raise Invalid(f"loss_network.weights: {error}") from None
+    try:
         with safetensors.safe_open(path, "pt") as file:
             recipe: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
         network = Ensemble(recipe["members"], recipe["width"], recipe["outputs"], recipe.get("ranks"))
         state = safetensors.torch.load_file(path)
         network.load_state_dict({name: value.float() for name, value in state.items()})
-    except FileNotFoundError:
-        raise Invalid(f"loss_network.weights: {path}: no such file") from None
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
         raise Invalid(f"loss_network.weights: {path}: not a compact loss network of scripts/distill.py") from None
     network.keep(check_layers(layers, recipe["outputs"]))

@@ -94,7 +94,10 @@ def check_layers(layers: Iterable[str], known: Iterable[str]) -> tuple[str, ...]
     names, wanted = list(known), tuple(dict.fromkeys(layers))
     for layer in wanted:
         if layer not in names:
-            raise Invalid(f"layer {layer!r} does not exist in this loss network; it has {', '.join(names)}")
+            raise Invalid(
+                f"layer {layer!r} does not exist in this loss network; it has {', '.join(names)}; "
+                "loss_network=vgg16 and vgg19 have more"
+            )
     if not wanted:
         raise Invalid(f"no layer was asked for; this loss network has {', '.join(names)}")
     return wanted

@@ -57,6 +57,9 @@ def build_vgg(
     deepest = max(wanted, key=indices.__getitem__)
     state = _download(variant) if weights is None else _read(weights)
     source = f"{variant}'s download" if weights is None else str(weights)
+    own = {f"features.{index - 1}.{part}" for index in indices.values() for part in ("weight", "bias")}
+    if strange := [key for key in state if key.startswith("features.") and key not in own]:
+        raise Invalid(f"{source}: has {strange[0]}, {variant} has none: another network?")
     _check_reach(state, indices, deepest, source)
     with torch.device("meta"):  # no time spent on random weights; the file's take their place
         features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[VARIANTS[variant][0]])

@@ -124,7 +124,8 @@ class PerceptualLoss:
         self.style_weight = style_weight * self.calibration
         self.relative = weighing == "relative"
         self.content = CONTENT[content]
-        self.tv, self.tv_summed, self.pixel_range = TV[tv], tv in _SUMMED, pixel_range
+        self.tv, self.tv_summed = TV[tv], tv in _SUMMED
+        self.pixel_range = number("loss.pixel_range", pixel_range, 1)
         self.targets: dict[int, dict[int, dict[str, Tensor]]] = {}
         self.reference_targets: dict[int, dict[int, dict[str, Tensor]]] = {}
         self.to(style_image.device)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fast_nst.networks.layers import ConvBlock, ResidualBlock, decode, encode
-from fast_nst.validate import Invalid
+from fast_nst.validate import Invalid, number, whole_number
 
 PADDINGS = ("reflection", "zero", "reflection_once")
 UPSAMPLINGS = ("nearest", "transposed")
@@ -43,8 +43,15 @@ class Johnson(nn.Module):
         init_std: float | None = None,
     ) -> None:
         super().__init__()
-        if len(filters) != 3 or min(filters) < 1:
-            raise Invalid(f"filters: got {list(filters)}; allowed: three positive numbers")
+        if not isinstance(filters, Sequence) or isinstance(filters, str) or len(filters) != 3:
+            raise Invalid(f"filters: got {filters!r}; allowed: three positive numbers")
+        for channels in filters:
+            whole_number("filters", channels, 1)
+        whole_number("blocks", blocks, 0)
+        whole_number("kernel", kernel, 1)
+        number("norm_eps", norm_eps, 0)
+        if init_std is not None:
+            number("init_std", init_std, 0)
         if blocks < 0 or kernel < 1 or kernel % 2 == 0:
             raise Invalid(f"blocks, kernel: got {blocks}, {kernel}; allowed: blocks >= 0, an odd kernel")
         if padding not in PADDINGS:

@@ -107,8 +107,10 @@ def stylize_file(
     dtype: torch.dtype = torch.float32,
     memory: int | None = None,
     tell: Callable[[float], None] | None = None,
+    made: str | None = None,
 ) -> None:
     """Read `source`, repaint it, write `target`. size: of the longer side, in pixels; None keeps the photograph's.
+    made: `image.save_picture`.
 
     memory: bytes that may be taken on top of what is taken; by default half of what is free. A photograph
     that needs more is repainted in strips, `stylize_strips`, which report to `tell`.
@@ -126,7 +128,7 @@ def stylize_file(
     if size is not None:
         validate.whole_number("size", size, 1)
         if size * round(size * min(rgb.size) / max(rgb.size)) > most:
-            raise validate.Invalid(f"size: got {size}; the memory allows {most / 1e6:.0f} megapixels")
+            raise image.TooLarge(f"size: got {size}; allowed: up to {most / 1e6:.0f} megapixels")
         rgb = image.resize_longer(rgb, size)
     widest = max(
         block.conv.out_channels // block.conv.stride[0] ** 2
@@ -139,7 +141,7 @@ def stylize_file(
     else:
         rows = max(32, (memory - held) // (_STRIPS * row))
         stylize_strips(network, rgb, rows, strength, keep_colors, dtype, tell)
-    image.save_picture(rgb, target, picture.alpha)
+    image.save_picture(rgb, target, picture.alpha, made)
 
 
 def _check(strength: float, keep_colors: str | None) -> None:

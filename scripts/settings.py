@@ -1,0 +1,128 @@
+"""A Hydra command line: what a user means by it, and one clear line for what cannot be meant."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import command
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from fast_nst.validate import Invalid
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # beside scripts/ in a clone and in a wheel
+TABLES = tuple(
+    f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales", "calibrate")
+)
+LISTS = ("data.scale", "data.ratio", "network.filters", "trainer.devices")
+PATHS = (
+    "style.image", "style.name", "data.root", "loss_network.weights", "loss_network.unit_mean", "output_dir",
+    "ckpt_path", "start", "content", "output",
+)  # fmt: skip
+
+
+HYDRA_OPTIONS = (
+    "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
+    "--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info",
+)  # fmt: skip
+
+
+def run(main: Callable[[], None], config: str) -> None:
+    """`command.run` of a script's Hydra `main` that composes configs/<config>.yaml, its command line seen through
+    before Hydra reads it: a table may have keys that the one in the file has not (`settle`), and an experiment must be
+    one of this script's."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
+    tables = tuple(f"{name}={{" for name in TABLES)
+    sys.argv[1:] = [f"++{word}" if word.startswith(tables) else word for word in sys.argv[1:]]
+
+    def checked() -> None:
+        for word in sys.argv[1:]:
+            option, _, value = word.partition("=")
+            if option.startswith("--") and not any(known.startswith(option) for known in HYDRA_OPTIONS):
+                like = f"{option.removeprefix('--')}={value or 'VALUE'}"
+                raise Invalid(f"{option}: no such option; a setting has no dashes, {like}; --help lists all of them")
+            if "=" in word and not word.startswith("-"):
+                check_group(OverridesParser.create().parse_overrides([word])[0], config)
+            if word.startswith("~") and not word.startswith(tuple(f"~{name}." for name in TABLES)):
+                raise Invalid(f"{word}: cannot be left out; give another value")
+        main()
+
+    command.run(checked)
+
+
+def check_group(override: Override, config: str) -> None:
+    """Raises Invalid where `override` gives a group of configs/<config>.yaml anything but a name, and for an experiment
+    that sets a key which that file has not: it is another script's."""
+    main = OmegaConf.load(CONFIGS / f"{config}.yaml")
+    assert isinstance(main, DictConfig)
+    groups = {key for default in main["defaults"] if not isinstance(default, str) for key in default}
+    group = override.key_or_group
+    if group not in groups or (override.is_sweep_override() and group != "experiment"):
+        return
+    names = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    for name in names:
+        if not isinstance(name, str):
+            known = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+            raise Invalid(f"{group}: got {override.get_value_element_as_str()}; allowed: {known}")
+        if group == "experiment":
+            check_experiment(name, config, groups, main)
+
+
+def check_experiment(name: str, config: str, groups: set[str], main: DictConfig) -> None:
+    file = CONFIGS / "experiment" / f"{name}.yaml"
+    if not file.is_file():
+        return  # Hydra tells which there are
+    if strange := sorted({*OmegaConf.load(file)} - groups - {*main}):
+        raise Invalid(f"experiment={name}: not one of {config}.py, which has no {', '.join(strange)}")
+
+
+def settle(composed: DictConfig) -> None:
+    """Make of the command line what a user means by it. A table replaces the one of the file, where Hydra would keep
+    the keys that it leaves out. A new key, with a plus before it, is a mistake anywhere but in a table."""
+    check_kinds(composed)
+    parser = OverridesParser.create()
+    groups = HydraConfig.get().runtime.choices
+    for override in parser.parse_overrides(list(HydraConfig.get().overrides.task)):
+        key = override.key_or_group
+        if override.is_add() and key not in groups and not key.startswith((*TABLES, "style.blend")):
+            raise Invalid(f"+{key}: unknown key; --help lists all of them")
+        if key in TABLES and isinstance(table := override.value(), dict):
+            OmegaConf.update(composed, key, table, merge=False)
+
+
+def check_kinds(composed: DictConfig) -> None:
+    """Raises Invalid where the command line made a table or a list of what is one value in the files, or the reverse,
+    and for a path that is none. A whole number is a path too."""
+    job = HydraConfig.get()
+    choices = [f"{group}={name}" for group, name in job.runtime.choices.items() if name and "/" not in group]
+    reference = OmegaConf.to_container(hydra.compose(str(job.job.config_name), choices), resolve=True)
+    for key, value, plain in _pairs(OmegaConf.to_container(composed), reference):
+        if isinstance(value, str) and value.startswith("${"):
+            continue  # what it stands for is a setting of its own
+        if key in PATHS and isinstance(value, int) and not isinstance(value, bool):
+            OmegaConf.update(composed, key, str(value))
+        elif isinstance(plain, dict):
+            if not isinstance(value, dict):
+                like = str(plain).replace("'", "")
+                raise Invalid(f"{key}: got {value!r}; allowed: {like}, or the like")
+        elif isinstance(plain, bool) and not isinstance(value, bool):
+            raise Invalid(f"{key}: got {value!r}; allowed: true, false")
+        elif (isinstance(value, dict) and key != "style.blend") or (isinstance(value, list) and key not in LISTS):
+            raise Invalid(f"{key}: got {value!r}; allowed: a single value")
+        elif key in PATHS and not isinstance(value, str) and (value is not None or plain is not None):
+            quoted = "" if value is None else f"; quoted it is one: \"{key}='{value}'\""
+            raise Invalid(f"{key}: got {value!r}; allowed: a path{quoted}")
+
+
+def _pairs(value: Any, plain: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key, its value in one tree, its value in the other), outermost first; a table's own keys are its affair."""
+    if key:
+        yield key, value, plain
+    if isinstance(value, dict) and isinstance(plain, dict) and key not in TABLES:
+        for name in value.keys() & plain.keys():
+            yield from _pairs(value[name], plain[name], f"{key}.{name}" if key else name)
