@@ -78,16 +78,18 @@ def check_new(
     does), or cannot be written."""
     if Path(path).is_dir():
         raise Invalid(f"{option}: {path}: is a folder")
-    check_apart(option, path, inputs)
+    check_apart(option, [path], inputs)
     if Path(path).exists() and not overwrite:
         raise Invalid(f"{option}: {path} exists already; give {more} or another file")
     check_place(path)
 
 
-def check_apart(option: str, path: str | Path, inputs: Iterable[str | Path]) -> None:
-    """Raises Invalid where `path` is one of `inputs`, which is to be kept whatever is overwritten."""
-    if any(os.path.realpath(path) == os.path.realpath(source) for source in inputs):
-        raise Invalid(f"{option}: {path}: an input, and the result would take its place; give another file")
+def check_apart(option: str, results: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
+    """Raises Invalid where one of `results` is one of `inputs`, which are to be kept whatever is overwritten."""
+    kept = {os.path.realpath(path) for path in inputs}
+    for path in results:
+        if os.path.realpath(path) in kept:
+            raise Invalid(f"{option}: {path}: an input, and the result would take its place; give another file")
 
 
 def run(main: Callable[[], int | None]) -> None:

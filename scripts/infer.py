@@ -101,8 +101,8 @@ def plan(
         if result in taken:
             other = "call infer.py for each" if target is not None else "give -o FOLDER"
             raise Invalid(f"{taken[result]} and {source} would both become {result}; rename one, or {other}")
-        command.check_apart("-o", result, [source for source, _ in pairs])
         taken[result] = source
+    command.check_apart("-o", taken, taken.values())
     return pairs
 
 

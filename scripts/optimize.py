@@ -51,7 +51,7 @@ def optimize(composed: DictConfig) -> None:
     paintings = [painting, *(path for path, _ in further_paintings(cfg))]
     inputs = [*paintings, *([] if cfg["content"] is None else [cfg["content"]])]
     command.check_new("output", output, cfg["overwrite"], inputs, "overwrite=true")
-    command.check_apart("output", unfinished, inputs)
+    command.check_apart("output", [unfinished], inputs)
     if cfg["keep_colors"] is not None:
         one_of("keep_colors", cfg["keep_colors"], tuple(KEEP_COLORS))
     one_of("method", cfg["method"], optimization.METHODS)
