@@ -68,7 +68,7 @@ def test_the_command(workplace):
         assert image.size == (64, 48)
         settings = json.loads(image.text["fast_nst"])
     assert settings["steps"] == 3
-    assert set(settings["last_losses"]) == {"loss", "content", "style", "tv"}
+    assert set(settings["last_losses"]) == {"loss", "content", "style", "tv", "periodicity"}
     for arguments, message in (
         ([*small, photo, "output=out.png"], "out.png exists already; give overwrite=true"),
         ([*small, "output=other.png"], "content: give the photograph"),

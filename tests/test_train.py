@@ -25,13 +25,15 @@ def test_a_run_leaves_what_it_should(trained):
     assert metadata["style"]["names"] == ["my painting"]
     assert len(metadata["style"]["sha256"][0]) == 64
     assert metadata["loss"]["style_weight"] == 10
-    assert set(metadata["held_out_losses"]) == {"loss", "content", "style", "tv"}
+    assert set(metadata["held_out_losses"]) == {"loss", "content", "style", "tv", "periodicity"}
 
 
 def test_tensorboard_has_each_term_the_rate_and_the_sheet(trained):
     events = EventAccumulator(str(trained[0] / "tensorboard")).Reload()
     tags = events.Tags()
-    terms = {f"{part}/{name}" for part in ("train", "val") for name in ("loss", "content", "style", "tv")}
+    terms = {
+        f"{part}/{name}" for part in ("train", "val") for name in ("loss", "content", "style", "tv", "periodicity")
+    }
     assert terms | {"lr-Muon/kernels", "lr-Muon/rest"} <= set(tags["scalars"])
     assert tags["images"] == ["preview"]
     total, content, style = (events.Scalars(f"train/{name}")[-1].value for name in ("loss", "content", "style"))

@@ -26,7 +26,7 @@ from fast_nst.training import resume
 from fast_nst.training.module import Diverged, StyleTransfer
 from fast_nst.validate import Failure
 
-TERMS = ("loss", "content", "style", "tv")
+TERMS = ("loss", "content", "style", "tv", "periodicity")
 
 
 def seconds_left(trainer: pl.Trainer) -> float:
