@@ -1,5 +1,6 @@
 """How good a network is: held-out losses, and how long the slow method takes to be as good (Johnson 2016, figure 5)."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -53,7 +54,8 @@ class Curves:
         digest.update(f"{self.about} {steps} {start}".encode())
         values, picture = (self.folder / f"{digest.hexdigest()[:32]}{suffix}" for suffix in (".npy", ".png"))
         if values.is_file() and picture.is_file():
-            return np.load(values), image.to_tensor(image.open_picture(picture).rgb)
+            with contextlib.suppress(ValueError, EOFError, OSError):  # damaged: found again
+                return np.load(values), image.to_tensor(image.open_picture(picture).rgb)
         curve, result = objective_curve(photograph, loss, steps, start, on_step)
         image.save_picture(image.to_pillow(result), picture)
         with image.replacing(values) as temporary, open(temporary, "wb") as file:

@@ -38,6 +38,7 @@ MOST_PIXELS = 178_956_970  # Pillow's own limit: half a gigabyte
 Image.init()  # registers every reader; Pillow's own lazy way knows only some of these names
 _READERS = tuple(name for name in FORMATS if name in Image.OPEN)
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+FOREIGN = frozenset((".heic", ".heif", ".jxl"))  # pictures too, which are not read: told, and not passed over
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
 _MADE = "fast_nst"  # the key of a PNG's text that says what made it
@@ -269,7 +270,7 @@ def save_picture(
 
 def was_made(path: str | os.PathLike[str]) -> bool:
     """Whether `path` is a PNG that `save_picture` wrote with `made`: a result, and no photograph."""
-    if Path(path).suffix.lower() != ".png":
+    if Path(path).suffix.lower() != ".png" or not Path(path).is_file():
         return False
     try:
         with Image.open(path, formats=("PNG",)) as image:

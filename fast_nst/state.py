@@ -38,7 +38,9 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The state dict of a `.safetensors` or `.pth` file, on the CPU. Raises Invalid with the path and the reason."""
     path = Path(path)
     check_readable(path)
-    if path.suffix == ".safetensors":
+    with open(path, "rb") as file:
+        by_content = file.read(9)[8:] == b"{"  # after a length of eight bytes
+    if path.suffix == ".safetensors" or by_content:
         try:
             return safetensors.torch.load_file(path)
         except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:

@@ -14,17 +14,17 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import fast_nst
 from fast_nst import networks
 from fast_nst.image import replacing
 from fast_nst.networks import Network
+from fast_nst.networks.layers import LARGEST
 from fast_nst.state import check_readable, load_state
 from fast_nst.validate import Invalid
 
 FORMAT_VERSION = 1
-_LARGEST = 4096  # of a whole number in a network's description
 _KEY = "fast_nst"
 
 
@@ -60,7 +60,11 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         metadata = json.loads(text)
         version, recipe = metadata["format_version"], metadata["network"]
-    except (ValueError, KeyError, TypeError):
+        names = metadata.get("style", {}).get("names", [])
+        weight = metadata.get("loss", {}).get("style_weight", 0)
+        if not all(isinstance(name, str) and "\0" not in name for name in list(names)) or weight != float(weight):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise WeightsError(f"{path}: its description cannot be read") from None
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise WeightsError(f"{path}: format version {version}; this fast_nst reads up to {FORMAT_VERSION}: update it")
@@ -83,7 +87,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     recipe = metadata["network"]
     try:
         state = load_state(path)
-        if any(isinstance(value, int) and value > _LARGEST for value in recipe.values()):
+        if any(isinstance(value, int) and value > LARGEST for value in recipe.values()):
             raise Invalid("a number in its description is too large")
         with torch.device("meta"):  # a description that lies takes no memory
             shapes = {name: value.shape for name, value in networks.build(**recipe).state_dict().items()}
@@ -91,6 +95,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
             raise Invalid("its tensors have other names or shapes")
         network = networks.build(**recipe)
         network.load_state_dict(state)
+        _check_finite(state)
     except (RuntimeError, ValueError, TypeError) as error:
         raise WeightsError(f"{path}: does not fit the network it names ({_one_line(error)})") from None
     return network.eval(), metadata
@@ -119,11 +124,17 @@ def load_pytorch_examples(path: str | os.PathLike[str]) -> Network:
     network = networks.build("johnson", pixels="rgb255")
     try:
         network.load_state_dict({_our_name(name): value for name, value in state.items() if not _is_statistic(name)})
+        _check_finite(network.state_dict())
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"{path}: not a network of pytorch/examples' fast_neural_style ({_one_line(error)})"
         ) from None
     return network.eval()
+
+
+def _check_finite(state: dict[str, Tensor]) -> None:
+    if strange := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise ValueError(f"{strange[0]} is NaN or infinite")
 
 
 def _is_statistic(name: str) -> bool:

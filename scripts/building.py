@@ -1,5 +1,6 @@
 """What the scripts build out of a composed configuration alike."""
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,8 @@ from fast_nst.data.folder import Folder
 from fast_nst.image import to_tensor
 from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.validate import Invalid, number
+
+LONGEST_NAME = 200  # bytes; with what is added to it a file system takes it
 
 
 def loss_settings(loss: str = "default", loss_network: str = "compact") -> dict[str, Any]:
@@ -68,6 +71,8 @@ def style_name(cfg: dict[str, Any], painting: Path) -> str:
     name = str(cfg["style"]["name"] or painting.stem)
     if name != Path(name).name or name == "..":
         raise Invalid(f"style.name: got {name!r}; allowed: a file's name, without a folder")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise Invalid(f"style.name: got {name[:20]}…; allowed: up to {LONGEST_NAME} letters")
     return name
 
 
@@ -76,4 +81,4 @@ def further_paintings(cfg: dict[str, Any]) -> list[tuple[Path, float]]:
     blend = cfg["style"]["blend"] or {}
     if not isinstance(blend, dict):
         raise Invalid(f"style.blend: got {blend!r}; allowed: {{FILE: weight}}")
-    return [(style.find(name), number(f"style.blend.{name}", share, 0)) for name, share in blend.items()]
+    return [(style.find(str(name)), number(f"style.blend.{name}", share, 0)) for name, share in blend.items()]

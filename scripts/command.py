@@ -1,6 +1,7 @@
 """What every script does with an error: one line on stderr, no traceback; exit code 2 for a user's mistake, else 1."""
 
 import argparse
+import io
 import os
 import re
 import shlex
@@ -94,6 +95,8 @@ def check_apart(option: str, results: Iterable[str | Path], inputs: Iterable[str
 
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with what it returns; 2 after a user's mistake, 1 after a failure, 130 after Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name is bytes, not always of text
     try:
         sys.exit(main() or 0)
     except (*MISTAKES, Failure) as error:

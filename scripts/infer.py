@@ -143,6 +143,10 @@ def main() -> int:
     if standing and not arguments.overwrite:
         more = f" and {len(standing) - 1} more" if len(standing) > 1 else ""
         raise Invalid(f"{standing[0]}{more}: exists already; give --overwrite or another -o")
+    if arguments.output is None:  # --overwrite is for results, whatever else is called like one
+        for path in standing:
+            if not image.was_made(path):
+                raise Invalid(f"{path}: is no result of infer.py, which would take its place; move it, or give -o")
     idle: queue.SimpleQueue[Network] = queue.SimpleQueue()  # a copy of the network for each device
     for device in devices[: len(pairs)]:
         idle.put(copy.deepcopy(network).to(device).to(memory_format=torch.channels_last))

@@ -29,7 +29,7 @@ from fast_nst.weights import sha256
 
 def photograph_of(cfg: dict[str, Any]) -> Tensor:
     """The photograph at its final size, (1, 3, H, W); a grey square where there is none and none is needed."""
-    size = whole_number("size", cfg["size"], 32)
+    size = whole_number("size", cfg["size"], 32, style.LONGEST)
     if cfg["content"] is not None:
         return image.to_tensor(image.resize_longer(image.open_picture(cfg["content"]).on_white(), size))
     if cfg["loss"]["content_weight"]:
@@ -52,6 +52,10 @@ def optimize(composed: DictConfig) -> None:
     inputs = [*paintings, *([] if cfg["content"] is None else [cfg["content"]])]
     command.check_new("output", output, cfg["overwrite"], inputs, "overwrite=true")
     command.check_apart("output", [unfinished], inputs)
+    if cfg["start"] not in optimization.STARTS:
+        command.check_apart("output", [output], [cfg["start"]])
+    if unfinished.exists() and not image.was_made(unfinished):
+        raise Invalid(f"output: {unfinished} is where an unfinished result goes, and another picture; move it")
     if cfg["keep_colors"] is not None:
         one_of("keep_colors", cfg["keep_colors"], tuple(KEEP_COLORS))
     one_of("method", cfg["method"], optimization.METHODS)
@@ -70,15 +74,17 @@ def optimize(composed: DictConfig) -> None:
 
     result: Tensor | None = None
     terms: Mapping[str, float] = {}
+    shown = False
     with tqdm(total=steps * scales, unit="step") as bar:
 
         def show(step: int, found: Mapping[str, float], now: Tensor) -> None:
-            nonlocal terms
+            nonlocal terms, shown
             terms = found
             bar.set_postfix_str("  ".join(f"{key} {value:.4g}" for key, value in found.items()))
             bar.update()
             if step and step % every == 0:
-                image.save_picture(image.to_pillow(now), unfinished)
+                image.save_picture(image.to_pillow(now), unfinished, made="unfinished")
+                shown = True
 
         for scale, loss in zip(reversed(range(scales)), losses, strict=True):
             height, width = (max(32, round(side / 2**scale)) for side in photograph.shape[2:])
@@ -95,7 +101,7 @@ def optimize(composed: DictConfig) -> None:
             try:
                 result = optimization.optimize(start, target, loss, steps, cfg["method"], cfg["learning_rate"], show)
             except KeyboardInterrupt:
-                if unfinished.exists():
+                if shown:
                     tqdm.write(f"so far: {unfinished}; go on from it with start={unfinished}", file=sys.stderr)
                 raise
     assert result is not None
@@ -104,7 +110,8 @@ def optimize(composed: DictConfig) -> None:
         result = KEEP_COLORS[cfg["keep_colors"]](result, photograph)
     settings = {**cfg, "style_sha256": [sha256(path) for path in paintings], "last_losses": terms}
     image.save_picture(image.to_pillow(result), output, made=json.dumps(settings))
-    unfinished.unlink(missing_ok=True)
+    if shown:
+        unfinished.unlink(missing_ok=True)
     print(output)
 
 

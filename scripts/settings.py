@@ -104,6 +104,8 @@ def check_kinds(composed: DictConfig) -> None:
     for key, value, plain in _pairs(OmegaConf.to_container(composed), reference):
         if isinstance(value, str) and value.startswith("${"):
             continue  # what it stands for is a setting of its own
+        if key in PATHS and value == "":
+            raise Invalid(f"{key}: got an empty name")  # an unset variable of a shell; pathlib's current folder
         if key in PATHS and isinstance(value, int) and not isinstance(value, bool):
             OmegaConf.update(composed, key, str(value))
         elif isinstance(plain, dict):

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
     parser.add_argument("--overwrite", action="store_true", help="replace a sheet that is there already")
     arguments = parser.parse_args()
-    side = whole_number("--size", arguments.size, 16)
+    side = whole_number("--size", arguments.size, 16, style.LONGEST)
     image.check_writable(arguments.output)
     files = [style.find(path) for path in arguments.style_image or []]
     command.check_new("-o", arguments.output, arguments.overwrite, [*files, *arguments.photographs])

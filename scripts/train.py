@@ -22,55 +22,22 @@ import pytorch_lightning as pl
 from building import further_paintings, make_loss, say_calibration, style_name
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from runs import RUN_DIR, check_files, run_directory
 from settings import CONFIGS, run, settle
 
 from fast_nst import data, machine, networks, weights
 from fast_nst.data import style
 from fast_nst.data.datamodule import ContentData
-from fast_nst.image import Unwritable, replacing
+from fast_nst.image import replacing
 from fast_nst.training import callbacks, resume
 from fast_nst.training.module import StyleTransfer
 from fast_nst.validate import Failure, Invalid, whole_number
 from fast_nst.weights import sha256
 
-RUN_DIR = "FAST_NST_RUN_DIR"  # how the processes that Lightning starts learn the folder of the first one
-
-
-def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> tuple[Path, Path | None]:
-    """The folder of this run, and the checkpoint to go on from.
-
-    A run that goes on stays in its folder; `auto` is the checkpoint in `output_dir`, if there is one
-    yet, or of the style's newest run.
-    """
-    if ckpt_path is None:
-        if output_dir is not None:
-            if (Path(output_dir) / "checkpoints" / "last.ckpt").exists():
-                raise Invalid(
-                    f"output_dir: {output_dir} holds a run; go on with ckpt_path=auto, or give another folder"
-                )
-            return Path(output_dir), None
-        if RUN_DIR in os.environ and "LOCAL_RANK" in os.environ:
-            return Path(os.environ[RUN_DIR]), None
-        folder = base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
-        count = 1
-        while folder.exists():  # two runs of a series within a second
-            count += 1
-            folder = base.with_name(f"{base.name}_{count}")
-        return folder, None
-    if ckpt_path != "auto":
-        checkpoint = Path(ckpt_path)
-    elif output_dir is not None:
-        checkpoint = Path(output_dir) / "checkpoints" / "last.ckpt"
-    else:
-        found = sorted((Path("outputs") / name).glob("*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
-        checkpoint = found[-1] if found else Path("outputs") / name / "*" / "checkpoints" / "last.ckpt"
-    if not checkpoint.is_file() and ckpt_path == "auto" and output_dir is not None:
-        return Path(output_dir), None  # the first start of a job that is started again until it is done
-    if checkpoint.is_dir():
-        raise Invalid(f"ckpt_path: {checkpoint}: is a directory; give the last.ckpt in its checkpoints/")
-    if not checkpoint.is_file():
-        raise Invalid(f"ckpt_path: {checkpoint}: no such checkpoint")
-    return (Path(output_dir) if output_dir is not None else checkpoint.parent.parent), checkpoint
+MOST_STEPS = 10**9
+REFUSALS = (  # Lightning's
+    ValueError, TypeError, RuntimeError, ImportError, OverflowError, pl.utilities.exceptions.MisconfigurationException,
+)  # fmt: skip
 
 
 def check_source(name: str, given: list[str]) -> None:
@@ -96,15 +63,15 @@ def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:
     if (steps is None) == (epochs is None):
         raise Invalid(f"trainer.max_steps, max_epochs: got {steps} and {epochs}; allowed: one of them, the other null")
     if steps is not None:
-        return whole_number("trainer.max_steps", steps, 1)
-    return math.ceil(whole_number("trainer.max_epochs", epochs, 1) * images / batch)
+        return whole_number("trainer.max_steps", steps, 1, MOST_STEPS)
+    return math.ceil(whole_number("trainer.max_epochs", epochs, 1, MOST_STEPS) * images / batch)
 
 
 def make_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Trainer:
     """Lightning's Trainer; what it does not accept is a user's mistake."""
     whole_number("trainer.log_every_n_steps", cfg["log_every_n_steps"], 1)
     whole_number("trainer.val_every_n_steps", cfg["val_every_n_steps"], 1)
-    if cfg["max_time"] is not None and not re.fullmatch(r"(?=.*[1-9])\d+(:\d{1,2}){3}", str(cfg["max_time"])):
+    if cfg["max_time"] is not None and not re.fullmatch(r"(?=.*[1-9])\d{1,5}(:\d{1,2}){3}", str(cfg["max_time"])):
         raise Invalid(f"trainer.max_time: got {cfg['max_time']!r}; allowed: DD:HH:MM:SS, 00:01:00:00 for an hour")
     try:
         return pl.Trainer(
@@ -114,7 +81,7 @@ def make_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Tr
             val_check_interval=cfg["val_every_n_steps"], check_val_every_n_epoch=None, num_sanity_val_steps=0,
             use_distributed_sampler=False, enable_checkpointing=False, enable_model_summary=False, **arguments,
         )  # fmt: skip
-    except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
+    except REFUSALS as error:
         raise Invalid(f"trainer: {command.one_line(error)}") from None
 
 
@@ -127,6 +94,8 @@ def start_from(network: networks.Network, path: str) -> str:
         raise Invalid(f"start: {error}") from None
     except RuntimeError:
         raise Invalid(f"start: {path}: a network of another shape than this run's: {description['network']}") from None
+    if other.pixels != network.pixels:
+        raise Invalid(f"start: {path}: its pixels are {other.pixels!r}, this run's {network.pixels!r}")
     return f"{Path(path).stem} ({sha256(path)[:12]})"
 
 
@@ -139,6 +108,12 @@ def train(composed: DictConfig) -> None:
     folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
     if folder.exists() and not folder.is_dir():
         raise Invalid(f"output_dir: {folder}: is a file")
+    weights_file, last = folder / f"{name}.safetensors", folder / "checkpoints" / "last.ckpt"
+    preview_file, config_file = folder / "preview.png", folder / "config.yaml"
+    further = further_paintings(cfg)
+    inputs = [painting, *(path for path, _ in further), *([] if cfg["start"] is None else [Path(cfg["start"])])]
+    first_process = "LOCAL_RANK" not in os.environ  # the others may find what this one wrote
+    check_files(config_file, [weights_file, preview_file, last], inputs, cfg["ckpt_path"] is None and first_process)
     pl.seed_everything(whole_number("seed", cfg["seed"], 0, 2**32 - 1), verbose=False)
     network = networks.build(**cfg["network"])
     start = None if cfg["start"] is None or checkpoint is not None else start_from(network, str(cfg["start"]))
@@ -156,8 +131,6 @@ def train(composed: DictConfig) -> None:
     }
     count = whole_number("preview.images", cfg["preview"]["images"], 1)
 
-    weights_file, last = folder / f"{name}.safetensors", folder / "checkpoints" / "last.ckpt"
-    further = further_paintings(cfg)
     names = [name, *(path.stem for path, _ in further)]
     digests = [sha256(path) for path in (painting, *(path for path, _ in further))]
     first, *others = (f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True))
@@ -173,7 +146,7 @@ def train(composed: DictConfig) -> None:
         "calibration": loss.calibration,
         "start": start,
     }
-    preview = callbacks.Preview(folder / "preview.png", loss.style_image, sets.val, count, every["preview"])
+    preview = callbacks.Preview(preview_file, loss.style_image, sets.val, count, every["preview"])
     last_word = callbacks.SaveWeights(weights_file, description)
     trainer = make_trainer(
         cfg["trainer"],
@@ -198,10 +171,12 @@ def train(composed: DictConfig) -> None:
         before = resume.read(checkpoint)
         saving.settings["start"] = last_word.description["start"] = before["settings"].get("start")
         changed = resume.check(before["settings"], saving.settings, before["step"], steps)
+        if changed and before["step"] >= steps:
+            raise Invalid(f"ckpt_path: a complete run, with other settings ({'; '.join(changed)}); start a new one")
     saving.listen()
     if trainer.is_global_zero:
         os.environ[RUN_DIR] = str(folder)
-        with replacing(folder / "config.yaml") as temporary:
+        with replacing(config_file) as temporary:
             OmegaConf.save(composed, temporary)
         device = trainer.strategy.root_device.type
         print(
@@ -218,9 +193,11 @@ def train(composed: DictConfig) -> None:
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # what Lightning makes of a second Ctrl-C, without a word
         raise KeyboardInterrupt from None
-    except (Unwritable, OSError) as error:  # TensorBoard's come as they are
-        text = command.one_line(error) if isinstance(error, Unwritable) else f"{folder}: {command.one_line(error)}"
-        if weights_file.is_file():
+    except (Invalid, OSError) as error:
+        text = command.one_line(error)
+        if not isinstance(error, Invalid):  # TensorBoard's
+            text = f"{folder}: {text}"
+        if weights_file.is_file() and trainer.global_step >= steps:
             text += f"; the network is in {weights_file}"
         raise Invalid(f"{text}; go on with: {command_to_go_on(last)}" if last.is_file() else text) from None
     except RuntimeError as error:

@@ -59,6 +59,23 @@ def faulty(trained, workplace: Path) -> Path:
     write("huge.safetensors", network={"name": "slim", "width": 10**9})
     wide = {"name": "slim", "width": 10, "blocks": 1}
     weights.save(folder / "wide.safetensors", networks.build(**wide), {"network": wide})
+    write("nonsense.safetensors", style=[])
+    broken = networks.build(**wide)
+    broken.up[0].conv.weight.data.fill_(float("nan"))
+    weights.save(folder / "nan.safetensors", broken, {"network": wide})
+    rgb = {"name": "johnson", "pixels": "rgb255"}
+    weights.save(folder / "rgb255.safetensors", networks.build(**rgb), {"network": rgb})
+    mine = workplace / "mine"  # where there are good pictures too
+    (mine / "there" / "folder.jpg.safetensors").mkdir(parents=True)
+    weights.save(mine / "there" / "b.safetensors", networks.build(**wide), {"network": wide})
+    for name in ("other/preview.png", "own/cat.png", "own/cat_my painting.png", "keep_unfinished.png"):
+        (mine / name).parent.mkdir(exist_ok=True)
+        picture(5).save(mine / name)
+    (mine / "other" / "config.yaml").write_text("mine: true")
+    (folder / "phone").mkdir()
+    (folder / "phone" / "IMG.heic").write_bytes(b"no picture")
+    (folder / "pipes").mkdir()
+    os.mkfifo(folder / "pipes" / "pipe.png")
     (folder / "code.pth").write_bytes(pickle.dumps(Bomb()))
     torch.save(networks.build("slim").state_dict(), folder / "stranger.pth")
     locked = folder / "locked.png"
@@ -156,6 +173,52 @@ FAULTS = {
          "--overwrite"],
         "would take its place",
     ),
+    "an empty folder": (*train("output_dir="), "output_dir: got an empty name"),
+    "more steps than there are": (*train(f"trainer.max_steps={10**23}"), "trainer.max_steps: got 1000000000"),
+    "an endless ratio": (*train("data.ratio=[1,inf]"), "data.ratio: got [1, inf]"),
+    "a number in a blend": (*train("style.blend={2024: 1}"), "2024: no such file"),
+    "a time that never comes": (*train("trainer.max_time=99999999999:00:00:00"), "trainer.max_time: got"),
+    "a machine of another kind": (*train("trainer.accelerator=tpu"), "error: trainer: "),
+    "nothing to learn": (*train("loss.content_weight=0", "loss.style_layers={}"), "loss: no layer of content_layers"),
+    "no size": (*train("loss.style_scales={}"), "loss.style_scales: got {}; allowed: at least one size"),
+    "a margin beyond measure": (*train("network.margin=8000"), "network.margin: got 8000; allowed: a whole"),
+    "a name too long for a file": (*train(f"style.name={'a' * 245}"), "style.name: got aaaaaaaaaaaaaaaaaaaa…; allowed"),
+    "a folder for a file": (*train("style.name=folder.jpg", "output_dir=mine/there"), "safetensors: is a folder"),
+    "weights that are there": (*train("style.name=b", "output_dir=mine/there"), "b.safetensors is there already"),
+    "settings that are no run's": (*train("style.name=c", "output_dir=mine/other"), "config.yaml is there already"),
+    "a painting in a place of the run's": (
+        *train("style.image=mine/other/preview.png", "output_dir=mine/other", "ckpt_path=auto"), "take its place"
+    ),
+    "a start in a place of the run's": (
+        *train("style.name=b", "output_dir=mine/there", "ckpt_path=auto", "start=mine/there/b.safetensors"),
+        "would take its place",
+    ),
+    "a start with other pixels": (
+        *train("network=johnson", "start=faulty/rgb255.safetensors"), "its pixels are 'rgb255', this run's 'centred'"
+    ),
+    "another style for a complete run": (
+        *train(
+            "data.size=32", "data.val_size=32", "data.batch_size=2", "network.width=8", "network.blocks=1",
+            "trainer.max_steps=6", "style.image='my painting.png'", "output_dir=run", "ckpt_path=auto",
+            "loss.style_weight=3",
+        ),
+        "ckpt_path: a complete run, with other settings (loss.style_weight: 10.0 before, 3 now); start a new one",
+    ),
+    "a picture where an unfinished one goes": (
+        "optimize.py", [f"content='{PHOTO}'", "output=mine/keep.png"], "keep_unfinished.png is where an unfinished"
+    ),
+    "a start that is optimize.py's output": (
+        "optimize.py",
+        [f"content='{PHOTO}'", "start='my painting.png'", "output='my painting.png'", "overwrite=true"],
+        "would take its place",
+    ),
+    "no number in a network": ("infer.py", ["faulty/nan.safetensors", PHOTO], "conv.weight is NaN or infinite"),
+    "a description of nonsense": ("infer.py", ["faulty/nonsense.safetensors", PHOTO], "description cannot be read"),
+    "a photograph called like a result": (
+        *infer("mine/own/cat.png", "--overwrite"), "cat_my painting.png: is no result of infer.py"
+    ),
+    "an iPhone's photograph": (*infer("faulty/phone"), "IMG.heic: not a picture that can be read"),
+    "pipes alone": (*infer("faulty/pipes"), "pipe.png: is no ordinary file"),
     "bad override": (*train("style.image=a=b(c"), "style.image"),
     "wrong type": (*train("data.batch_size=four"), "data.batch_size: got 'four'"),
     "negative weight": (*train("loss.style_weight=-1"), "loss.style_weight: got -1"),

@@ -84,6 +84,23 @@ def test_a_gradient_is_cut_down_to_its_usual_size():
     assert cut(1000.0) == pytest.approx(1000, rel=1e-4)
 
 
+def test_a_run_goes_on_at_its_own_learning_rate():
+    training = module(ensemble())
+    before, now = 2 * training.learning_rate, training.learning_rate
+    checkpoint = {
+        "optimizer_states": [
+            {"param_groups": [{"initial_lr": before / 10, "lr": before / 20}, {"initial_lr": before, "lr": before / 2}]}
+        ],
+        "lr_schedulers": [{"base_lrs": [before / 10, before], "_last_lr": [before / 20, before / 2]}],
+    }
+    training.on_load_checkpoint(checkpoint)
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    assert [x for group in groups for x in group.values()] == pytest.approx([now / 10, now / 20, now, now / 2])
+    assert checkpoint["lr_schedulers"][0] == {
+        "base_lrs": pytest.approx([now / 10, now]), "_last_lr": pytest.approx([now / 20, now / 2]),
+    }  # fmt: skip
+
+
 def test_the_last_steps_of_a_training_go_by_the_reference(monkeypatch):
     asked = []
     monkeypatch.setattr(StyleTransfer, "trainer", SimpleNamespace(log_every_n_steps=10))

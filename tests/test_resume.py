@@ -70,6 +70,20 @@ def test_a_killed_run_goes_on_to_the_same_file(workplace, unbroken, step, reques
     assert (workplace / folder / "my painting.safetensors").read_bytes() == unbroken, f"killed after step {step}"
 
 
+def test_a_copy_of_a_checkpoint_is_of_no_folder_and_other_runs_stay(workplace, unbroken):
+    for name in ("copy", "theirs/checkpoints"):
+        (workplace / name).mkdir(parents=True)
+        shutil.copy(workplace / "unbroken" / "checkpoints" / "last.ckpt", workplace / name)
+    here = set(workplace.iterdir())
+    longer = [*overrides(workplace), f"trainer.max_steps={STEPS + 2}", "ckpt_path=copy/last.ckpt"]
+    result = run("train.py", *longer, "output_dir=theirs", cwd=workplace)
+    assert (result.returncode, "output_dir: theirs holds another run" in result.stderr) == (2, True)
+    result = run("train.py", *longer, "optimizer.learning_rate=0.02", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert set(workplace.iterdir()) - here <= {workplace / "outputs"}
+    assert next((workplace / "outputs" / "my painting").glob("*/my painting.safetensors")).is_file()
+
+
 def test_a_run_killed_after_its_last_step_still_writes_its_weights(workplace, unbroken):
     shutil.copytree(workplace / "unbroken", workplace / "at the end")
     for name in ("my painting.safetensors", "preview.png"):

@@ -1,5 +1,7 @@
 """The real commands, on small data: train, then repaint."""
 
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -69,6 +71,18 @@ def test_a_diverged_run_says_so(workplace):
     assert "NaN or infinite. Try a lower optimizer.learning_rate" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (workplace / "diverged" / "my painting.safetensors").exists()
+
+
+def test_a_diverged_run_leaves_the_weights_that_are_there(trained, workplace):
+    shutil.copytree(trained[0], workplace / "diverging")
+    file = workplace / "diverging" / "my painting.safetensors"
+    before = file.read_bytes()
+    settings = [*small(workplace), "style.image='my painting.png'", "output_dir=diverging", "ckpt_path=auto"]
+    unseen = ["optimizer.learning_rate=1e30", "trainer.max_steps=9", "trainer.log_every_n_steps=25"]
+    result = run("train.py", *settings, *unseen, cwd=workplace)
+    assert result.returncode == 1, result.stderr
+    assert "NaN or infinite" in result.stderr.splitlines()[-1]
+    assert file.read_bytes() == before
 
 
 def test_a_series_of_styles(workplace):

@@ -83,7 +83,7 @@ class ContentImages(Dataset[Tensor]):
     ) -> None:
         validate.whole_number("data.size", size, 16)
         validate.one_of("data.crop", crop, CROPS)
-        for name, limits, top in (("data.scale", scale, 1.0), ("data.ratio", ratio, float("inf"))):
+        for name, limits, top in (("data.scale", scale, 1.0), ("data.ratio", ratio, 100.0)):
             if not (
                 isinstance(limits, list | tuple) and len(limits) == 2
                 and all(isinstance(limit, int | float) for limit in limits) and 0 < limits[0] <= limits[1] <= top

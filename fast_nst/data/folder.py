@@ -32,7 +32,7 @@ def list_pictures(
         Path(folder) / file
         for folder, _, names in os.walk(root, onerror=unlisted or _warn)
         for file in names
-        if Path(file).suffix.lower() in image.SUFFIXES and not file.startswith(".")
+        if Path(file).suffix.lower() in image.SUFFIXES | image.FOREIGN and not file.startswith(".")
     )
     if not found:
         raise image.ImageError(f"{name}: {root}: holds no picture ({', '.join(sorted(image.SUFFIXES))})")

@@ -88,7 +88,10 @@ class PerceptualLoss:
         weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
         for name, weight in (*weights.items(), ("periodicity_weight", periodicity_weight)):
             _check_weight(name, weight)
-        scales = {"style_scales": dict(style_scales or {1: 1.0}), "content_scales": dict(content_scales or {1: 1.0})}
+        scales = {
+            "style_scales": dict({1: 1.0} if style_scales is None else style_scales),
+            "content_scales": dict({1: 1.0} if content_scales is None else content_scales),
+        }
         tables: dict[str, Mapping[Any, float]] = {
             "content_layers": content_layers,
             "style_layers": style_layers,
@@ -103,6 +106,9 @@ class PerceptualLoss:
                     raise Invalid(f"loss.{name}: got the divisor {divisor!r}; allowed: whole numbers from 1 on")
         if not any(weights.values()):
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
+        for name, divisors in scales.items():
+            if weights[f"{name.partition('_')[0]}_weight"] and not any(divisors.values()):
+                raise Invalid(f"loss.{name}: got {divisors}; allowed: at least one size of a positive weight")
         ways = range(whole_number("loss.views", views, 1, VIEWS))
         self.shift = whole_number("loss.shift", shift, 0)
         whole_number("loss.correct_every", correct_every, 0)
@@ -117,6 +123,8 @@ class PerceptualLoss:
         # A term whose weight is 0 costs nothing and reports 0.
         self.content_layers = {k: v for k, v in content_layers.items() if v and content_weight}
         self.style_layers = {k: v for k, v in style_layers.items() if v and style_weight}
+        if not (self.content_layers or self.style_layers or tv_weight):
+            raise Invalid("loss: no layer of content_layers or style_layers has a weight; at least one must")
         self.style_scales = {k: v for k, v in scales["style_scales"].items() if v and self.style_layers}
         self.content_scales = {k: v for k, v in scales["content_scales"].items() if v and self.content_layers}
         self.finest = min((*self.style_scales, *self.content_scales), default=1)

@@ -71,4 +71,6 @@ def periodicity(image: Tensor, photograph: Tensor, allowed: Tensor) -> Tensor:
             whole = (power @ rings)[..., LARGEST:].sum(2, keepdim=True) + unseen
         fine = slice(SIDE // COARSEST, None)  # of the others some have no power in a painting
         total, found = (x[..., fine] for x in concentration(F.relu(power - own)))
-        return (total / whole * F.relu(found / allowed[fine] - 1)).sum(2).mean(1)
+        # The share has no gradient: rows are to be spread, not to be paler; paler, a picture loses its fine strokes.
+        share = total.detach() / whole
+        return (share * F.relu(found / allowed[fine] - 1)).sum(2).mean(1)

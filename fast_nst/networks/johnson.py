@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fast_nst.networks.layers import ConvBlock, ResidualBlock, decode, encode
+from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, decode, encode
 from fast_nst.validate import Invalid, number, whole_number
 
 PADDINGS = ("reflection", "zero", "reflection_once")
@@ -46,9 +46,9 @@ class Johnson(nn.Module):
         if not isinstance(filters, Sequence) or isinstance(filters, str) or len(filters) != 3:
             raise Invalid(f"filters: got {filters!r}; allowed: three positive numbers")
         for channels in filters:
-            whole_number("filters", channels, 1)
-        whole_number("blocks", blocks, 0)
-        whole_number("kernel", kernel, 1)
+            whole_number("filters", channels, 1, LARGEST)
+        whole_number("blocks", blocks, 0, LARGEST)
+        whole_number("kernel", kernel, 1, LARGEST)
         number("norm_eps", norm_eps, 0)
         if init_std is not None:
             number("init_std", init_std, 0)

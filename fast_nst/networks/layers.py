@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from fast_nst.networks.functional import instance_norm, pad, upsample_convolve
 from fast_nst.validate import Invalid
 
+LARGEST = 4096  # of a whole number that describes a network
+
 
 class InstanceNorm(nn.GroupNorm):
     """Instance normalisation with a learned scale and shift (Ulyanov, Vedaldi, Lempitsky 2016, arXiv 1607.08022).

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fast_nst.networks.functional import pad
-from fast_nst.networks.layers import ConvBlock, ResidualBlock, decode, encode
+from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, decode, encode
 from fast_nst.validate import Invalid, number, whole_number
 
 
@@ -35,12 +35,12 @@ class Slim(nn.Module):
         self, width: int = 32, blocks: int = 5, noise: float = 0.2, margin: int = 16, fine_noise: float = 0.0
     ) -> None:
         super().__init__()
-        whole_number("width", width, 2)
-        whole_number("blocks", blocks, 0)
+        whole_number("width", width, 2, LARGEST)
+        whole_number("blocks", blocks, 0, LARGEST)
         number("noise", noise, 0)
         number("fine_noise", fine_noise, 0)
         # For `stylize.strips`: pixels reflected around a photograph, those of them cut off again, `encode`'s argument.
-        self.border = self.cut = whole_number("margin", margin, 0)
+        self.border = self.cut = whole_number("margin", margin, 0, 1024)
         self.pixels = "centred"
         if margin % 4:
             raise Invalid(f"margin: got {margin}; allowed: a multiple of 4")

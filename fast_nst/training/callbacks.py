@@ -197,6 +197,7 @@ class SaveWeights(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, StyleTransfer)
         if trainer.is_global_zero:
+            pl_module.check_finite()
             description = {**self.description, "steps": trainer.global_step, "held_out_losses": self.losses}
             weights.save(self.path, pl_module.network, description)
 

@@ -138,19 +138,36 @@ class StyleTransfer(pl.LightningModule):
             gradient.mul_(factor)
         self.usual_norm = torch.where(norm.isfinite(), usual.lerp(norm, 1 - MEMORY), usual)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # The last good checkpoint is not overwritten by a diverged run.
+    def check_finite(self) -> None:
+        """Raises Diverged: what was good is not overwritten by a diverged run."""
         for name, value in self.network.named_parameters():
             if not torch.isfinite(value).all():
                 raise Diverged(self.global_step, f"the parameter {name}")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_finite()
         checkpoint[USUAL_NORM] = self.usual_norm
         checkpoint[CORRECTIONS] = {"of": self.loss_network_digest, "corrections": self.loss.corrections}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.usual_norm = checkpoint.get(USUAL_NORM)
+        self._take_learning_rate(checkpoint)
         saved = checkpoint.get(CORRECTIONS, {})
         if saved.get("of") == self.loss_network_digest:  # a run may go on with another loss network
             self.loss.corrections = saved["corrections"]
+
+    def _take_learning_rate(self, checkpoint: dict[str, Any]) -> None:
+        """Of this run in place of the one that the checkpoint's had: its states would bring that back."""
+        groups = [group for state in checkpoint.get("optimizer_states", ()) for group in state["param_groups"]]
+        before = groups[-1]["initial_lr"] if groups else 0  # of the kernels, where there are two
+        if before in (0, self.learning_rate):
+            return
+        factor = self.learning_rate / before
+        for group in groups:
+            group["lr"], group["initial_lr"] = group["lr"] * factor, group["initial_lr"] * factor
+        for state in checkpoint["lr_schedulers"]:
+            for key in ("base_lrs", "_last_lr"):
+                state[key] = [rate * factor for rate in state[key]]
 
 
 def state_digest(network: nn.Module) -> str:
@@ -167,5 +184,5 @@ class Diverged(validate.Failure):
     def __init__(self, step: int, what: str) -> None:
         super().__init__(
             f"stopped at step {step}: {what} is NaN or infinite. Try a lower optimizer.learning_rate, a longer "
-            f"optimizer.warmup_steps, or trainer.precision=32-true; the last checkpoint is from before"
+            f"optimizer.warmup_steps, or trainer.precision=32-true; a checkpoint, if there is one, is from before"
         )
