@@ -290,7 +290,7 @@ class PerceptualLoss:
             tv = tv.sum() if self.tv_summed else tv.mean()
         rows = zero
         if self.periodicity_weight:
-            # One image stands for its batch, for a training has them in any order: of all it takes 4 % of a step.
+            # One image stands for its batch, for a training has them in any order.
             rows = periodicity.periodicity(image[:1], photograph[:1], self.usual)[0]
         loss = self.content_weight * content + self.style_weight * style + self.tv_weight * tv
         loss = loss + self.periodicity_weight * rows
