@@ -53,10 +53,6 @@ class TooLarge(ImageError):
     """A picture of more pixels than are allowed."""
 
 
-class Unwritable(Invalid):
-    """A file that cannot be written where it is to be; the message is one line for a person."""
-
-
 class Picture(NamedTuple):
     """A decoded file: `rgb` in mode RGB and, where the file has transparency, `alpha` in mode L of the same size; what
     nobody sees, below an alpha of 0, is white."""
@@ -193,14 +189,14 @@ def _scale(image: Image.Image, scale: float) -> Image.Image:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well: whole or not at all.
 
-    Raises Unwritable: no permission, no space, no folder.
+    Raises Invalid: no permission, no space, no folder.
     """
     path = Path(path)
     try:
         with _replacing(path) as temporary:
             yield temporary
     except OSError as error:
-        raise Unwritable(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise Invalid(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 @contextlib.contextmanager
@@ -220,14 +216,14 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise Unwritable unless a file can be written in the folder of `path`, or in that where it is to be made."""
+    """Raise Invalid unless a file can be written in the folder of `path`, or in that where it is to be made."""
     try:
         Path(path).exists()  # raises for a name that is too long
         folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise Unwritable(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise Invalid(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -250,7 +246,7 @@ def save_picture(
     """Write `image` (mode RGB) to `path`, the format by suffix; where it has no `alpha`, before white.
 
     made: how it came about (`was_made`), the only metadata, in a PNG alone: nothing of a photograph's comes through.
-    Raises ImageError for another format, Unwritable.
+    Raises Invalid.
     """
     _check_format(path)
     path = Path(path)

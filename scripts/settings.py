@@ -24,8 +24,6 @@ PATHS = (
     "style.image", "style.name", "data.root", "loss_network.weights", "loss_network.unit_mean", "output_dir",
     "ckpt_path", "start", "content", "output",
 )  # fmt: skip
-
-
 HYDRA_OPTIONS = (
     "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
     "--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info",
@@ -41,13 +39,16 @@ def run(main: Callable[[], None], config: str) -> None:
     sys.argv[1:] = [f"++{word}" if word.startswith(tables) else word for word in sys.argv[1:]]
 
     def checked() -> None:
+        own = OmegaConf.load(CONFIGS / f"{config}.yaml")
+        assert isinstance(own, DictConfig)
+        groups = {key for default in own["defaults"] if not isinstance(default, str) for key in default}
         for word in sys.argv[1:]:
             option, _, value = word.partition("=")
             if option.startswith("--") and not any(known.startswith(option) for known in HYDRA_OPTIONS):
                 like = f"{option.removeprefix('--')}={value or 'VALUE'}"
                 raise Invalid(f"{option}: no such option; a setting has no dashes, {like}; --help lists all of them")
             if "=" in word and not word.startswith("-"):
-                check_group(OverridesParser.create().parse_overrides([word])[0], config)
+                check_group(OverridesParser.create().parse_overrides([word])[0], config, {*own}, groups)
             if word.startswith("~") and not word.startswith(tuple(f"~{name}." for name in TABLES)):
                 raise Invalid(f"{word}: cannot be left out; give another value")
         main()
@@ -55,30 +56,20 @@ def run(main: Callable[[], None], config: str) -> None:
     command.run(checked)
 
 
-def check_group(override: Override, config: str) -> None:
-    """Raises Invalid where `override` gives a group of configs/<config>.yaml anything but a name, and for an experiment
-    that sets a key which that file has not: it is another script's."""
-    main = OmegaConf.load(CONFIGS / f"{config}.yaml")
-    assert isinstance(main, DictConfig)
-    groups = {key for default in main["defaults"] if not isinstance(default, str) for key in default}
+def check_group(override: Override, config: str, keys: set[str], groups: set[str]) -> None:
+    """Raises Invalid where `override` gives one of the `groups` of configs/<config>.yaml anything but a name, and for
+    an experiment that sets a key which is none of its groups or `keys`: it is another script's."""
     group = override.key_or_group
     if group not in groups or (override.is_sweep_override() and group != "experiment"):
         return
-    names = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-    for name in names:
+    for name in override.sweep_iterator() if override.is_sweep_override() else [override.value()]:
         if not isinstance(name, str):
             known = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
             raise Invalid(f"{group}: got {override.get_value_element_as_str()}; allowed: {known}")
-        if group == "experiment":
-            check_experiment(name, config, groups, main)
-
-
-def check_experiment(name: str, config: str, groups: set[str], main: DictConfig) -> None:
-    file = CONFIGS / "experiment" / f"{name}.yaml"
-    if not file.is_file():
-        return  # Hydra tells which there are
-    if strange := sorted({*OmegaConf.load(file)} - groups - {*main}):
-        raise Invalid(f"experiment={name}: not one of {config}.py, which has no {', '.join(strange)}")
+        file = CONFIGS / group / f"{name}.yaml"
+        known_file = group == "experiment" and file.is_file()  # Hydra tells which there are
+        if strange := sorted({*OmegaConf.load(file)} - groups - keys if known_file else ()):
+            raise Invalid(f"experiment={name}: not one of {config}.py, which has no {', '.join(strange)}")
 
 
 def settle(composed: DictConfig) -> None:

@@ -74,7 +74,8 @@ def build(
     val = list(itertools.islice(sound, min(val_images, max(1, len(order) // 5))))
     if not val:
         raise image.ImageError("data: none of the content images can be read")
-    train = [i for i in order if i not in set(val)] if len(order) > 1 else order
+    held_out = set(val)
+    train = [i for i in order if i not in held_out] if len(order) > 1 else order
     return Sets(
         ContentImages(source, sorted(train), size, crop, scale, ratio, seed=seed),
         ContentImages(source, sorted(val), val_size, "center", shuffle=False, seed=seed),

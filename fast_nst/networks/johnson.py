@@ -52,8 +52,8 @@ class Johnson(nn.Module):
         number("norm_eps", norm_eps, 0)
         if init_std is not None:
             number("init_std", init_std, 0)
-        if blocks < 0 or kernel < 1 or kernel % 2 == 0:
-            raise Invalid(f"blocks, kernel: got {blocks}, {kernel}; allowed: blocks >= 0, an odd kernel")
+        if kernel % 2 == 0:
+            raise Invalid(f"kernel: got {kernel}; allowed: an odd kernel")
         if padding not in PADDINGS:
             raise Invalid(f"padding: got {padding!r}; allowed: {', '.join(PADDINGS)}")
         if upsampling not in UPSAMPLINGS:

@@ -14,10 +14,8 @@ _FREE = (
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_time", "trainer.log_every_n_steps",
     "trainer.val_every_n_steps",
 )  # fmt: skip
-_SINCE = {
-    "network.fine_noise": 0.0,
-    "loss.periodicity_weight": 0.0,
-}  # what a checkpoint from before there was such a setting had
+# What a checkpoint from before there was such a setting had.
+_SINCE = {"network.fine_noise": 0.0, "loss.periodicity_weight": 0.0}
 _FIXED = ("network", "style", "optimizer.name")  # they do not fit; half of each painting is neither
 
 
