@@ -108,6 +108,11 @@ def free_memory(device: torch.device) -> int:
     return max(0, free)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether `error` is torch's for want of memory, of any device."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def used_memory() -> int:
     """Bytes that this process holds."""
     try:

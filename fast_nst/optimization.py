@@ -62,6 +62,25 @@ def optimize(
     return image.detach().clamp(0, 1)
 
 
+def memory_needed(loss: PerceptualLoss, height: int, width: int, steps: int, method: str) -> int:
+    """About how many bytes `optimize` takes for an image of that size on the device of `loss`: what autograd keeps for
+    the gradient, half as much again while it is computed, and images: the pairs of L-BFGS and a few."""
+    side = max(128, loss.smallest)
+    piece = torch.full((1, 3, side, side), 0.5, device=loss.style_image.device, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss(piece, piece.detach())
+    images = 6 + (2 * min(steps, HISTORY) if method == "lbfgs" else 0)
+    return round(height * width * (1.5 * sum(kept.values()) / side**2 + images * 3 * piece.element_size()))
+
+
 def begin(kind: str, photograph: Tensor, seed: int) -> Tensor:
     """What to start from, of the shape of `photograph`: "content", that itself, or "noise", grey with white noise."""
     if one_of("start", kind, STARTS) == "content":

@@ -69,6 +69,13 @@ def optimize(composed: DictConfig) -> None:
     size, losses = cfg["style"]["size"], []
     for scale in reversed(range(scales)):
         losses.append(make_loss(cfg, painting, None if size is None else max(32, round(size / 2**scale))).to(device))
+    height, width = photograph.shape[2:]
+    needed = optimization.memory_needed(losses[-1], height, width, steps, cfg["method"])
+    if needed > (free := machine.free_memory(device)):
+        raise Invalid(
+            f"size: {cfg['size']} needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free; "
+            f"{max(32, int(cfg['size'] * (free / needed) ** 0.5) // 100 * 100)} needs less"
+        )
     if cfg["loss"]["style_weight"]:
         say_calibration(losses[-1], cfg["loss"]["style_weight"])
 
@@ -103,6 +110,10 @@ def optimize(composed: DictConfig) -> None:
             except KeyboardInterrupt:
                 if shown:
                     tqdm.write(f"so far: {unfinished}; go on from it with start={unfinished}", file=sys.stderr)
+                raise
+            except RuntimeError as error:
+                if machine.is_out_of_memory(error):
+                    raise Failure(f"out of memory on {device}; a smaller size needs less") from None
                 raise
     assert result is not None
     result = result.cpu()

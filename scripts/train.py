@@ -201,6 +201,9 @@ def train(composed: DictConfig) -> None:
             text += f"; the network is in {weights_file}"
         raise Invalid(f"{text}; go on with: {command_to_go_on(last)}" if last.is_file() else text) from None
     except RuntimeError as error:
+        if machine.is_out_of_memory(error):
+            text = "out of memory; a smaller data.batch_size or data.size needs less"
+            raise Failure(f"{text}; go on with: {command_to_go_on(last)}" if last.is_file() else text) from None
         if "DataLoader worker" not in str(error):
             raise
         raise Failure(f"a process that makes the content images ended: {command.one_line(error)}") from None

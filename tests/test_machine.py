@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ENVIRONMENT
+
+from fast_nst import machine
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone")
@@ -48,3 +51,12 @@ print(next(line.split()[1] for line in lines if line.startswith("AnonHugePages")
 """
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=True)
     assert int(done.stdout) > 0.9 * 64 * 1024
+
+
+def test_want_of_memory_is_told_from_other_errors():
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(2**58)
+    assert machine.is_out_of_memory(found.value)
+    with pytest.raises(RuntimeError) as found:
+        torch.ones(2) @ torch.ones(3)
+    assert not machine.is_out_of_memory(found.value)

@@ -1,12 +1,15 @@
 """Optimising pixels: the function, and the real command."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 import torchvision
-from conftest import picture, run
+from conftest import ENVIRONMENT, picture, run
 from PIL import Image
 
 from fast_nst import loss_networks, optimization
@@ -55,6 +58,23 @@ def test_an_endless_loss_is_told():
     photograph = to_tensor(picture(1, 64, 64))
     with pytest.raises(Failure, match="NaN or infinite; try method=adam"):
         optimization.optimize(photograph * float("nan"), photograph, make_loss(1, 1), 2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux alone")
+def test_the_memory_is_foretold():
+    code = """
+import torch
+from fast_nst import machine, optimization
+from test_optimization import make_loss
+machine.keep_memory()  # what is freed counts until the end
+loss = make_loss(1, 1)
+before, photograph = machine.used_memory(), torch.rand(1, 3, 768, 768)
+optimization.optimize(photograph, photograph, loss, 8)
+print((machine.used_memory() - before) / optimization.memory_needed(loss, 768, 768, 8, "lbfgs"))
+"""
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert 0.6 < float(result.stdout) < 1.4
 
 
 def test_the_command(workplace):
