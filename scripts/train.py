@@ -189,6 +189,10 @@ def train(composed: DictConfig) -> None:
             print(f"going on from {checkpoint}, at step {before['step']}", file=sys.stderr)
         for text in changed:
             print(f"changed: {text}", file=sys.stderr)
+        if trainer.num_nodes > 1:
+            place = getattr(trainer.strategy, "cluster_environment", None)
+            where = f" at {place.main_address}:{place.main_port}" if place is not None else ""
+            print(f"waiting for the processes of {trainer.num_nodes} machines{where}", file=sys.stderr)
     try:
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # what Lightning makes of a second Ctrl-C, without a word
