@@ -40,6 +40,7 @@ _READERS = tuple(name for name in FORMATS if name in Image.OPEN)
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 FOREIGN = frozenset((".heic", ".heif", ".jxl"))  # pictures too, which are not read: told, and not passed over
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_LONGEST = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels of a side that their libraries write
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
 _MADE = "fast_nst"  # the key of a PNG's text that says what made it
 _SRGB = ImageCms.createProfile("sRGB")
@@ -237,6 +238,13 @@ def _check_format(path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{path}: cannot write this format; give one of {', '.join(WRITABLE)}")
 
 
+def check_fits(path: str | os.PathLike[str], width: int, height: int) -> None:
+    """Before long work: raise ImageError where the format of `path` cannot hold a picture of that size."""
+    suffix = Path(path).suffix.lower()
+    if max(width, height) > (longest := _LONGEST.get(suffix, max(width, height))):
+        raise ImageError(f"{path}: {width} x {height} pixels; a {suffix} has up to {longest} a side, a .png more")
+
+
 def save_picture(
     image: Image.Image,
     path: str | os.PathLike[str],
@@ -249,6 +257,7 @@ def save_picture(
     Raises Invalid.
     """
     _check_format(path)
+    check_fits(path, *image.size)
     path = Path(path)
     suffix = path.suffix.lower()
     if alpha is not None:

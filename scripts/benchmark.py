@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from fast_nst import data, loss_networks, machine, networks, stylize
 from fast_nst.data import style
-from fast_nst.image import check_place, replacing
+from fast_nst.image import replacing
 from fast_nst.validate import Invalid, one_of, whole_number
 
 REFERENCE = "reference"
@@ -254,6 +254,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--overwrite", action="store_true", help="replace what --json names")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # for `Alone`
     arguments = parser.parse_args()
     for name, least in (("size", 16), ("batch", 1), ("rounds", 1)):
@@ -281,7 +282,7 @@ def main() -> None:
         serve(arguments, device)
         return
     if arguments.json is not None:
-        check_place(arguments.json)
+        command.check_json(arguments.json, arguments.overwrite)
     machine.keep_memory()
     measure = {"train": measure_train, "infer": measure_infer, "data": measure_data}[arguments.what]
     about = {"device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__}

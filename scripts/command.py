@@ -85,6 +85,13 @@ def check_new(
     check_place(path)
 
 
+def check_json(path: Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """As `check_new`, of the file of figures that --json names."""
+    if path.suffix != ".json":
+        raise Invalid(f"--json: {path}: give a name that ends in .json")
+    check_new("--json", path, overwrite, inputs)
+
+
 def check_apart(option: str, results: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
     """Raises Invalid where one of `results` is one of `inputs`, which are to be kept whatever is overwritten."""
     kept = {os.path.realpath(path) for path in inputs}

@@ -119,8 +119,10 @@ def measure(
     first = tables[next(iter(trained))]
     rows: list[list[Image.Image]] = []
     usual = periodicity.usual(loss.style_image)
-    for photograph in tqdm(photographs, unit="image", desc=f"{photographs[0].shape[2]} px"):
-        slow = {start: curves.get(photograph, loss, steps, start) for start in STARTS}
+    bar = tqdm(total=len(photographs) * len(STARTS) * steps, unit="step", desc=f"{photographs[0].shape[2]} px")
+    for index, photograph in enumerate(photographs, 1):
+        slow = {start: curves.get(photograph, loss, steps, start, bar.update) for start in STARTS}
+        bar.update(index * len(STARTS) * steps - bar.n)  # of curves that were kept
         results = []
         for path, (network, _) in trained.items():
             result = stylize.stylize_tensor(network, photograph)
@@ -140,6 +142,7 @@ def measure(
             lines = plot([slow[s][0] for s in STARTS], first["loss"][-1], photograph.shape[2])
             end = image.to_pillow(slow["noise"][1])
             rows.append([image.to_pillow(photograph), *results, as_many, end, lines])
+    bar.close()
     return tables, rows
 
 
@@ -178,9 +181,7 @@ def main() -> None:
         image.check_writable(arguments.sheet)
         command.check_new("--sheet", arguments.sheet, arguments.overwrite, inputs)
     if arguments.json is not None:
-        if arguments.json.suffix != ".json":
-            raise Invalid(f"--json: {arguments.json}: give a name that ends in .json")
-        command.check_new("--json", arguments.json, arguments.overwrite, inputs)
+        command.check_json(arguments.json, arguments.overwrite, inputs)
     if Path(arguments.cache).is_file():
         raise Invalid(f"--cache: {arguments.cache}: is a file; give a folder")
     image.check_place(Path(arguments.cache) / "curves")

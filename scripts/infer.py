@@ -193,7 +193,7 @@ def main() -> int:
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the photographs under way alone
     done = f"{len(pairs) - failed} of {len(pairs)} photographs repainted"
-    print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs])}")
+    print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")
     return 1 if failed or unlisted else 0
 
 

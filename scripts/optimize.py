@@ -6,6 +6,7 @@ python scripts/optimize.py experiment=feature_inversion content=photo.jpg
 """
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,10 +27,12 @@ from fast_nst.stylize import KEEP_COLORS
 from fast_nst.validate import Failure, Invalid, one_of, whole_number
 from fast_nst.weights import sha256
 
+SMALLEST = 32  # pixels of a side, at any of the scales
+
 
 def photograph_of(cfg: dict[str, Any]) -> Tensor:
     """The photograph at its final size, (1, 3, H, W); a grey square where there is none and none is needed."""
-    size = whole_number("size", cfg["size"], 32, style.LONGEST)
+    size = whole_number("size", cfg["size"], SMALLEST, style.LONGEST)
     if cfg["content"] is not None:
         return image.to_tensor(image.resize_longer(image.open_picture(cfg["content"]).on_white(), size))
     if cfg["loss"]["content_weight"]:
@@ -68,13 +71,21 @@ def optimize(composed: DictConfig) -> None:
 
     size, losses = cfg["style"]["size"], []
     for scale in reversed(range(scales)):
-        losses.append(make_loss(cfg, painting, None if size is None else max(32, round(size / 2**scale))).to(device))
+        losses.append(
+            make_loss(cfg, painting, None if size is None else max(SMALLEST, round(size / 2**scale))).to(device)
+        )
     height, width = photograph.shape[2:]
+    if (shorter := min(height, width)) < SMALLEST:
+        raise Invalid(
+            f"size: got {cfg['size']}; this photograph's shorter side would be {shorter} pixels of then; allowed: "
+            f"{SMALLEST} on, size={math.ceil(cfg['size'] * SMALLEST / shorter)}"
+        )
+    image.check_fits(output, width, height)
     needed = optimization.memory_needed(losses[-1], height, width, steps, cfg["method"])
     if needed > (free := machine.free_memory(device)):
         raise Invalid(
             f"size: {cfg['size']} needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free; "
-            f"{max(32, int(cfg['size'] * (free / needed) ** 0.5) // 100 * 100)} needs less"
+            f"{max(SMALLEST, int(cfg['size'] * (free / needed) ** 0.5) // 100 * 100)} needs less"
         )
     if cfg["loss"]["style_weight"]:
         say_calibration(losses[-1], cfg["loss"]["style_weight"])
@@ -94,7 +105,7 @@ def optimize(composed: DictConfig) -> None:
                 shown = True
 
         for scale, loss in zip(reversed(range(scales)), losses, strict=True):
-            height, width = (max(32, round(side / 2**scale)) for side in photograph.shape[2:])
+            height, width = (max(SMALLEST, round(side / 2**scale)) for side in photograph.shape[2:])
             target = optimization.resized(photograph, height, width).to(device)
             if result is None:
                 seed = whole_number("seed", cfg["seed"], 0, 2**32 - 1)

@@ -10,7 +10,7 @@ import command
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from omegaconf import DictConfig, OmegaConf
 
 from fast_nst.validate import Invalid
@@ -60,14 +60,19 @@ def check_group(override: Override, config: str, keys: set[str], groups: set[str
     """Raises Invalid where `override` gives one of the `groups` of configs/<config>.yaml anything but a name, and for
     an experiment that sets a key which is none of its groups or `keys`: it is another script's."""
     group = override.key_or_group
-    if group not in groups or (override.is_sweep_override() and group != "experiment"):
+    if group not in groups or override.value_type == ValueType.GLOB_CHOICE_SWEEP:  # Hydra's own choice among them
         return
-    for name in override.sweep_iterator() if override.is_sweep_override() else [override.value()]:
-        if not isinstance(name, str):
-            known = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
-            raise Invalid(f"{group}: got {override.get_value_element_as_str()}; allowed: {known}")
+    own = not any(word.startswith("--config-") for word in sys.argv)  # which brings groups from elsewhere
+    series = override.is_sweep_override()
+    for name in override.sweep_iterator() if series else [override.value()]:
+        name = getattr(name, "text", name)  # of what was in quotes
         file = CONFIGS / group / f"{name}.yaml"
-        known_file = group == "experiment" and file.is_file()  # Hydra tells which there are
+        if not isinstance(name, str) or (own and not file.is_file()):  # all of a series, before the first is trained
+            known = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+            more = "; a painting of your own is style.image=FILE" if group == "style" else ""
+            got = name if series else override.get_value_element_as_str()
+            raise Invalid(f"{group}: got {got}; allowed: {known}{more}")
+        known_file = group == "experiment" and file.is_file()
         if strange := sorted({*OmegaConf.load(file)} - groups - keys if known_file else ()):
             raise Invalid(f"experiment={name}: not one of {config}.py, which has no {', '.join(strange)}")
 

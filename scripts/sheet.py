@@ -8,11 +8,12 @@ from typing import Any
 
 import command
 from PIL import Image
+from tqdm import tqdm
 
 from fast_nst import image, stylize, weights
 from fast_nst.data import style
 from fast_nst.data.content import center_square
-from fast_nst.stylize.sheet import grid
+from fast_nst.stylize.sheet import grid, grid_size
 from fast_nst.validate import Invalid, whole_number
 
 
@@ -44,13 +45,19 @@ def main() -> None:
         paintings *= count
     if len(paintings) not in (0, count):
         raise Invalid(f"--style-image: {len(paintings)} paintings for {count} weights files")
+    image.check_fits(arguments.output, *grid_size(bool(files) + len(arguments.photographs), 1 + count, side))
     photographs = [center_square(image.open_picture(path).on_white(), side) for path in arguments.photographs]
     heads, columns = ["photograph"], [photographs]
+    bar = tqdm(total=count * len(photographs), unit="picture", disable=None)
     for path in arguments.weights:
         network, description = weights.load(path)
         heads.append(head(path, description))
-        results = (stylize.stylize_tensor(network, image.to_tensor(photograph)) for photograph in photographs)
-        columns.append([image.to_pillow(result) for result in results])
+        column = []
+        for photograph in photographs:
+            column.append(image.to_pillow(stylize.stylize_tensor(network, image.to_tensor(photograph))))
+            bar.update()
+        columns.append(column)
+    bar.close()
     rows: list[list[Image.Image | None]] = [[None, *paintings]] if paintings else []
     rows += [list(row) for row in zip(*columns, strict=True)]
     image.save_picture(grid(rows, heads, side), arguments.output)

@@ -21,6 +21,7 @@ import hydra
 import pytorch_lightning as pl
 from building import further_paintings, make_loss, say_calibration, style_name
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from runs import RUN_DIR, check_files, run_directory
 from settings import CONFIGS, run, settle
@@ -234,7 +235,13 @@ def main(composed: DictConfig) -> None:
     try:
         train(composed)
     except (*command.MISTAKES, Failure) as error:
-        sys.exit(command.report(error))  # an exception that reached Hydra would get a line of Hydra's as well
+        code = command.report(error)  # an exception that reached Hydra would get a line of Hydra's as well
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            sys.exit(code)
+        if code > 128:
+            print("the rest of the series was not begun", file=sys.stderr)
+            sys.exit(code)
+        raise Failure("not every run of the series was done") from None  # Hydra raises it when all have had their turn
 
 
 def _leave_to_who_waits(arguments: threading.ExceptHookArgs) -> None:

@@ -41,6 +41,7 @@ def faulty(trained, workplace: Path) -> Path:
         (folder / name).write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     Image.new("1", (30000, 30000)).save(folder / "bomb.png")
     Image.new("1", (2000, 2000)).save(folder / "large.png")
+    picture(5, 64, 2).save(folder / "narrow.png")
     safetensors.torch.save_file(random_vgg_state("vgg19", 8), folder / "vgg.safetensors")
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     Image.new("RGB", (30000, 30)).save(folder / "thread.png")
@@ -132,6 +133,14 @@ FAULTS = {
     "a list as a value": (*train("loss.content=[1,2]"), "loss.content: got [1, 2]; allowed: a single value"),
     "a setting left out": (*train("~trainer.max_steps"), "~trainer.max_steps: cannot be left out"),
     "a bracket left out": (*train("loss.style_scales={1: 1"), "error: loss.style_scales={1: 1: not key=value"),
+    "a style unknown to a series": (
+        "train.py", ["-m", "style=cubist,mona_lisa"], "style: got mona_lisa; allowed: cubist, ink_wash, "
+    ),
+    "figures over a photograph": ("benchmark.py", ["data", "--json", PHOTO], "give a name that ends in .json"),
+    "a photograph too narrow": (
+        "optimize.py", ["content=faulty/narrow.png", "size=64"], "would be 2 pixels of then; allowed: 32 on, size=1024"
+    ),
+    "a format too small": (*infer("faulty/narrow.png", "--size", "16500", "-o", "a.webp"), "a .webp has up to 16383"),
     "a word for a switch": ("optimize.py", ["overwrite=no"], "overwrite: got 'no'; allowed: true, false"),
     "a switch of a network": (*train("network=johnson", "network.bias=no"), "network.bias: got 'no'"),
     "a name for a folder above": (*train("style.name=.."), "style.name: got '..'"),
@@ -179,8 +188,8 @@ FAULTS = {
     "a number in a blend": (*train("style.blend={2024: 1}"), "2024: no such file"),
     "a time that never comes": (*train("trainer.max_time=99999999999:00:00:00"), "trainer.max_time: got"),
     "a machine of another kind": (*train("trainer.accelerator=tpu"), "error: trainer: "),
-    "nothing to learn": (*train("loss.content_weight=0", "loss.style_layers={}"), "loss: no layer of content_layers"),
-    "no size": (*train("loss.style_scales={}"), "loss.style_scales: got {}; allowed: at least one size"),
+    "nothing to learn": (*train("loss.content_weight=0", "loss.style_layers={}"), "loss.style_layers: got {}"),
+    "no size": (*train("loss.style_scales={}"), "loss.style_scales: got {}; allowed: at least one"),
     "a margin beyond measure": (*train("network.margin=8000"), "network.margin: got 8000; allowed: a whole"),
     "a name too long for a file": (*train(f"style.name={'a' * 245}"), "style.name: got aaaaaaaaaaaaaaaaaaaa…; allowed"),
     "a folder for a file": (*train("style.name=folder.jpg", "output_dir=mine/there"), "safetensors: is a folder"),

@@ -191,6 +191,16 @@ def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("suffix", "longest"), [(".webp", 16383), (".jpg", 65500)])
+def test_the_longest_side_of_a_format(tmp_path, suffix, longest):
+    path = tmp_path / f"long{suffix}"
+    image.save_picture(Image.new("RGB", (longest, 1)), path)
+    before = path.read_bytes()
+    with pytest.raises(image.ImageError, match=f"2 x {longest + 1} pixels; a {suffix} has up to {longest} a side"):
+        image.save_picture(Image.new("RGB", (2, longest + 1)), path)
+    assert path.read_bytes() == before
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"old")

@@ -93,6 +93,18 @@ def test_a_series_of_styles(workplace):
         assert weights.describe(found)["style"]["names"] == [name]
 
 
+def test_a_series_goes_on_after_a_bad_picture(workplace):
+    (workplace / "text.jpg").write_bytes(b"no picture")
+    pictures = "style.image=text.jpg,'my painting.png'"
+    result = run(
+        "train.py", "-m", *small(workplace), pictures, "trainer.max_steps=1", "style.name=after", cwd=workplace
+    )
+    assert result.returncode == 1, result.stderr
+    assert "error: text.jpg: not a picture" in result.stderr
+    assert result.stderr.splitlines()[-1] == "error: not every run of the series was done"
+    assert len([*(workplace / "outputs" / "after").glob("*/*.safetensors")]) == 1
+
+
 def test_infer_one_photograph(trained, workplace):
     source = workplace / "photographs" / "photo 0 (copy)=.png"
     result = run("infer.py", trained[0] / "my painting.safetensors", source, "-o", "repainted.png", cwd=workplace)

@@ -146,8 +146,13 @@ class StepSampler(Sampler[list[int]]):
     that two processes with two images see what one process with four would.
     """
 
+    ENDLESS = 2**40  # a length, for Lightning fetches the first batch of what has none before a training starts
+
     def __init__(self, batch_size: int, first: int = 0, rank: int = 0, world: int = 1) -> None:
         self.batch_size, self.first, self.rank, self.world = batch_size, first, rank, world
+
+    def __len__(self) -> int:
+        return self.ENDLESS
 
     def __iter__(self) -> Iterator[list[int]]:
         step = self.first

@@ -86,6 +86,8 @@ class Features(LossNetwork):
                     found[name] = x
                     if name in self.heads:
                         found[name] = self.heads[name](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        if len(found) < len(wanted):
+            check_layers(wanted, self.taps.values())
         return found
 
 

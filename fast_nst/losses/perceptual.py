@@ -98,6 +98,8 @@ class PerceptualLoss:
             **scales,
         }
         for name, table in tables.items():
+            if not isinstance(table, Mapping):
+                raise Invalid(f"loss.{name}: got {table!r}; allowed: a table of weights")
             for key, weight in table.items():
                 _check_weight(f"{name}.{key}", weight)
         for name, divisors in scales.items():
@@ -106,9 +108,10 @@ class PerceptualLoss:
                     raise Invalid(f"loss.{name}: got the divisor {divisor!r}; allowed: whole numbers from 1 on")
         if not any(weights.values()):
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
-        for name, divisors in scales.items():
-            if weights[f"{name.partition('_')[0]}_weight"] and not any(divisors.values()):
-                raise Invalid(f"loss.{name}: got {divisors}; allowed: at least one size of a positive weight")
+        for name, table in tables.items():
+            term = f"{name.partition('_')[0]}_weight"
+            if weights[term] and not any(table.values()):
+                raise Invalid(f"loss.{name}: got {table}; allowed: at least one positive weight, or loss.{term}=0")
         ways = range(whole_number("loss.views", views, 1, VIEWS))
         self.shift = whole_number("loss.shift", shift, 0)
         whole_number("loss.correct_every", correct_every, 0)
@@ -119,12 +122,10 @@ class PerceptualLoss:
         self.every_view = [member * VIEWS + way for member in range(loss_network.members) for way in ways]
         self.loss_network = loss_network
         self.style_image = style_image
-        self.blend = tuple(blend)
+        self.blend = tuple((painting, number("loss.blend", weight, 0)) for painting, weight in blend)
         # A term whose weight is 0 costs nothing and reports 0.
         self.content_layers = {k: v for k, v in content_layers.items() if v and content_weight}
         self.style_layers = {k: v for k, v in style_layers.items() if v and style_weight}
-        if not (self.content_layers or self.style_layers or tv_weight):
-            raise Invalid("loss: no layer of content_layers or style_layers has a weight; at least one must")
         self.style_scales = {k: v for k, v in scales["style_scales"].items() if v and self.style_layers}
         self.content_scales = {k: v for k, v in scales["content_scales"].items() if v and self.content_layers}
         self.finest = min((*self.style_scales, *self.content_scales), default=1)

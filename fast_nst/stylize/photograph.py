@@ -130,6 +130,7 @@ def stylize_file(
         if size * round(size * min(rgb.size) / max(rgb.size)) > most:
             raise image.TooLarge(f"size: got {size}; allowed: up to {most / 1e6:.0f} megapixels")
         rgb = image.resize_longer(rgb, size)
+    image.check_fits(target, *rgb.size)
     widest = max(
         block.conv.out_channels // block.conv.stride[0] ** 2
         for block in network.modules()

@@ -24,14 +24,21 @@ def sheet(style_image: Tensor, contents: Tensor, results: Tensor, gap: int = 4) 
     return picture
 
 
-def grid(rows: Sequence[Sequence[Image.Image | None]], heads: Sequence[str], side: int, gap: int = 4) -> Image.Image:
+GAP, TOP = 4, 16  # pixels between the squares of a grid, and for a line of text
+
+
+def grid_size(rows: int, columns: int, side: int) -> tuple[int, int]:
+    """Width and height of `grid`, pixels."""
+    return columns * (side + GAP) - GAP, TOP + rows * (side + GAP) - GAP
+
+
+def grid(rows: Sequence[Sequence[Image.Image | None]], heads: Sequence[str], side: int) -> Image.Image:
     """Rows of squares, `side` pixels wide, one below each of `heads`; None: left white."""
-    top = 16  # a line of text
-    whole = Image.new("RGB", (len(heads) * (side + gap) - gap, top + len(rows) * (side + gap) - gap), "white")
+    whole = Image.new("RGB", grid_size(len(rows), len(heads), side), "white")
     draw = ImageDraw.Draw(whole)
     for x, head in enumerate(heads):
-        draw.text((x * (side + gap) + 2, 2), head, fill="black")
+        draw.text((x * (side + GAP) + 2, 2), head, fill="black")
         for y, row in enumerate(rows):
             if (square := row[x]) is not None:
-                whole.paste(square, (x * (side + gap), top + y * (side + gap)))
+                whole.paste(square, (x * (side + GAP), TOP + y * (side + GAP)))
     return whole

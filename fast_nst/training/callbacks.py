@@ -81,10 +81,15 @@ class Progress(pl.callbacks.ProgressBar):
         if self.enabled and self.terminal:
             self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Not sooner: now signals are heard, and trainer.max_time and all processes run.
+        self.ready = True
+        self._begin(trainer)
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Tensor, batch_idx: int
     ) -> None:
-        if not self.ready:  # not sooner: now signals are heard, and trainer.max_time and all processes run
+        if not self.ready:  # a run that goes on has no start of its only epoch
             self.ready = True
             self._begin(trainer)
         self.step_begun = time.monotonic()
@@ -210,6 +215,15 @@ class Interrupted(Failure):
         self.exit_code = 128 + number
 
 
+class TooSoon(Failure):
+    """A SIGTERM before the first step."""
+
+    exit_code = 128 + signal.SIGTERM
+
+    def __init__(self) -> None:
+        super().__init__("SIGTERM before the first step: nothing was to be saved")
+
+
 class SaveCheckpoint(pl.Callback):
     """`path` every `every_n_steps`, at the end, and on SIGINT, SIGTERM, SIGHUP or SIGUSR1 after the step under way,
     when the run ends with `Interrupted`. A second signal has its ordinary effect at once.
@@ -268,6 +282,8 @@ class SaveCheckpoint(pl.Callback):
             signal.signal(number, self._catch)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.received_sigterm:  # which Lightning would only now and then look for
+            raise TooSoon
         self.listen(self.SIGNALS)
 
     def on_train_batch_end(
