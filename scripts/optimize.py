@@ -77,8 +77,8 @@ def optimize(composed: DictConfig) -> None:
     height, width = photograph.shape[2:]
     if (shorter := min(height, width)) < SMALLEST:
         raise Invalid(
-            f"size: got {cfg['size']}; this photograph's shorter side would be {shorter} pixels of then; allowed: "
-            f"{SMALLEST} on, size={math.ceil(cfg['size'] * SMALLEST / shorter)}"
+            f"size: got {cfg['size']}, with which this photograph's shorter side has {shorter} pixels; allowed: "
+            f"{SMALLEST} of them on, size={math.ceil(cfg['size'] * SMALLEST / shorter)}"
         )
     image.check_fits(output, width, height)
     needed = optimization.memory_needed(losses[-1], height, width, steps, cfg["method"])

@@ -138,7 +138,7 @@ FAULTS = {
     ),
     "figures over a photograph": ("benchmark.py", ["data", "--json", PHOTO], "give a name that ends in .json"),
     "a photograph too narrow": (
-        "optimize.py", ["content=faulty/narrow.png", "size=64"], "would be 2 pixels of then; allowed: 32 on, size=1024"
+        "optimize.py", ["content=faulty/narrow.png", "size=64"], "has 2 pixels; allowed: 32 of them on, size=1024"
     ),
     "a format too small": (*infer("faulty/narrow.png", "--size", "16500", "-o", "a.webp"), "a .webp has up to 16383"),
     "a word for a switch": ("optimize.py", ["overwrite=no"], "overwrite: got 'no'; allowed: true, false"),
