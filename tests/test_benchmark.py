@@ -34,7 +34,7 @@ def test_the_reference_is_the_peer_s_network_and_computes_what_ours_does():
     ],
 )
 def test_each_benchmark(workplace, what, options, cases):
-    result = run("benchmark.py", what, *options, "--rounds", 1, "--json", "figures.json", cwd=workplace)
+    result = run("benchmark.py", what, *options, "--rounds", 1, "--json", "figures.json", "--overwrite", cwd=workplace)
     assert result.returncode == 0, result.stderr
     figures = json.loads((workplace / "figures.json").read_text())
     found = next(figures[key] for key in ("cases", "sizes", "sources") if key in figures)
