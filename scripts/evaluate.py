@@ -37,7 +37,7 @@ from fast_nst.loss_networks import compact
 from fast_nst.losses import PerceptualLoss, periodicity
 from fast_nst.losses.functional import tv_mean
 from fast_nst.networks import Network
-from fast_nst.stylize.sheet import grid
+from fast_nst.stylize.sheet import grid, grid_size
 from fast_nst.validate import Invalid, number, whole_number
 
 CONTENT = {"relu3_2": 1.0}
@@ -180,6 +180,8 @@ def main() -> None:
     if arguments.sheet is not None:
         image.check_writable(arguments.sheet)
         command.check_new("--sheet", arguments.sheet, arguments.overwrite, inputs)
+        rows_shown = min(SHOWN, arguments.images)
+        image.check_fits(arguments.sheet, *grid_size(rows_shown, len(arguments.weights) + 4, arguments.sizes[0]))
     if arguments.json is not None:
         command.check_json(arguments.json, arguments.overwrite, inputs)
     if Path(arguments.cache).is_file():

@@ -171,7 +171,9 @@ def main() -> int:
             return f"{command.one_line(error)} in the memory{given}"
         except Invalid as error:
             return command.one_line(error)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not machine.is_out_of_memory(error):
+                raise
             return f"{pair[0]}: too large for the memory of its device; give a smaller --size, or --device cpu"
         finally:
             share.close()

@@ -57,8 +57,9 @@ def run(main: Callable[[], None], config: str) -> None:
 
 
 def check_group(override: Override, config: str, keys: set[str], groups: set[str]) -> None:
-    """Raises Invalid where `override` gives one of the `groups` of configs/<config>.yaml anything but a name, and for
-    an experiment that sets a key which is none of its groups or `keys`: it is another script's."""
+    """Raises Invalid where `override` gives one of the `groups` of configs/<config>.yaml anything but the name of
+    one that there is, and for an experiment that sets a key which is none of its groups or `keys`: it is another
+    script's."""
     group = override.key_or_group
     if group not in groups or override.value_type == ValueType.GLOB_CHOICE_SWEEP:  # Hydra's own choice among them
         return

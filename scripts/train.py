@@ -58,6 +58,11 @@ def command_to_go_on(checkpoint: Path) -> str:
     return f"{command.typed('train')} {shlex.join([*overrides, f'ckpt_path={path}'])}"
 
 
+def with_a_way_on(text: str, checkpoint: Path) -> str:
+    """An error and, where there is a `checkpoint`, what to type to go on from it."""
+    return f"{text}; go on with: {command_to_go_on(checkpoint)}" if checkpoint.is_file() else text
+
+
 def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:
     """The length of the run: max_steps, or as many steps of `batch` images as max_epochs takes."""
     steps, epochs = cfg["max_steps"], cfg["max_epochs"]
@@ -204,11 +209,11 @@ def train(composed: DictConfig) -> None:
             text = f"{folder}: {text}"
         if weights_file.is_file() and trainer.global_step >= steps:
             text += f"; the network is in {weights_file}"
-        raise Invalid(f"{text}; go on with: {command_to_go_on(last)}" if last.is_file() else text) from None
+        raise Invalid(with_a_way_on(text, last)) from None
     except RuntimeError as error:
         if machine.is_out_of_memory(error):
             text = "out of memory; a smaller data.batch_size or data.size needs less"
-            raise Failure(f"{text}; go on with: {command_to_go_on(last)}" if last.is_file() else text) from None
+            raise Failure(with_a_way_on(text, last)) from None
         if "DataLoader worker" not in str(error):
             raise
         raise Failure(f"a process that makes the content images ended: {command.one_line(error)}") from None

@@ -73,6 +73,10 @@ class Progress(pl.callbacks.ProgressBar):
         bar.close()
 
     def _begin(self, trainer: pl.Trainer) -> None:
+        """Once, and not before the start: now signals are heard, and trainer.max_time and all processes run."""
+        if self.ready:
+            return
+        self.ready = True
         data: ContentData | None = getattr(trainer, "datamodule", None)
         if data is not None and (drawing := data.drawing()) is not None:
             self._draw(trainer, drawing)
@@ -82,16 +86,12 @@ class Progress(pl.callbacks.ProgressBar):
             self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Not sooner: now signals are heard, and trainer.max_time and all processes run.
-        self.ready = True
-        self._begin(trainer)
+        self._begin(trainer)  # before the first batch is made
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Tensor, batch_idx: int
     ) -> None:
-        if not self.ready:  # a run that goes on has no start of its only epoch
-            self.ready = True
-            self._begin(trainer)
+        self._begin(trainer)  # a run that goes on has no start of its only epoch
         self.step_begun = time.monotonic()
 
     def on_train_batch_end(
