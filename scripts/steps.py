@@ -1,6 +1,7 @@
 """Our own training steps as scripts/benchmark.py times them, and what timing takes."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ from fast_nst import loss_networks, networks
 from fast_nst.loss_networks.network import Features, LossNetwork
 from fast_nst.loss_networks.vgg import MEAN, STD, layer_indices
 from fast_nst.losses import PerceptualLoss, layers_needed
+from fast_nst.networks.functional import prefers_channels_last
 from fast_nst.training.muon import Muon
+from fast_nst.training.recorded import RecordedStep
 from fast_nst.validate import Invalid, number
 
 
@@ -49,12 +52,14 @@ def random_vgg(variant: str, layers: list[str]) -> LossNetwork:
 
 
 class Work(NamedTuple):
-    """What is timed: {a call: how often it comes in a step, on average}."""
+    """What is timed: {a call: how often it comes in a step, on average}. unrecorded: the same, of which operations can
+    be counted."""
 
     calls: dict[Step, float]
+    unrecorded: dict[Step, float]
 
     def flops(self) -> int:
-        return round(sum(flops(call) * often for call, often in self.calls.items()))
+        return round(sum(flops(call) * often for call, often in self.unrecorded.items()))
 
     def seconds(self, device: torch.device) -> float:
         return sum(timed(call, device) * often for call, often in self.calls.items())
@@ -69,26 +74,34 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     loss_network = loss_networks.build("compact", layers) if loss_name == "compact" else random_vgg(loss_name, layers)
     loss = PerceptualLoss(loss_network, painting, **terms)
     network.to(batch.device)
-    if batch.device.type == "cpu":
+    if prefers_channels_last(batch.device):
         network.to(memory_format=torch.channels_last)
     loss.to(batch.device, torch.bfloat16 if low else torch.float32)
+    every = [(view, finishing) for view in loss.every_view for finishing in {False, bool(loss.finish)}]
     with torch.no_grad():
         if loss.correct_every:
             loss.correct(batch[:1], 0)
-        for view in loss.every_view:  # the painting's Grams, once a run
-            for finishing in {False, bool(loss.finish)}:
-                loss(batch[:1], batch[:1], view, finishing)
+        for view, finishing in every:  # the painting's Grams, once a run
+            loss(batch[:1], batch[:1], view, finishing)
     optimizer: torch.optim.Adam
     if name == "johnson":
         optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=batch.device.type != "mps")
     else:
         optimizer = Muon(network, optimizer_settings()["learning_rate"])
     run = torch.compile(network) if compiled else network
+    recorded = RecordedStep(network, loss, low) if batch.device.type == "cuda" and not compiled else None
 
-    def step(finishing: bool) -> None:
+    if recorded is not None:
+        recorded(batch)
+        for view, finishing in every:
+            recorded.recording(view, finishing)
+
+    def plain(batch: Tensor, finishing: bool) -> dict[str, Tensor]:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=low):
-            painted = run(batch)
-            value = loss.sampled(painted, batch, finishing=finishing)["loss"]
+            return loss.sampled(run(batch), batch, finishing=finishing)
+
+    def step(found: Callable[..., dict[str, Tensor]], finishing: bool) -> None:
+        value = found(batch, finishing=finishing)["loss"]
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -96,13 +109,15 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     def correct(finishing: bool) -> None:
         loss.correct(batch, loss.random_view(), finishing=finishing)
 
-    calls: dict[Step, float] = {}
-    for finishing, share in ((False, 1 - loss.finish), (True, loss.finish)):
-        if share:
-            calls[partial(step, finishing)] = share
-            if loss.correct_every:
-                calls[partial(correct, finishing)] = share / loss.correct_every
-    return Work(calls)
+    works: list[dict[Step, float]] = []
+    for found in (recorded or plain, plain):
+        works.append(calls := {})
+        for finishing, share in ((False, 1 - loss.finish), (True, loss.finish)):
+            if share:
+                calls[partial(step, found, finishing)] = share
+                if loss.correct_every:
+                    calls[partial(correct, finishing)] = share / loss.correct_every
+    return Work(*works)
 
 
 def divided(case: str) -> tuple[str, str, float]:

@@ -170,7 +170,8 @@ def train(composed: DictConfig) -> None:
     )
     steps = total_steps(cfg["trainer"], len(sets.train), batch_size * trainer.world_size)
     trainer.fit_loop.epoch_loop.max_steps = steps  # max_epochs needs the number of processes, which the trainer knows
-    module = StyleTransfer(network, loss, total_steps=steps, seed=cfg["seed"], **cfg["optimizer"])
+    settled = {"total_steps": steps, "seed": cfg["seed"], "cuda_graphs": cfg["trainer"]["cuda_graphs"]}
+    module = StyleTransfer(network, loss, **settled, **cfg["optimizer"])
     saving.settings["processes"] = trainer.world_size
     changed = []
     if checkpoint is not None:

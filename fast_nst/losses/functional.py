@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_LOW = (torch.float16, torch.bfloat16)
+
 
 def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.float() if x.dtype in _LOW else x
 
 
 class _Gram(torch.autograd.Function):
@@ -21,8 +23,13 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
-        flat = _at_least_float32(features.flatten(2))
-        return torch.bmm(flat, flat.transpose(1, 2)) / (flat.shape[1] * flat.shape[2])
+        flat = features.flatten(2)
+        if flat.is_cuda and flat.dtype in _LOW:  # sums in float32, without a copy
+            product = torch.bmm(flat, flat.transpose(1, 2), out_dtype=torch.float32)
+        else:
+            flat = _at_least_float32(flat)
+            product = torch.bmm(flat, flat.transpose(1, 2))
+        return product / (flat.shape[1] * flat.shape[2])
 
     @staticmethod
     @torch.autograd.function.once_differentiable

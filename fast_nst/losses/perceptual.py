@@ -219,21 +219,36 @@ class PerceptualLoss:
                 for key, name in zip(self._keys(member, divisor), self.style_layers, strict=True):
                     off = functional.gram(ours[name]) - functional.gram(wanted[name])
                     found = mean(off.mean(0, keepdim=True))
-                    if torch.isfinite(found).all():  # under a GradScaler a picture may be none; the step is skipped
-                        self.corrections[key] = torch.lerp(self.corrections.get(key, found), found, CORRECTION)
+                    if not torch.isfinite(found).all():  # under a GradScaler a picture may be none; the step is skipped
+                        continue
+                    if key in self.corrections:  # in place, for recorded steps know where it lies
+                        self.corrections[key].lerp_(found, CORRECTION)
+                    else:
+                        self.corrections[key] = found
+
+    def is_due(self, step: int | None) -> bool:
+        """Whether a training should `correct` in its step of that number: what an untrained network paints, at step 0,
+        says nothing."""
+        return bool(self.correct_every and step and step % self.correct_every == 0 and self.style_layers)
 
     def random_view(self) -> int:
         """A view for a step of training, from torch's generator: a member of the loss network and a way to look."""
         return self.every_view[int(torch.randint(len(self.every_view), ()))]
 
-    def shifted(self, image: Tensor, photograph: Tensor) -> tuple[Tensor, Tensor]:
-        """Both without `shift` rows and columns, a random number of them, from torch's generator, at the top and left.
+    def shifted(self, image: Tensor, photograph: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Both without `shift` rows and columns, so many of them at the top and left as `at`, (2,), says: by default a
+        random number, from torch's generator.
 
         A network's upsampling has a lattice of its own; always in step with the strides of the loss network, it becomes
         part of the picture. What would leave too little is not cut.
         """
         height, width = (side - self.shift for side in image.shape[2:])
         if not self.shift or min(height, width) < self.smallest:
+            return image, photograph
+        if at is not None:
+            for dim, length in ((2, height), (3, width)):
+                kept = torch.arange(length, device=at.device) + at[dim - 2]
+                image, photograph = image.index_select(dim, kept), photograph.index_select(dim, kept)
             return image, photograph
         top, left = torch.randint(self.shift, (2,)).tolist()
         rows, columns = slice(top, top + height), slice(left, left + width)
@@ -247,11 +262,11 @@ class PerceptualLoss:
         mean: Callable[[Tensor], Tensor] = lambda x: x,
         finishing: bool = False,
     ) -> dict[str, Tensor]:
-        """What a step of training goes by: both `shifted`, through a `random_view`. step: its number, for `correct`;
-        what an untrained network paints, at step 0, says nothing. finishing: go by the reference at the finest size."""
+        """What a step of training goes by: both `shifted`, through a `random_view`. step: its number, for `is_due`.
+        finishing: go by the reference at the finest size."""
         image, photograph = self.shifted(image, photograph)
         view = self.random_view()
-        if self.correct_every and step and step % self.correct_every == 0 and self.style_layers:
+        if self.is_due(step):
             self.correct(image.detach(), view, mean, finishing)
         return self(image, photograph, view, finishing)
 

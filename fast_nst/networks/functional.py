@@ -1,9 +1,11 @@
-"""Operations of a network whose gradients torch computes slowly on a CPU, with gradients of our own.
+"""Operations of a network that torch computes slowly where channels come last, with ways of our own: on a CPU for their
+gradients, on a GPU for themselves.
 
-Without a gradient they are the plain operations: what exports a network knows those. Legend: B batch, C channels, H
-height, W width.
+On a CPU they are the plain operations without a gradient: what exports a network knows those. Legend: B batch, C
+channels, H height, W width.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -16,20 +18,33 @@ _SIDE = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
 _PHASES = torch.einsum("pum,qvn->mnpquv", _SIDE, _SIDE).reshape(9, 16)
 
 
+@functools.cache
+@torch.inference_mode(False)  # a training may come after a validation
+def _phases(device: torch.device) -> Tensor:
+    return _PHASES.to(device)
+
+
+def prefers_channels_last(device: torch.device) -> bool:
+    """Whether a network trains faster there in that layout: where there are ways of our own for it."""
+    return device.type == "cpu" or (device.type == "cuda" and _gpu_norm() is not None)
+
+
 def _learns(x: Tensor) -> bool:
     return x.requires_grad and torch.is_grad_enabled()
 
 
+def _channels_last(x: Tensor) -> bool:
+    return x.stride(1) == 1 < x.shape[1]
+
+
 class _Pad(torch.autograd.Function):
     """F.pad by "reflect" or "replicate" with a gradient of one pass over memory: torch's own, on a CPU, takes longer
-    than many a convolution."""
+    than many a convolution, and on a GPU gives another layout."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pixels: int, mode: str) -> Tensor:
         ctx.pixels, ctx.mode = pixels, mode
-        if x.device.type == "cpu" and x.stride(1) == 1:
-            return _padded(x, pixels, mode)
-        return F.pad(x, (pixels,) * 4, mode=mode)
+        return _padded(x, pixels, mode) if _channels_last(x) else F.pad(x, (pixels,) * 4, mode=mode)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -70,8 +85,11 @@ def _ends(x: Tensor, dim: int, k: int) -> Tensor:
 def pad(x: Tensor, pixels: int, mode: str) -> Tensor:
     """F.pad on all four sides in the precision of `x`: autocast on a CPU would turn it into float32 and back."""
     with torch.autocast(x.device.type, enabled=False):
-        if _learns(x) and mode != "constant" and min(x.shape[2:]) > 2 * pixels + 1:  # `_ends` are two
-            return _Pad.apply(x, pixels, mode)
+        if mode != "constant" and min(x.shape[2:]) > 2 * pixels + 1:  # `_ends` are two
+            if _learns(x):
+                return _Pad.apply(x, pixels, mode)
+            if x.is_cuda and _channels_last(x):
+                return _padded(x, pixels, mode)
         return F.pad(x, (pixels,) * 4, mode=mode)
 
 
@@ -85,7 +103,7 @@ def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str)
     """
     outputs, inputs = weight.shape[:2]
     with torch.autocast(x.device.type, enabled=False):  # sums in the weights' own precision
-        phases = weight.flatten(2) @ _PHASES.to(weight)
+        phases = weight.flatten(2) @ _phases(weight.device).to(weight)
     phases = phases.view(outputs, inputs, 4, 2, 2).permute(2, 0, 1, 3, 4).reshape(4 * outputs, inputs, 2, 2)
     x = pad(x, 1, "replicate" if mode == "reflect" else mode)
     y = F.conv2d(x, phases, None if bias is None else bias.repeat(4))
@@ -151,8 +169,34 @@ class _InstanceNorm(torch.autograd.Function):
         return torch.cat(of_x), sum(of_weight[1:], of_weight[0]), sum(of_bias[1:], of_bias[0]), None
 
 
-def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """(B, C, H, W) -> the same, each channel of each item with mean `bias` and standard deviation `weight`."""
-    if _learns(x) and x.device.type == "cpu" and x.stride(1) == 1:
-        return _InstanceNorm.apply(x, weight, bias, eps)
-    return F.group_norm(x, x.shape[1], weight, bias, eps)
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool = False) -> Tensor:
+    """(B, C, H, W) -> the same, each channel of each item with mean `bias` and standard deviation `weight`; then,
+    where `relu`, a ReLU."""
+    if x.is_cuda and _channels_last(x):
+        if len(x) == 1:
+            y = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+        elif (norm := _gpu_norm()) is not None:
+            found: Tensor = norm.apply(x, weight, bias, eps, relu)
+            return found
+        else:
+            y = F.group_norm(x, x.shape[1], weight, bias, eps)
+    elif _learns(x) and x.device.type == "cpu" and _channels_last(x):
+        y = _InstanceNorm.apply(x, weight, bias, eps)
+    else:
+        y = F.group_norm(x, x.shape[1], weight, bias, eps)
+    return rectify(y) if relu else y
+
+
+@functools.cache
+def _gpu_norm() -> Any:
+    """`gpu_norm.InstanceNorm`, or None without Triton, which torch brings where there is one."""
+    try:
+        from fast_nst.networks.gpu_norm import InstanceNorm
+    except ImportError:
+        return None
+    return InstanceNorm
+
+
+def rectify(x: Tensor) -> Tensor:
+    """ReLU. In place takes less memory, neither a norm nor a convolution needs its output again; but more time."""
+    return F.relu(x, inplace=not torch.is_grad_enabled())

@@ -1,10 +1,11 @@
 """The parts of an image transformation network. Legend: B batch, C channels, H height, W width."""
 
+import functools
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fast_nst.networks.functional import instance_norm, pad, upsample_convolve
+from fast_nst.networks.functional import instance_norm, pad, rectify, upsample_convolve
 from fast_nst.validate import Invalid
 
 LARGEST = 4096  # of a whole number that describes a network
@@ -19,8 +20,9 @@ class InstanceNorm(nn.GroupNorm):
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, channels, eps=eps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return instance_norm(x, self.weight, self.bias, self.eps)
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        """relu: a ReLU after it, which on a GPU costs nothing there."""
+        return instance_norm(x, self.weight, self.bias, self.eps, relu)
 
 
 def make_norm(kind: str, channels: int, eps: float) -> nn.Module:
@@ -75,10 +77,12 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.convolve(x)
+        if isinstance(self.norm, InstanceNorm):
+            found: Tensor = self.norm(x, self.relu)
+            return found
         if self.norm is not None:
             x = self.norm(x)
-        # In place takes less memory, neither a norm nor a convolution needs its output again; but more time.
-        return F.relu(x, inplace=not torch.is_grad_enabled()) if self.relu else x
+        return rectify(x) if self.relu else x
 
 
 class ResidualBlock(nn.Module):
@@ -114,6 +118,12 @@ class ResidualBlock(nn.Module):
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
+@functools.cache
+@torch.inference_mode(False)  # a training may come after a validation
+def _caffe_mean(device: torch.device) -> Tensor:
+    return torch.tensor(_CAFFE_MEAN_BGR, device=device)[:, None, None]
+
+
 def encode(x: Tensor, pixels: str) -> Tensor:
     """Our pixels -> the network's: "centred" (ours), "rgb255" (pytorch/examples), "unit" (lengstrom), "caffe" (Lua)."""
     if pixels == "centred":
@@ -123,7 +133,7 @@ def encode(x: Tensor, pixels: str) -> Tensor:
     if pixels == "unit":
         return x
     if pixels == "caffe":
-        return x.flip(1) * 255 - x.new_tensor(_CAFFE_MEAN_BGR)[:, None, None]
+        return x.flip(1) * 255 - _caffe_mean(x.device)
     raise Invalid(f"pixels: got {pixels!r}; allowed: 'centred', 'rgb255', 'unit', 'caffe'")
 
 
@@ -136,4 +146,4 @@ def decode(y: Tensor, pixels: str) -> Tensor:
         return y / 255
     if pixels == "unit":
         return (150 * torch.tanh(y) + 127.5) / 255
-    return ((150 * torch.tanh(y) + y.new_tensor(_CAFFE_MEAN_BGR)[:, None, None]) / 255).flip(1)
+    return ((150 * torch.tanh(y) + _caffe_mean(y.device)) / 255).flip(1)

@@ -4,6 +4,8 @@ The first convolution already halves the size and the last is 3x3, so that littl
 Johnson's 9x9 ends cost most of the time and gain nothing that a person sees; in between half the width.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,18 +83,20 @@ class Noise(nn.Conv2d):
     def __init__(self, octaves: int, channels: int, side: int, std: float) -> None:
         super().__init__(octaves, channels, 1, bias=False)
         self.side = side
+        self.at: Tensor | None = None  # rows and columns of the shift, (2,), in place of what is drawn
         self.register_buffer("tile", noise_tile(octaves, side), persistent=False)
         if not self.weight.is_meta:  # for which torch would import its compiler, a second
             nn.init.normal_(self.weight, std=std * octaves**-0.5)
 
     def forward(self, features: Tensor, top: int = 0) -> Tensor:
         """top: the first row of `features`, where these are a strip of a picture's."""
-        left, tile = 0, self.get_buffer("tile")
+        tile = self.get_buffer("tile")
+        shift: Any = (top, 0)
         if self.training:
-            top, left = torch.randint(self.side, (2,)).tolist()
-        b, _, h, w = features.shape
-        for dim, first, length in ((2, top, h), (3, left, w)):
-            tile = tile.index_select(dim, torch.arange(first, first + length, device=tile.device) % self.side)
+            shift = torch.randint(self.side, (2,)).tolist() if self.at is None else self.at
+        b, _, *sides = features.shape
+        for dim, first, length in zip((2, 3), shift, sides, strict=True):
+            tile = tile.index_select(dim, (torch.arange(length, device=tile.device) + first) % self.side)
         # One for all items would have a gradient summed over them, which takes long.
         return features + super().forward(tile.expand(b, -1, -1, -1))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,9 +10,11 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from fast_nst import validate
+from fast_nst import machine, validate
 from fast_nst.losses import PerceptualLoss
+from fast_nst.networks.functional import prefers_channels_last
 from fast_nst.training.muon import Muon
+from fast_nst.training.recorded import RecordedStep
 
 OPTIMIZERS = ("muon", "adam")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -46,7 +49,8 @@ class StyleTransfer(pl.LightningModule):
     name: of the optimizer, one of `OPTIMIZERS`. clip: a gradient, that of all parameters together, is cut down to so
     many times its usual norm, a moving average (after Seetharaman et al. 2020, arXiv 2007.14469); 0: never.
     total_steps: the length that a schedule spans. seed: of whatever is random in a step, which is a function of
-    the seed and the step alone, so that a resumed run goes on as the unbroken one would.
+    the seed and the step alone, so that a resumed run goes on as the unbroken one would. cuda_graphs: whether a step on
+    one GPU is recorded and replayed (`recorded`).
     Raises Invalid for values out of range.
     """
 
@@ -61,6 +65,7 @@ class StyleTransfer(pl.LightningModule):
         clip: float,
         total_steps: int,
         seed: int,
+        cuda_graphs: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
@@ -75,19 +80,30 @@ class StyleTransfer(pl.LightningModule):
         self.seed = validate.whole_number("seed", seed, 0)
         self.total_steps = validate.whole_number("trainer.max_steps", total_steps, 1)
         self.finishing_steps = round(loss.finish * self.total_steps)
+        if not isinstance(cuda_graphs, bool):
+            raise validate.Invalid(f"trainer.cuda_graphs: got {cuda_graphs!r}; allowed: true, false")
+        self.cuda_graphs = cuda_graphs
+        self.recorded: RecordedStep | None = None
 
     def forward(self, photograph: Tensor) -> Tensor:
         return self.network(photograph)
 
     def setup(self, stage: str) -> None:
-        # Before DDP looks at the layouts. On a GPU the norms would turn every tensor back.
-        if self.trainer.strategy.root_device.type == "cpu":
+        # Before DDP looks at the layouts.
+        if prefers_channels_last(self.trainer.strategy.root_device):
             self.network.to(memory_format=torch.channels_last)
 
     def on_fit_start(self) -> None:
         # bfloat16 throughout the loss network; its sums are float32 all the same (losses.functional).
         low = str(self.trainer.precision).startswith("bf16")
         self.loss.to(self.device, torch.bfloat16 if low else torch.float32)
+        # A loss that is scaled needs its scale before its gradients are taken; several processes wait for each other's.
+        alone = self.trainer.world_size == 1 and self.trainer.precision != "16-mixed"
+        if self.cuda_graphs and alone and self.device.type == "cuda":
+            self.recorded = RecordedStep(self.network, self.loss, low)
+
+    def on_fit_end(self) -> None:
+        self._stop_recording()
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         # The CPU's generator, which takes the lower 32 bits of a seed alone. To seed all of them takes a millisecond.
@@ -95,12 +111,29 @@ class StyleTransfer(pl.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         finishing = self.global_step >= self.total_steps - self.finishing_steps
-        terms = self.loss.sampled(self(batch), batch, self.global_step, self._mean, finishing)
+        terms = self._terms(batch, finishing)
         values = {name: value.detach() for name, value in terms.items()}
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % every == 0:  # what is not written would take as long
             self.log_dict({f"train/{name}": value for name, value in values.items()})
         return {**values, "loss": terms["loss"]}
+
+    def _terms(self, batch: Tensor, finishing: bool) -> dict[str, Tensor]:
+        if self.recorded is not None:
+            try:
+                return self.recorded(batch, self.global_step, self._mean, finishing)
+            except RuntimeError as error:
+                if machine.is_out_of_memory(error):
+                    raise
+                self._stop_recording()
+                reason = str(error).strip().partition("\n")[0]
+                warnings.warn(f"no CUDA graph of a step here, which is slower without ({reason})", stacklevel=2)
+        return self.loss.sampled(self(batch), batch, self.global_step, self._mean, finishing)
+
+    def _stop_recording(self) -> None:
+        if self.recorded is not None:
+            self.recorded.close()
+            self.recorded = None
 
     def _mean(self, x: Tensor) -> Tensor:
         """Over the processes."""

@@ -12,7 +12,7 @@ KEY = "fast_nst"  # of the run's settings in a checkpoint
 _FREE = (
     "output_dir", "ckpt_path", "preview", "checkpoint", "data.workers", "data.cache_mib", "trainer.accelerator",
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_time", "trainer.log_every_n_steps",
-    "trainer.val_every_n_steps",
+    "trainer.val_every_n_steps", "trainer.cuda_graphs",
 )  # fmt: skip
 # What a checkpoint from before there was such a setting had.
 _SINCE = {"network.fine_noise": 0.0, "loss.periodicity_weight": 0.0}

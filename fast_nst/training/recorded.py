@@ -1,0 +1,133 @@
+"""A step of training as CUDA graphs: recorded once, then started by one call. A small network on a fast GPU otherwise
+waits for Python, which takes many times as long to ask for a step's thousands of kernels as they take to run."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fast_nst.losses import PerceptualLoss
+from fast_nst.networks.slim import Noise
+
+WARM_UP = 2  # steps before a recording, in which kernels are chosen and compiled and the painting's Grams taken
+
+
+class Recording(NamedTuple):
+    """names, values: of the loss's terms, "loss" first; gradients: of it, one for each parameter. What a replay
+    overwrites."""
+
+    graph: torch.cuda.CUDAGraph
+    names: list[str]
+    values: Tensor
+    gradients: tuple[Tensor, ...]
+
+
+class _Replay(torch.autograd.Function):
+    """The loss and all terms of a recording, played once more; its gradient is what was recorded."""
+
+    @staticmethod
+    def forward(ctx: Any, recording: Recording, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        recording.graph.replay()
+        values = recording.values.clone()
+        ctx.gradients = recording.gradients
+        ctx.mark_non_differentiable(values)
+        return values[0].clone(), values
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_loss: Tensor, of_values: Tensor) -> tuple[None, *tuple[Tensor, ...]]:
+        return (None, *torch._foreach_mul(ctx.gradients, of_loss))
+
+
+class RecordedStep:
+    """What a step of training goes by, as `PerceptualLoss.sampled` gives it for what `network` paints of a batch; on
+    one GPU.
+
+    The parameters of `network` must stay where they are, and batches be of one shape, as they are in a training. low:
+    autocast to bfloat16. There is a recording for each view, and anew where corrections or the reference come in; what
+    else is random, shifts of the picture and of the noise, is written to the GPU before a replay.
+    """
+
+    def __init__(self, network: nn.Module, loss: PerceptualLoss, low: bool) -> None:
+        self.network, self.loss, self.low = network, loss, low
+        self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.noises = [module for module in network.modules() if isinstance(module, Noise)]
+        self.recordings: dict[tuple[int, bool, int], Recording] = {}
+        self.device = next(iter(self.parameters.values())).device
+        ends = [loss.shift, loss.shift, *(noise.side for noise in self.noises for _ in range(2))]
+        self.ends = torch.tensor([max(1, end) for end in ends])
+        self.offsets = torch.zeros(len(ends), dtype=torch.long, device=self.device)
+        for k, noise in enumerate(self.noises):
+            noise.at = self.offsets[2 * k + 2 : 2 * k + 4]
+        self.pool = torch.cuda.graph_pool_handle()
+        self.batch: Tensor | None = None
+
+    def close(self) -> None:
+        """The network draws its own noise again."""
+        for noise in self.noises:
+            noise.at = None
+        self.recordings.clear()
+
+    def __call__(
+        self,
+        batch: Tensor,
+        step: int | None = None,
+        mean: Callable[[Tensor], Tensor] = lambda x: x,
+        finishing: bool = False,
+    ) -> dict[str, Tensor]:
+        """The terms; "loss" has a gradient for the parameters."""
+        if self.batch is None:
+            self.batch = torch.empty_like(batch)
+        assert batch.shape == self.batch.shape
+        self.batch.copy_(batch)
+        draws = (torch.rand(len(self.ends), dtype=torch.float64) * self.ends).long()
+        self.offsets.copy_(draws, non_blocking=True)
+        view = self.loss.random_view()
+        if self.loss.is_due(step):
+            with torch.no_grad():
+                self.loss.correct(self._painted(self.parameters)[0], view, mean, finishing)
+        recording = self.recording(view, finishing)
+        loss, values = _Replay.apply(recording, *self.parameters.values())
+        return {**dict(zip(recording.names, values.unbind(), strict=True)), "loss": loss}
+
+    def recording(self, view: int, finishing: bool) -> Recording:
+        """Of a step through `view`, for batches like the last; made where there is none."""
+        key = (view, finishing, len(self.loss.corrections))
+        if key not in self.recordings:
+            self.recordings[key] = self._record(view, finishing)
+        return self.recordings[key]
+
+    def _painted(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The network's picture of the batch and the batch, both `shifted`."""
+        assert self.batch is not None
+        with self._autocast():
+            painted = torch.func.functional_call(self.network, dict(parameters), (self.batch,))
+            return self.loss.shifted(painted, self.batch, self.offsets[:2])
+
+    def _autocast(self) -> torch.autocast:
+        # A weight that is cached in another precision would be that of the recording for ever.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.low, cache_enabled=False)
+
+    def _record(self, view: int, finishing: bool) -> Recording:
+        def compute() -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+            # Leaves of their own, on the same memory: those of a step before wait for another stream.
+            leaves = {name: value.detach().requires_grad_() for name, value in self.parameters.items()}
+            image, photograph = self._painted(leaves)
+            with self._autocast():
+                terms = self.loss(image, photograph, view, finishing)
+            with torch.autocast(self.device.type, enabled=False):  # a trainer's, around its step, is not for gradients
+                return terms, torch.autograd.grad(terms["loss"], list(leaves.values()))
+
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside), torch.enable_grad():
+            for _ in range(WARM_UP):
+                compute()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        # Of this thread alone: that which pins the next batches would spoil it.
+        with torch.cuda.graph(graph, self.pool, capture_error_mode="thread_local"), torch.enable_grad():
+            terms, gradients = compute()
+            values = torch.stack([term.detach() for term in terms.values()])
+        return Recording(graph, list(terms), values, gradients)
