@@ -119,15 +119,19 @@ class RecordedStep:
             with torch.autocast(self.device.type, enabled=False):  # a trainer's, around its step, is not for gradients
                 return terms, torch.autograd.grad(terms["loss"], list(leaves.values()))
 
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
+        current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(current)
         with torch.cuda.stream(aside), torch.enable_grad():
             for _ in range(WARM_UP):
                 compute()
-        torch.cuda.current_stream().wait_stream(aside)
+        current.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        # Of this thread alone: that which pins the next batches would spoil it.
-        with torch.cuda.graph(graph, self.pool, capture_error_mode="thread_local"), torch.enable_grad():
-            terms, gradients = compute()
-            values = torch.stack([term.detach() for term in terms.values()])
+        try:
+            # Of this thread alone: that which pins the next batches would spoil it.
+            with torch.cuda.graph(graph, self.pool, capture_error_mode="thread_local"), torch.enable_grad():
+                terms, gradients = compute()
+                values = torch.stack([term.detach() for term in terms.values()])
+        except RuntimeError:
+            torch.cuda.set_stream(current)  # that of a recording that fails is not left by itself
+            raise
         return Recording(graph, list(terms), values, gradients)
