@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -111,6 +112,21 @@ def free_memory(device: torch.device) -> int:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether `error` is torch's for want of memory, of any device."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def kept_bytes(compute: Callable[[], object]) -> int:
+    """What autograd keeps for the gradient of what `compute` computes, parameters aside."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        compute()
+    return sum(kept.values())
 
 
 def used_memory() -> int:

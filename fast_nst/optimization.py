@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fast_nst.losses import PerceptualLoss
+from fast_nst.machine import kept_bytes
 from fast_nst.validate import Failure, number, one_of, whole_number
 
 METHODS = ("lbfgs", "adam")
@@ -67,18 +68,9 @@ def memory_needed(loss: PerceptualLoss, height: int, width: int, steps: int, met
     the gradient, half as much again while it is computed, and images: the pairs of L-BFGS and a few."""
     side = max(128, loss.smallest)
     piece = torch.full((1, 3, side, side), 0.5, device=loss.style_image.device, requires_grad=True)
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss(piece, piece.detach())
+    kept = kept_bytes(lambda: loss(piece, piece.detach()))
     images = 6 + (2 * min(steps, HISTORY) if method == "lbfgs" else 0)
-    return round(height * width * (1.5 * sum(kept.values()) / side**2 + images * 3 * piece.element_size()))
+    return round(height * width * (1.5 * kept / side**2 + images * 3 * piece.element_size()))
 
 
 def begin(kind: str, photograph: Tensor, seed: int) -> Tensor:

@@ -105,6 +105,16 @@ def start_from(network: networks.Network, path: str) -> str:
     return f"{Path(path).stem} ({sha256(path)[:12]})"
 
 
+def check_memory(module: StyleTransfer, batch_size: int, size: int, low: bool, processes: int) -> None:
+    """A system ends who takes more memory than there is without a word."""
+    needed = module.memory_needed(batch_size, size, low) * processes
+    if needed > (free := machine.free_memory(module.device)):
+        raise Invalid(
+            f"data.batch_size, data.size: a step of {batch_size} images of {size} x {size} pixels takes about "
+            f"{needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free; fewer or smaller ones need less"
+        )
+
+
 def train(composed: DictConfig) -> None:
     settle(composed)
     cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
@@ -173,6 +183,8 @@ def train(composed: DictConfig) -> None:
     settled = {"total_steps": steps, "seed": cfg["seed"], "cuda_graphs": cfg["trainer"]["cuda_graphs"]}
     module = StyleTransfer(network, loss, **settled, **cfg["optimizer"])
     saving.settings["processes"] = trainer.world_size
+    if trainer.strategy.root_device.type == "cpu":
+        check_memory(module, batch_size, content["size"], precision.startswith("bf16"), trainer.num_devices)
     changed = []
     if checkpoint is not None:
         before = resume.read(checkpoint)

@@ -1,11 +1,14 @@
 """What a step of a training draws, and what its checkpoint holds of the loss."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, picture
+from conftest import ENVIRONMENT, ROOT, picture
 from omegaconf import OmegaConf
 
 from fast_nst import networks
@@ -134,3 +137,21 @@ def test_few_last_steps_have_their_part_of_a_falling_learning_rate(schedule):
     for many in (0, 400, 1000):  # more than that have what they would have without
         assert [learning_rate_factor(step, schedule, 0, 1000, many) for step in range(1001)] == pytest.approx(whole)
     assert {learning_rate_factor(step, "constant", 0, 100, 20) for step in range(100)} == {1.0}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells what is taken by /proc")
+def test_the_memory_of_a_step_is_foretold():
+    code = """
+import torch
+from fast_nst import machine
+from test_module import ensemble, module
+machine.keep_memory()  # what is freed counts until the end
+training, batch = module(ensemble()), torch.rand(4, 3, 512, 512)
+training.network.to(memory_format=torch.channels_last)
+before = machine.used_memory()
+training.loss(training.network(batch), batch, 0, finishing=True)["loss"].backward()
+print((machine.used_memory() - before) / training.memory_needed(4, 512))
+"""
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert 0.6 < float(result.stdout) < 1.4

@@ -1,5 +1,6 @@
 """The training of one image transformation network against a perceptual loss, as a LightningModule."""
 
+import copy
 import hashlib
 import math
 import warnings
@@ -101,6 +102,21 @@ class StyleTransfer(pl.LightningModule):
         alone = self.trainer.world_size == 1 and self.trainer.precision != "16-mixed"
         if self.cuda_graphs and alone and self.device.type == "cuda":
             self.recorded = RecordedStep(self.network, self.loss, low)
+
+    def memory_needed(self, batch_size: int, size: int, low: bool = False) -> int:
+        """About how many bytes a step takes on a CPU for so many images of `size` pixels a side, in bfloat16 where
+        `low`: what autograd keeps for the gradient, and half as much again while it is computed."""
+        self.loss.to("cpu", torch.bfloat16 if low else torch.float32)
+        side = max(128, self.loss.smallest)
+        piece, network = torch.full((1, 3, side, side), 0.5), copy.deepcopy(self.network).train()
+        network.to(memory_format=torch.channels_last)
+
+        def compute() -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                self.loss(network(piece), piece, 0, self.finishing_steps > 0)
+
+        with torch.random.fork_rng(devices=()):
+            return round(1.5 * machine.kept_bytes(compute) * batch_size * (size / side) ** 2)
 
     def on_fit_end(self) -> None:
         self._stop_recording()
