@@ -278,6 +278,8 @@ def main() -> None:
     try:
         device = torch.device(arguments.device)
         torch.zeros(1, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # graphs and Triton's kernels are of the current one
     except (RuntimeError, AssertionError) as error:
         raise Invalid(f"--device: {arguments.device} does not work here ({command.one_line(error)[:120]})") from None
     if arguments.alone:

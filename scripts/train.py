@@ -230,6 +230,8 @@ def train(composed: DictConfig) -> None:
         if "DataLoader worker" not in str(error):
             raise
         raise Failure(f"a process that makes the content images ended: {command.one_line(error)}") from None
+    finally:
+        module.stop_recording()
     if checkpoint is not None and before["step"] >= steps:  # killed after its last step: what is left is to write
         if steps % cfg["trainer"]["val_every_n_steps"] == 0:
             trainer.validate(module, datamodule, verbose=False)

@@ -105,9 +105,9 @@ def test_a_network_paints_the_same_on_a_gpu(name, batch, monkeypatch):
 
 def test_a_layout_of_our_own_is_for_where_there_are_ways_for_it(monkeypatch):
     cuda = torch.device("cuda")
-    monkeypatch.setattr(functional, "_gpu_norm", lambda: None)
+    monkeypatch.setattr(functional, "_gpu_norm", lambda _: None)
     assert not functional.prefers_channels_last(cuda)
-    monkeypatch.setattr(functional, "_gpu_norm", lambda: object)
+    monkeypatch.setattr(functional, "_gpu_norm", lambda _: object)
     assert functional.prefers_channels_last(cuda)
     assert functional.prefers_channels_last(torch.device("cpu"))
     assert not functional.prefers_channels_last(torch.device("mps"))

@@ -24,7 +24,7 @@ class _Gram(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
         flat = features.flatten(2)
-        if flat.is_cuda and flat.dtype in _LOW:  # sums in float32, without a copy
+        if flat.is_cuda and flat.dtype in _LOW and torch.version.hip is None:  # sums in float32, without a copy
             product = torch.bmm(flat, flat.transpose(1, 2), out_dtype=torch.float32)
         else:
             flat = _at_least_float32(flat)

@@ -26,7 +26,7 @@ def _phases(device: torch.device) -> Tensor:
 
 def prefers_channels_last(device: torch.device) -> bool:
     """Whether a network trains faster there in that layout: where there are ways of our own for it."""
-    return device.type == "cpu" or (device.type == "cuda" and _gpu_norm() is not None)
+    return device.type == "cpu" or (device.type == "cuda" and _gpu_norm(device) is not None)
 
 
 def _learns(x: Tensor) -> bool:
@@ -84,6 +84,8 @@ def _ends(x: Tensor, dim: int, k: int) -> Tensor:
 
 def pad(x: Tensor, pixels: int, mode: str) -> Tensor:
     """F.pad on all four sides in the precision of `x`: autocast on a CPU would turn it into float32 and back."""
+    if not pixels:
+        return x
     with torch.autocast(x.device.type, enabled=False):
         if mode != "constant" and min(x.shape[2:]) > 2 * pixels + 1:  # `_ends` are two
             if _learns(x):
@@ -175,8 +177,9 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: boo
     if x.is_cuda and _channels_last(x):
         if len(x) == 1 and x.numel() < 2**31:
             y = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
-        elif (norm := _gpu_norm()) is not None:
-            found: Tensor = norm.apply(x, weight, bias, eps, relu)
+        elif (norm := _gpu_norm(x.device)) is not None:
+            with torch.cuda.device(x.device):
+                found: Tensor = norm.apply(x, weight, bias, eps, relu)
             return found
         else:
             y = F.group_norm(x, x.shape[1], weight, bias, eps)
@@ -188,11 +191,17 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: boo
 
 
 @functools.cache
-def _gpu_norm() -> Any:
-    """`gpu_norm.InstanceNorm`, or None without Triton, which torch brings where there is one."""
+@torch.inference_mode(False)
+def _gpu_norm(device: torch.device) -> Any:
+    """`gpu_norm.InstanceNorm`, or None where it does not work: without Triton, without a compiler that Triton needs for
+    its first call, on a GPU that it does not know."""
     try:
         from fast_nst.networks.gpu_norm import InstanceNorm
-    except ImportError:
+
+        x = torch.zeros(2, 4, 2, 2, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
+        with torch.cuda.device(device), torch.enable_grad():
+            torch.autograd.grad(InstanceNorm.apply(x, *torch.ones(2, 4, device=device), 1e-5, True).sum(), x)
+    except Exception:  # whatever a compiler may raise
         return None
     return InstanceNorm
 

@@ -109,7 +109,7 @@ def _dense(x: Tensor) -> Tensor:
 
 class InstanceNorm(torch.autograd.Function):
     """(B, C, H, W), channels last -> the same, `instance_norm` and then, where `relu`, a ReLU. In the precision of x,
-    summed in float32; weight and bias are float32."""
+    summed in float32; weight and bias are float32. Triton starts kernels on the current GPU: it must be that of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Tensor:

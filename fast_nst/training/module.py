@@ -118,8 +118,16 @@ class StyleTransfer(pl.LightningModule):
         with torch.random.fork_rng(devices=()):
             return round(1.5 * machine.kept_bytes(compute) * batch_size * (size / side) ** 2)
 
+    def on_train_start(self) -> None:
+        # A run may go on where channels lie otherwise; a fused optimizer takes its state as it lies.
+        for optimizer in self.trainer.optimizers:
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        state[key] = torch.empty_like(parameter).copy_(value)
+
     def on_fit_end(self) -> None:
-        self._stop_recording()
+        self.stop_recording()
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         # The CPU's generator, which takes the lower 32 bits of a seed alone. To seed all of them takes a millisecond.
@@ -139,14 +147,14 @@ class StyleTransfer(pl.LightningModule):
             try:
                 return self.recorded(batch, self.global_step, self._mean, finishing)
             except RuntimeError as error:
-                if machine.is_out_of_memory(error):
-                    raise
-                self._stop_recording()
                 reason = str(error).strip().partition("\n")[0]
-                warnings.warn(f"no CUDA graph of a step here, which is slower without ({reason})", stacklevel=2)
+            self.stop_recording()
+            torch.cuda.empty_cache()  # recordings take the memory of a step beside that of one that is not recorded
+            warnings.warn(f"no CUDA graph of a step here, which is slower without ({reason})", stacklevel=2)
         return self.loss.sampled(self(batch), batch, self.global_step, self._mean, finishing)
 
-    def _stop_recording(self) -> None:
+    def stop_recording(self) -> None:
+        """Every step by itself from here on."""
         if self.recorded is not None:
             self.recorded.close()
             self.recorded = None

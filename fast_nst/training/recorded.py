@@ -1,7 +1,8 @@
 """A step of training as CUDA graphs: recorded once, then started by one call. A small network on a fast GPU otherwise
 waits for Python, which takes many times as long to ask for a step's thousands of kernels as they take to run."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -44,9 +45,10 @@ class RecordedStep:
     """What a step of training goes by, as `PerceptualLoss.sampled` gives it for what `network` paints of a batch; on
     one GPU.
 
-    The parameters of `network` must stay where they are, and batches be of one shape, as they are in a training. low:
-    autocast to bfloat16. There is a recording for each view, and anew where corrections or the reference come in; what
-    else is random, shifts of the picture and of the noise, is written to the GPU before a replay.
+    The parameters of `network` must stay where they are, and batches be of one shape, as they are in a training; a
+    loss's gradient is asked for before the next call, which may write over it. low: autocast to bfloat16. There is a
+    recording for each view, and anew where corrections or the reference come in; what else is random, shifts of the
+    picture and of the noise, is written to the GPU before a replay.
     """
 
     def __init__(self, network: nn.Module, loss: PerceptualLoss, low: bool) -> None:
@@ -60,7 +62,7 @@ class RecordedStep:
         self.offsets = torch.zeros(len(ends), dtype=torch.long, device=self.device)
         for k, noise in enumerate(self.noises):
             noise.at = self.offsets[2 * k + 2 : 2 * k + 4]
-        self.pool = torch.cuda.graph_pool_handle()
+        self.pool, self.aside = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         self.batch: Tensor | None = None
 
     def close(self) -> None:
@@ -85,7 +87,7 @@ class RecordedStep:
         self.offsets.copy_(draws, non_blocking=True)
         view = self.loss.random_view()
         if self.loss.is_due(step):
-            with torch.no_grad():
+            with torch.no_grad(), self._buffers_kept():
                 self.loss.correct(self._painted(self.parameters)[0], view, mean, finishing)
         recording = self.recording(view, finishing)
         loss, values = _Replay.apply(recording, *self.parameters.values())
@@ -105,6 +107,14 @@ class RecordedStep:
             painted = torch.func.functional_call(self.network, dict(parameters), (self.batch,))
             return self.loss.shifted(painted, self.batch, self.offsets[:2])
 
+    @contextlib.contextmanager
+    def _buffers_kept(self) -> Iterator[None]:
+        """What is painted meanwhile is in no running statistics."""
+        buffers = {buffer: buffer.clone() for buffer in self.network.buffers()}
+        yield
+        for buffer, before in buffers.items():
+            buffer.copy_(before)
+
     def _autocast(self) -> torch.autocast:
         # A weight that is cached in another precision would be that of the recording for ever.
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.low, cache_enabled=False)
@@ -119,16 +129,17 @@ class RecordedStep:
             with torch.autocast(self.device.type, enabled=False):  # a trainer's, around its step, is not for gradients
                 return terms, torch.autograd.grad(terms["loss"], list(leaves.values()))
 
-        current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(current)
-        with torch.cuda.stream(aside), torch.enable_grad():
+        current = torch.cuda.current_stream()
+        self.aside.wait_stream(current)
+        with torch.cuda.stream(self.aside), torch.enable_grad(), self._buffers_kept():
             for _ in range(WARM_UP):
                 compute()
-        current.wait_stream(aside)
+        current.wait_stream(self.aside)
         graph = torch.cuda.CUDAGraph()
         try:
             # Of this thread alone: that which pins the next batches would spoil it.
-            with torch.cuda.graph(graph, self.pool, capture_error_mode="thread_local"), torch.enable_grad():
+            record = torch.cuda.graph(graph, self.pool, self.aside, capture_error_mode="thread_local")
+            with record, torch.enable_grad():
                 terms, gradients = compute()
                 values = torch.stack([term.detach() for term in terms.values()])
         except RuntimeError:
