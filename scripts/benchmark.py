@@ -277,7 +277,7 @@ def main() -> None:
         arguments.cases.insert(0, REFERENCE)
     try:
         device = torch.device(arguments.device)
-        torch.zeros(1, device=device)
+        device = torch.zeros(1, device=device).device  # with its number
         if device.type == "cuda":
             torch.cuda.set_device(device)  # graphs and Triton's kernels are of the current one
     except (RuntimeError, AssertionError) as error:
