@@ -275,13 +275,12 @@ def main() -> None:
                 one_of("--cases", loss_network, loss_networks.NAMES)
     if not arguments.no_reference and not arguments.alone and arguments.what != "data":
         arguments.cases.insert(0, REFERENCE)
-    try:
-        device = torch.device(arguments.device)
+    device, *others = machine.find_devices(arguments.device, "--device")
+    if others:
+        raise Invalid(f"--device: got {arguments.device}; allowed: one")
+    if device.type == "cuda":
         device = torch.zeros(1, device=device).device  # with its number
-        if device.type == "cuda":
-            torch.cuda.set_device(device)  # graphs and Triton's kernels are of the current one
-    except (RuntimeError, AssertionError) as error:
-        raise Invalid(f"--device: {arguments.device} does not work here ({command.one_line(error)[:120]})") from None
+        torch.cuda.set_device(device)  # graphs and Triton's kernels are of the current one
     if arguments.alone:
         serve(arguments, device)
         return

@@ -206,6 +206,8 @@ def train(composed: DictConfig) -> None:
         say_calibration(loss, cfg["loss"]["style_weight"])
         if checkpoint is not None:
             print(f"going on from {checkpoint}, at step {before['step']}", file=sys.stderr)
+        elif cfg["ckpt_path"] is not None:
+            print(f"no checkpoint in {folder} yet: a new run", file=sys.stderr)
         for text in changed:
             print(f"changed: {text}", file=sys.stderr)
         if trainer.num_nodes > 1:
@@ -275,6 +277,7 @@ def command_line() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # its sampler goes on where it was
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning on the newest torch
     run(main, "train")
 

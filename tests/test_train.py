@@ -80,6 +80,7 @@ def test_a_diverged_run_leaves_the_weights_that_are_there(trained, workplace):
     settings = [*small(workplace), "style.image='my painting.png'", "output_dir=diverging", "ckpt_path=auto"]
     unseen = ["optimizer.learning_rate=1e30", "trainer.max_steps=9", "trainer.log_every_n_steps=25"]
     result = run("train.py", *settings, *unseen, cwd=workplace)
+    assert "no checkpoint in diverging yet: a new run" in result.stderr
     assert result.returncode == 1, result.stderr
     assert "NaN or infinite" in result.stderr.splitlines()[-1]
     assert file.read_bytes() == before
