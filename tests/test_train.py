@@ -80,10 +80,16 @@ def test_a_diverged_run_leaves_the_weights_that_are_there(trained, workplace):
     settings = [*small(workplace), "style.image='my painting.png'", "output_dir=diverging", "ckpt_path=auto"]
     unseen = ["optimizer.learning_rate=1e30", "trainer.max_steps=9", "trainer.log_every_n_steps=25"]
     result = run("train.py", *settings, *unseen, cwd=workplace)
-    assert "no checkpoint in diverging yet: a new run" in result.stderr
     assert result.returncode == 1, result.stderr
     assert "NaN or infinite" in result.stderr.splitlines()[-1]
     assert file.read_bytes() == before
+
+
+def test_the_first_start_of_a_run_that_is_to_go_on_says_so(workplace):
+    first = [*small(workplace), "style.image='my painting.png'", "output_dir=first", "ckpt_path=auto"]
+    result = run("train.py", *first, "trainer.max_steps=1", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert "no checkpoint in first yet: a new run" in result.stderr
 
 
 def test_a_series_of_styles(workplace):
