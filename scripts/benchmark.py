@@ -128,8 +128,7 @@ def serve(arguments: argparse.Namespace, device: torch.device) -> None:
     for line in sys.stdin:
         size = int(line)
         if size not in calls:
-            repaint = {repainting(name, size, low, arguments.compile, device): 1.0}
-            calls[size] = Work(repaint, repaint)
+            calls[size] = Work({repainting(name, size, low, arguments.compile, device): 1})
         print(calls[size].seconds(device), flush=True)
     print(peak_memory(device))
 
@@ -138,8 +137,7 @@ def training_step(name: str, arguments: argparse.Namespace, low: bool, device: t
     batch = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
     painting = style.load(style.find("bundled:starry_night.jpg"), 256).to(device)
     if name == REFERENCE:
-        reference = {reference_step(batch, painting): 1.0}
-        return Work(reference, reference)
+        return Work({reference_step(batch, painting): 1})
     return our_step(name, batch, painting, low, arguments.compile)
 
 

@@ -58,13 +58,13 @@ def random_vgg(variant: str, layers: list[str]) -> LossNetwork:
 
 class Work(NamedTuple):
     """What is timed: {a call: how often it comes in a step, on average}. unrecorded: the same, of which operations can
-    be counted."""
+    be counted, where those of `calls` cannot."""
 
     calls: dict[Step, float]
-    unrecorded: dict[Step, float]
+    unrecorded: dict[Step, float] | None = None
 
     def flops(self) -> int:
-        return round(sum(flops(call) * often for call, often in self.unrecorded.items()))
+        return round(sum(flops(call) * often for call, often in (self.unrecorded or self.calls).items()))
 
     def seconds(self, device: torch.device) -> float:
         return sum(timed(call, device) * often for call, often in self.calls.items())
@@ -114,15 +114,16 @@ def our_step(case: str, batch: Tensor, painting: Tensor, low: bool, compiled: bo
     def correct(finishing: bool) -> None:
         loss.correct(batch, loss.random_view(), finishing=finishing)
 
-    works: list[dict[Step, float]] = []
-    for found in (recorded or plain, plain):
-        works.append(calls := {})
+    def calls(found: Callable[..., dict[str, Tensor]]) -> dict[Step, float]:
+        shares: dict[Step, float] = {}
         for finishing, share in ((False, 1 - loss.finish), (True, loss.finish)):
             if share:
-                calls[partial(step, found, finishing)] = share
+                shares[partial(step, found, finishing)] = share
                 if loss.correct_every:
-                    calls[partial(correct, finishing)] = share / loss.correct_every
-    return Work(*works)
+                    shares[partial(correct, finishing)] = share / loss.correct_every
+        return shares
+
+    return Work(calls(plain)) if recorded is None else Work(calls(recorded), calls(plain))
 
 
 def divided(case: str) -> tuple[str, str, float]:
