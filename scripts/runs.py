@@ -47,7 +47,10 @@ def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> t
         return (checkpoint.parent.parent if own else new_directory(name)), checkpoint
     last = Path(output_dir) / "checkpoints" / "last.ckpt"
     if last.exists() and not last.samefile(checkpoint):
-        raise Invalid(f"output_dir: {output_dir} holds another run than that of {checkpoint}; give another folder")
+        raise Invalid(
+            f"output_dir: {output_dir} holds another run than that of ckpt_path, {checkpoint}; give another folder, or "
+            "ckpt_path=auto for the run that is there"
+        )
     return Path(output_dir), checkpoint
 
 
