@@ -25,7 +25,7 @@ import command
 import torch
 import torch.nn.functional as F
 from peer import Step, reference_network, reference_step
-from steps import Work, divided, our_step, timed
+from steps import Work, our_step, timed
 from tqdm import tqdm
 
 from fast_nst import data, loss_networks, machine, networks, stylize
@@ -128,7 +128,7 @@ def serve(arguments: argparse.Namespace, device: torch.device) -> None:
     for line in sys.stdin:
         size = int(line)
         if size not in calls:
-            calls[size] = Work({repainting(name, size, low, arguments.compile, device): 1})
+            calls[size] = Work(repainting(name, size, low, arguments.compile, device))
         print(calls[size].seconds(device), flush=True)
     print(peak_memory(device))
 
@@ -137,7 +137,7 @@ def training_step(name: str, arguments: argparse.Namespace, low: bool, device: t
     batch = torch.rand(arguments.batch, 3, arguments.size, arguments.size, device=device)
     painting = style.load(style.find("bundled:starry_night.jpg"), 256).to(device)
     if name == REFERENCE:
-        return Work({reference_step(batch, painting): 1})
+        return Work(reference_step(batch, painting))
     return our_step(name, batch, painting, low, arguments.compile)
 
 
@@ -242,7 +242,7 @@ def show(tree: dict[str, Any], depth: int = 0) -> None:
 def main() -> None:
     parser = command.Parser(description="Measure speed on this machine.")
     parser.add_argument("what", choices=("train", "infer", "data"))
-    parser.add_argument("--cases", nargs="+", help="train: NETWORK:LOSS_NETWORK[:FINISH]; infer: NETWORK")
+    parser.add_argument("--cases", nargs="+", help="train: NETWORK:LOSS_NETWORK; infer: NETWORK")
     parser.add_argument("--no-reference", action="store_true", help="without the reference")
     parser.add_argument("--size", type=int, default=256, help="train: pixels of a square image")
     parser.add_argument("--batch", type=int, default=4, help="train: images a step")
@@ -266,7 +266,7 @@ def main() -> None:
     given = arguments.cases
     arguments.cases = list(CASES.get(arguments.what, ()) if given is None else given)
     for case in arguments.cases:
-        network, loss_network, _ = divided(case)
+        network, _, loss_network = case.partition(":")
         if case != REFERENCE:
             one_of("--cases", network, tuple(networks.NETWORKS))
             if arguments.what == "train":

@@ -1,8 +1,6 @@
 """What the scripts build out of a composed configuration alike."""
 
 import os
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,11 @@ from fast_nst.validate import Invalid, number
 LONGEST_NAME = 200  # bytes; with what is added to it a file system takes it
 
 
-def loss_settings(loss: str = "default", loss_network: str = "compact") -> dict[str, Any]:
-    """The arguments of the loss that train.py has with `loss=` and `loss_network=`."""
-    groups = {"loss": loss, "loss_network": loss_network}
-    cfg = OmegaConf.create({group: OmegaConf.load(CONFIGS / group / f"{name}.yaml") for group, name in groups.items()})
-    return OmegaConf.to_container(cfg.loss, resolve=True)  # type: ignore[return-value]
+def loss_settings(loss: str = "default") -> dict[str, Any]:
+    """The arguments of the loss that train.py has with `loss=`."""
+    terms: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONFIGS / "loss" / f"{loss}.yaml"))  # type: ignore[assignment]
+    terms.pop("jitter", None)  # of the training
+    return terms
 
 
 def optimizer_settings() -> dict[str, Any]:
@@ -35,7 +33,6 @@ def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> Perceptu
     """The perceptual loss of `cfg` on the CPU, each painting's `style.side` resized to `size`."""
     network = dict(cfg["loss_network"])
     unit_mean = network.pop("unit_mean")
-    del network["default_layers"], network["views"]  # for the YAML of the losses
     layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
     loss_network = loss_networks.build(layers=layers, **network)
     if unit_mean is not None:
@@ -45,25 +42,8 @@ def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> Perceptu
         loss_networks.rescale_to_unit_mean(loss_network, images)
     image = style.load(painting, size, cfg["style"]["side"])
     blend = [(style.load(file, size, cfg["style"]["side"]), share) for file, share in further_paintings(cfg)]
-    return PerceptualLoss(loss_network, image, blend, **cfg["loss"])
-
-
-def read_vgg19(layers: Iterable[str], file: Path) -> loss_networks.LossNetwork:
-    """VGG-19, able to give `layers`, from the file of a script's --vgg."""
-    try:
-        return loss_networks.build("vgg19", layers, file)
-    except Invalid as error:
-        raise Invalid(str(error).replace("loss_network.weights", "--vgg")) from None
-
-
-def say_calibration(loss: PerceptualLoss, asked: float) -> None:
-    """Where the painting got less style weight than the one asked for, say so."""
-    if loss.calibration < 1:
-        print(
-            f"style weight {loss.style_weight:g}: {asked:g} x {loss.calibration:g}, for the painting has little light "
-            "and shade, or few marks (loss.calibrate)",
-            file=sys.stderr,
-        )
+    terms = {key: value for key, value in cfg["loss"].items() if key != "jitter"}  # of the training
+    return PerceptualLoss(loss_network, image, blend, **terms)
 
 
 def style_name(cfg: dict[str, Any], painting: Path) -> str:

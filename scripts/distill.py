@@ -1,24 +1,18 @@
-"""Distil VGG-19 into `compact`, the loss network that ships with the package.
+"""Distill VGG-16 into `compact`, the loss network that ships with the package.
 
-python scripts/distill.py --vgg vgg19.safetensors --photographs photographs/
+python scripts/distill.py --vgg vgg16.safetensors --photographs photographs/
 
-Each student of an ensemble reproduces VGG-19's relu1_2, relu2_2, relu3_2 and relu3_4 in a reduced basis: the leading
-uncentred principal components of each layer's activations, scaled to unit mean square. Photographs alone are not
-enough: an image transformation network trained against such students finds what they do not see, woven patterns of
-high frequency. So they learn on policy: while they learn, a handful of networks train against them, each for a painting
-of its own, as long as a real run does or a tenth of it, and the students see what those paint, blends of that with the
-photographs, and noise at several scales, all of it mirrored and transposed as a training sees it, and besides at a half
-or a quarter of the size, as the losses see it. Where students and VGG-19 disagree about a Gram is where such a network
-goes, so the errors of Grams count beside those of features, and, more and more, how wrong the students are about the
-way from what a network paints to its own painting. Steps and seed determine the result (for one torch and number of
-threads).
-
-What small students cannot see, all of them miss alike. So a reference goes with them that a training asks now and then:
-VGG-19's own weights, what each convolution takes and what it gives projected on their leading principal components, and
-then trained on what the students see.
+The student starts as VGG-16 at a low rank (low_rank.py) and learns to reproduce VGG-16's outputs in the bases of its
+heads. Photographs are not enough: an image transformation network trained against a student finds what the student does
+not see. So the data is on-policy: a few such networks train against the student meanwhile, each for a painting of its
+own, and the student sees their outputs too, at full, half and quarter size as the losses do. Errors of Grams count
+beside those of features, and increasingly the error of the direction from an output's Gram to that of its painting,
+which is what such a training follows. Steps and seed determine the result, for one torch and number of threads.
 """
 
 import argparse
+import copy
+import math
 import sys
 import time
 from pathlib import Path
@@ -28,193 +22,232 @@ import command
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bases import OUTPUTS, RANKS, Targets, find_bases, make_reference
-from building import read_vgg19
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from student_errors import PAINTED, Tally, feature_errors, gram_errors, grams_of, way_errors
-from studio import CROP, SEEN, STROKES, Replay, Studio, crop_of, student_batch
+from building import loss_settings, optimizer_settings
+from low_rank import low_rank
 from torch import Tensor, nn
 
 import fast_nst
-from fast_nst import image, machine
+from fast_nst import image, loss_networks, machine, networks
 from fast_nst.data.content import ContentImages
 from fast_nst.data.folder import Folder, list_pictures
 from fast_nst.data.leaves import Leaves
-from fast_nst.loss_networks import compact
-from fast_nst.losses.views import VIEWS, look
+from fast_nst.loss_networks import LossNetwork, compact
+from fast_nst.losses import PerceptualLoss
+from fast_nst.losses.functional import gram
 from fast_nst.training.module import learning_rate_factor
 from fast_nst.training.muon import Muon
 from fast_nst.validate import Invalid, number, whole_number
 from fast_nst.weights import sha256
 
-MEMBERS, WIDTH = 2, 64
-REFERENCE_RATE = 0.002  # its learning rate
+OUTPUTS = {"relu1_2": 32, "relu2_2": 64, "relu3_3": 96, "relu4_3": 128}
+NARROW = (16, 32)  # channels of the first two convolutions
+RANKS = ((32, 48), (56, 56), (72, 104), (104, 104), (104, 104), (128, 144), (160, 160), (160, 160))  # of the later ones
+SIDE, SEEN = 192, 144  # pixels a side of what is painted, and of what the student sees of it at full size
+PAINTERS, LIFETIMES, REFRESH = 3, (150, 1500), 50  # networks at a time, their steps, steps between copies for them
+
+
+class Painter:
+    """An image transformation network that trains against `student` for one painting, for `steps` steps."""
+
+    def __init__(self, painting: Tensor, student: LossNetwork, steps: int, rng: np.random.Generator) -> None:
+        torch.manual_seed(int(rng.integers(2**31)))
+        self.network = networks.build("slim").to(memory_format=torch.channels_last)
+        muon = optimizer_settings()
+        self.optimizer = Muon(self.network, muon["learning_rate"])
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: learning_rate_factor(step, muon["schedule"], muon["warmup_steps"], steps)
+        )
+        self.left = steps
+        weight = math.exp(rng.uniform(math.log(4), math.log(40)))
+        self.loss = PerceptualLoss(student, painting, **{**loss_settings(), "style_weight": weight})
+        self.loss.to("cpu", torch.bfloat16)
+
+    def step(self, content: Tensor) -> Tensor:
+        """One step of training; the outputs, (B, 3, H, W)."""
+        self.left -= 1
+        with torch.autocast("cpu", torch.bfloat16):
+            output = self.network(content)
+        self.optimizer.zero_grad()
+        self.loss(output, content)["loss"].backward()
+        self.optimizer.step()
+        self.schedule.step()
+        return output.detach().clamp(0, 1)
+
+
+class Painters:
+    """`PAINTERS` networks, each replaced by a new one after its steps, training against a copy of the student in
+    bfloat16 that is updated now and then."""
+
+    def __init__(self, student: LossNetwork, paintings: list[Tensor], rng: np.random.Generator) -> None:
+        self.student = copy.deepcopy(student).requires_grad_(False)
+        self.paintings, self.rng = paintings, rng
+        self.painters = [self.new() for _ in range(PAINTERS)]
+
+    def new(self) -> Painter:
+        painting = varied(self.paintings[int(self.rng.integers(len(self.paintings)))], self.rng)
+        steps = round(math.exp(self.rng.uniform(math.log(LIFETIMES[0]), math.log(LIFETIMES[1]))))
+        return Painter(painting, self.student, steps, self.rng)
+
+    def next(self, step: int, student: LossNetwork) -> Painter:
+        if step % REFRESH == 0:
+            self.student.load_state_dict(student.state_dict())
+            for painter in self.painters:
+                painter.loss.to("cpu", torch.bfloat16)  # takes the painting's Grams anew
+        which = step % PAINTERS
+        if self.painters[which].left <= 0:
+            self.painters[which] = self.new()
+        return self.painters[which]
+
+
+def varied(painting: Tensor, rng: np.random.Generator) -> Tensor:
+    """A part of (1, 3, H, W) at a random size, 160 to 256 px a side, at times with other colors."""
+    height, width = (16 * int(rng.integers(10, 17)) for _ in range(2))
+    scale = math.exp(rng.uniform(math.log(0.6), math.log(4 / 3)))
+    h, w = (min(round(side / scale), whole) for side, whole in zip((height, width), painting.shape[2:], strict=True))
+    part = F.interpolate(crop(painting, h, w, rng), (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    if rng.random() < 0.4:
+        part = part[:, torch.from_numpy(rng.permutation(3))]
+    if rng.random() < 0.2:
+        part = 1 - part
+    return part
+
+
+def crop(images: Tensor, height: int, width: int, rng: np.random.Generator) -> Tensor:
+    top, left = (
+        int(rng.integers(whole - side + 1)) for side, whole in zip((height, width), images.shape[2:], strict=True)
+    )
+    return images[:, :, top : top + height, left : left + width]
+
+
+def noisy(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Images with Gaussian noise at a random scale and strength, colored or gray."""
+    b, _, h, w = images.shape
+    scale = int(rng.choice([1, 1, 2, 4, 8]))
+    noise = torch.from_numpy(rng.standard_normal((b, int(rng.choice([1, 3])), h // scale, w // scale), np.float32))
+    noise = F.interpolate(noise, size=(h, w), mode=str(rng.choice(["nearest", "bilinear"])))
+    return (images + noise * float(rng.uniform(0.02, 0.3))).clamp(0, 1)
 
 
 def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-    """What the student will be asked for: its outputs computed in bfloat16, with gradients for its float32 weights."""
+    """The student's outputs computed in bfloat16, as a training asks for them, with gradients for float32 weights."""
     weights = {name: weight.bfloat16() for name, weight in student.named_parameters()}
-    found: dict[str, Tensor] = torch.func.functional_call(student, weights, (batch,))
-    return {name: value.float() for name, value in found.items()}
+    outputs: dict[str, Tensor] = torch.func.functional_call(student, weights, (batch,))
+    return {name: value.float() for name, value in outputs.items()}
 
 
-@torch.no_grad()
-def new_ensemble() -> compact.Ensemble:
-    """Students with random weights."""
-    ensemble = compact.Ensemble(MEMBERS, WIDTH, OUTPUTS)
-    for module in ensemble.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-            if isinstance(module, compact.Residual):
-                module.weight.mul_(0.2)  # it adds little at first
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)  # outputs begin small, errors at 1
-            nn.init.zeros_(module.bias)
-    return ensemble.requires_grad_(True)
+class Teacher:
+    """VGG-16 in bfloat16, its outputs projected on the bases of the student's heads."""
+
+    def __init__(self, vgg: LossNetwork, bases: dict[str, Tensor]) -> None:
+        self.vgg, self.bases = vgg.to(torch.bfloat16), bases
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        features = self.vgg(image)
+        return {name: F.conv2d(features[name], basis.to(torch.bfloat16)[:, :, None, None]).float()
+                for name, basis in self.bases.items()}  # fmt: skip
 
 
-@torch.no_grad()
-def started_from(path: Path, targets: Targets, batches: list[Tensor]) -> compact.Ensemble:
-    """The first `MEMBERS` students of the file `path`, with the heads that on `batches` give the least squared error:
-    bases need not be those that the file was made for."""
-    ensemble = new_ensemble()
-    wanted = [targets(batch) for batch in batches]
-    for member, student in enumerate(ensemble.students):
-        assert isinstance(student, compact.Student)
-        prefix = f"students.{member}.features."
-        try:
-            state = {k.removeprefix(prefix): v for k, v in load_file(path).items() if k.startswith(prefix)}
-            student.features.load_state_dict(state)
-        except (SafetensorError, OSError, RuntimeError):
-            raise Invalid(f"--start: {path}: not a file of this script with {MEMBERS} students {WIDTH} wide") from None
-        heads, student.heads = student.heads, nn.ModuleDict()
-        tapped = [student(batch) for batch in batches]
-        student.heads = heads
-        for name, head in heads.items():
-            assert isinstance(head, nn.Linear)
-            rows = torch.cat([found[name].flatten(2).transpose(1, 2).flatten(0, 1) for found in tapped]).double()
-            rows = F.pad(rows, (0, 1), value=1.0)
-            there = [compact.held(found[name], name, member) for found in wanted]
-            goal = torch.cat([x.flatten(2).transpose(1, 2).flatten(0, 1) for x in there]).double()
-            solution = torch.linalg.lstsq(rows.T @ rows, rows.T @ goal).solution
-            head.weight.copy_(solution[:-1].T)
-            head.bias.copy_(solution[-1])
-    return ensemble
+def relative(error: Tensor, reference: Tensor) -> Tensor:
+    """Squared norms of a batch's items over those of others: two (B, …) -> (B,)."""
+    return error.flatten(1).square().sum(1) / reference.flatten(1).square().sum(1).clamp_min(1e-8)
 
 
-def root(errors: Tensor) -> Tensor:
-    """The mean of their square roots: a picture that is far off does not drown the rest."""
-    return (errors + 1e-4).sqrt().mean()
+def errors(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], our_goal: dict[str, Tensor], their_goal: dict[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Relative squared errors of the student by kind and layer, each (B,): of "features", of "Grams", and of the
+    "direction" from an image's Gram to that of the painting, an error that both share being none."""
+    found: dict[str, dict[str, Tensor]] = {"features": {}, "Grams": {}, "direction": {}}
+    for name, theirs_ in theirs.items():
+        found["features"][name] = relative(ours[name] - theirs_, theirs_)
+        mine, wanted = gram(ours[name]), gram(theirs_)
+        found["Grams"][name] = relative(mine - wanted, wanted)
+        way, true_way = mine - gram(our_goal[name]), wanted - gram(their_goal[name])
+        found["direction"][name] = relative(way - true_way, gram(their_goal[name]).expand_as(way))
+    return found
 
 
 def distill(arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng(arguments.seed)
     torch.manual_seed(arguments.seed)
-    teacher = read_vgg19(OUTPUTS, arguments.vgg)
-    folder = Folder(arguments.photographs, shorter=2 * CROP, cache_mib=2048, name="--photographs")
-    photographs = ContentImages(folder, list(range(len(folder))), CROP, seed=arguments.seed)
-    leaves = ContentImages(Leaves(400, 2 * CROP, arguments.seed), list(range(400)), CROP, seed=arguments.seed)
-    styles = [image.to_tensor(image.resize_shorter(image.open_picture(path).rgb, 256))
-              for path in list_pictures(arguments.styles, "--styles")]  # fmt: skip
-    whole = [
-        image.to_tensor(image.resize_shorter(picture, 256)) for i in range(0, len(folder), 2) if (picture := folder[i])
-    ]
-    bases, shares = find_bases(teacher, [*styles, *whole])
-    print("share of the Gram's squared norm kept:", {k: round(v, 4) for k, v in shares.items()}, file=sys.stderr)
-    reference = make_reference(teacher, bases, [*styles, *whole[::8]]).requires_grad_(True)
-    targets = Targets(teacher.to(torch.bfloat16), bases)
+    try:
+        vgg = loss_networks.build("vgg16", OUTPUTS, arguments.vgg)
+    except Invalid as error:
+        raise Invalid(str(error).replace("loss_network.weights", "--vgg")) from None
+    folder = Folder(arguments.photographs, shorter=2 * SIDE, cache_mib=2048, name="--photographs")
+    photographs = ContentImages(folder, list(range(len(folder))), SIDE, seed=arguments.seed)
+    leaves = ContentImages(Leaves(400, 2 * SIDE, arguments.seed), list(range(400)), SIDE, seed=arguments.seed)
+    paintings = [image.to_tensor(image.resize_shorter(image.open_picture(path).rgb, 288))
+                 for path in list_pictures(arguments.styles, "--styles")]  # fmt: skip
+    whole = [image.to_tensor(image.resize_shorter(picture, 288))
+             for i in range(0, len(folder), 2) if (picture := folder[i])]  # fmt: skip
+    student, bases, shares = low_rank(vgg, [*paintings, *whole[::3]], NARROW, RANKS, OUTPUTS, rng)
+    print("share of the Grams' squared norms kept:", {k: round(v, 4) for k, v in shares.items()}, file=sys.stderr)
+    student.requires_grad_(True)
+    teacher = Teacher(vgg, bases)
     recipe: dict[str, Any] = {
-        "members": MEMBERS, "width": WIDTH, "outputs": OUTPUTS, "ranks": RANKS, "made_by": "scripts/distill.py",
-        "package_version": fast_nst.__version__, "teacher": "VGG-19 (Simonyan and Zisserman 2014, CC BY 4.0)",
-        "teacher_sha256": sha256(arguments.vgg), "photographs": len(folder), "styles": len(styles),
-        "seed": arguments.seed, "started_from": None if arguments.start is None else sha256(arguments.start),
-        "of_steps": arguments.steps, "gram_share_kept": shares,
+        "narrow": NARROW, "ranks": RANKS, "outputs": OUTPUTS,
+        "made_by": "scripts/distill.py", "package_version": fast_nst.__version__,
+        "teacher": "VGG-16 by Karen Simonyan and Andrew Zisserman (2014), CC BY 4.0; changed: distilled",
+        "teacher_sha256": sha256(arguments.vgg), "photographs": len(folder), "paintings": len(paintings),
+        "seed": arguments.seed, "of_steps": arguments.steps, "gram_share_kept": shares,
     }  # fmt: skip
-
-    if arguments.start is None:
-        ensemble = new_ensemble()
-    else:
-        ensemble = started_from(arguments.start, targets, [x[:, :, :256, :256] for x in (*styles, *whole[::8])])
-    optimizers = Muon(ensemble, arguments.learning_rate), Muon(reference, REFERENCE_RATE)
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(x, lambda step: learning_rate_factor(step, "cosine", 100, arguments.steps))
-        for x in optimizers
-    ]
-    studio, replay, tally = Studio(ensemble, styles, whole, rng), Replay(rng), Tally()
+    optimizer = Muon(student, arguments.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, "cosine", 50, arguments.steps)
+    )
+    # A photograph serves as a painting now and then: not every style is a painting.
+    painters = Painters(student, [*paintings, *paintings, *whole[: len(paintings)]], rng)
+    sums: dict[str, dict[str, float]] = {}
     begun = time.monotonic()
     for step in range(arguments.steps):
-        painter = studio.turn(step, ensemble)
-        for i in range(STROKES * step, STROKES * (step + 1)):
-            x = torch.stack([leaves[2 * i], leaves[2 * i + 1], photographs[2 * i], photographs[2 * i + 1]])
-            painted = painter.step(x)
-        pieces = [crop_of(pool[int(rng.integers(len(pool)))], rng, CROP) for pool in (styles, whole)]
-        batch = torch.cat([student_batch(x, painted, pieces, rng), replay.swap(painted)])
-        batch = crop_of(batch, rng, SEEN)  # a training sees the painters' lattice in every phase
-        view = int(rng.integers(VIEWS))
-        batch, painting = look(batch, view), look(painter.loss.style_image, view)  # as a training looks at them
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        for divisor in (1, 2 if step % 2 else 4):  # and at these sizes: most of a small picture lies next to its border
-            small, small_painting = (F.avg_pool2d(x, divisor) for x in (batch, painting))
-            wanted, wanted_painting = targets(small), targets(small_painting)
-            for member, learner in enumerate([*ensemble.students, reference]):
-                there, there_painting = (
-                    x if learner is reference else {name: compact.held(x[name], name, member) for name in x}
-                    for x in (wanted, wanted_painting)
-                )
-                found = in_bfloat16(learner, small)
-                grams = grams_of(found, there)
-                painted_grams = {name: (ours[PAINTED], theirs[PAINTED]) for name, (ours, theirs) in grams.items()}
-                goal = grams_of(in_bfloat16(learner, small_painting), there_painting)
-                kinds = feature_errors(found, there), gram_errors(grams), way_errors(painted_grams, goal)
-                loss: Tensor = sum(
-                    4 * features.mean() + root(whole) + step / arguments.steps * root(way)
-                    for features, whole, way in zip(*(kind.values() for kind in kinds), strict=True)
-                )
-                loss.backward()
-                tally.add("reference" if learner is reference else "students", divisor, *kinds)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
+        painter = painters.next(step, student)
+        content = torch.stack([leaves[2 * step], photographs[2 * step]])
+        output = painter.step(content)
+        blend = torch.lerp(output, content, torch.from_numpy(rng.uniform(0, 1, (2, 1, 1, 1))).float())
+        painting = crop(paintings[int(rng.integers(len(paintings)))], SIDE, SIDE, rng)
+        batch = torch.cat([output, photographs[2 * step + 1][None], noisy(blend, rng)[:1], blend[1:], painting])
+        divisor = (1, 2, 1, 4)[step % 4]
+        batch = crop(batch, SEEN, SEEN, rng) if divisor == 1 else F.avg_pool2d(batch, divisor)
+        goal = F.avg_pool2d(painter.loss.style_image, divisor)
+        found = errors(in_bfloat16(student, batch), teacher(batch), in_bfloat16(student, goal), teacher(goal))
+        ramp = {"features": 4.0, "Grams": 1.0, "direction": step / arguments.steps}
+        loss = torch.zeros(())
+        for kind, by_layer in found.items():
+            for values in by_layer.values():
+                # The root keeps one image that is far off from drowning the rest.
+                loss = loss + ramp[kind] * (values.mean() if kind == "features" else (values + 1e-4).sqrt().mean())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        for kind, by_layer in found.items():
+            for name, values in by_layer.items():
+                row, value = sums.setdefault(f"{kind} / {divisor}", {}), float(values[:2].detach().mean())
+                row[name] = 0.95 * row.get(name, value) + 0.05 * value
         done = step + 1
-        if done % 100 == 0 or done == arguments.steps:
-            means, tally = tally.means(), Tally()
+        if done % 50 == 0 or done == arguments.steps:
             rate = done / (time.monotonic() - begun)
-            text = "  ".join(
-                f"{whose}: {kind} " + " ".join(f"{value:.3f}" for value in row.values())
-                for whose, rows in means.items()
-                for kind, row in rows.items()
-                if kind.startswith(("painted", "way"))
-            )
+            text = "  ".join(f"{kind} " + " ".join(f"{v:.3f}" for v in row.values()) for kind, row in sums.items())
             print(f"step {done}/{arguments.steps}  {rate:.2f} step/s  {text}", file=sys.stderr, flush=True)
-        if done % 1000 == 0 or done == arguments.steps:
+        if done % 200 == 0 or done == arguments.steps:
             with image.replacing(arguments.output) as temporary:
-                whole_of_it = compact.Ensemble(MEMBERS, WIDTH, OUTPUTS, RANKS)
-                whole_of_it.students.load_state_dict(ensemble.students.state_dict())
-                whole_of_it.reference.load_state_dict(reference.state_dict())
-                compact.save(temporary, whole_of_it, {**recipe, "steps": done, "relative_errors": means})
+                compact.save(temporary, student, {**recipe, "steps": done, "relative_errors_of_outputs": sums})
     print(arguments.output)
 
 
 def main() -> None:
-    parser = command.Parser(description="Distil VGG-19 into the compact loss network.")
+    parser = command.Parser(description="Distill VGG-16 into the compact loss network.")
     parser.add_argument(
-        "--vgg", required=True, metavar="FILE", help="VGG-19 in torchvision's layout, up to relu3_4 or on"
+        "--vgg", required=True, metavar="FILE", help="VGG-16 in torchvision's layout, up to relu4_3 or on"
     )
     parser.add_argument("--photographs", required=True, metavar="DIR")
     parser.add_argument(
         "--styles", default=compact.ASSET.parent / "styles", metavar="DIR", help="paintings (default: the package's)"
     )
-    parser.add_argument("--steps", type=int, default=4500)
-    parser.add_argument("--learning-rate", type=float, default=0.02)
-    parser.add_argument(
-        "--start",
-        type=Path,
-        metavar="FILE",
-        help="a file of this script, to go on from its students; their heads are fitted anew",
-    )
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--learning-rate", type=float, default=0.004)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")
     arguments = parser.parse_args()

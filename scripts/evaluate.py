@@ -40,8 +40,8 @@ from fast_nst.networks import Network
 from fast_nst.stylize.sheet import grid, grid_size
 from fast_nst.validate import Invalid, number, whole_number
 
-CONTENT = {"relu3_2": 1.0}
-STYLE = {"compact": "relu3_4", "vgg19": "relu3_4", "vgg16": "relu3_3"}  # the deepest; relu1_2 and relu2_2 before it
+CONTENT = {"relu3_3": 1.0}
+STYLE = dict.fromkeys(("relu1_2", "relu2_2", "relu3_3", "relu4_3"), 1.0)  # Johnson 2016's
 STARTS = ("noise", "content")
 SHOWN = 4  # images of the sheet
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20, help="at most (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256])
     parser.add_argument("--steps", type=int, default=300, help="of the slow method, at most (default: %(default)s)")
-    parser.add_argument("--loss-network", default="compact", choices=tuple(STYLE))
+    parser.add_argument("--loss-network", default="compact", choices=loss_networks.NAMES)
     parser.add_argument("--loss-network-weights", metavar="FILE")
     parser.add_argument(
         "--style-weight", type=float, default=10.0,
@@ -196,16 +196,15 @@ def main() -> None:
         painting = style.load(style.find(arguments.style or f"{style.BUNDLED}{name}.jpg"), 256)
     except image.ImageError as error:
         raise error if arguments.style else Invalid(f"--style: give the painting of {name}, --style FILE") from None
-    layers = {"relu1_2": 1.0, "relu2_2": 1.0, STYLE[arguments.loss_network]: 1.0}
-    loss_network = loss_networks.build(arguments.loss_network, [*CONTENT, *layers], arguments.loss_network_weights)
+    loss_network = loss_networks.build(arguments.loss_network, [*CONTENT, *STYLE], arguments.loss_network_weights)
     loss = PerceptualLoss(
-        loss_network, painting, content_layers=CONTENT, style_layers=layers, content_weight=1.0,
+        loss_network, painting, content_layers=CONTENT, style_layers=STYLE, content_weight=1.0,
         style_weight=arguments.style_weight,
     ).to(device)  # fmt: skip
     # A downloaded VGG is what its name says; compact changes with the package.
     file = arguments.loss_network_weights or (compact.ASSET if arguments.loss_network == "compact" else None)
     digest = "" if file is None else weights.sha256(file)
-    curves = Curves(arguments.cache, f"{arguments.loss_network} {digest} {sorted(layers)} {arguments.style_weight}")
+    curves = Curves(arguments.cache, f"{arguments.loss_network} {digest} {sorted(STYLE)} {arguments.style_weight}")
 
     likeness_of = likenesses(arguments.lpips)
     figures: dict[str, Any] = {path: {} for path in trained}

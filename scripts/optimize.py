@@ -15,7 +15,7 @@ from typing import Any
 import command
 import hydra
 import torch
-from building import further_paintings, make_loss, say_calibration, style_name
+from building import further_paintings, make_loss, style_name
 from omegaconf import DictConfig, OmegaConf
 from settings import CONFIGS, run, settle
 from torch import Tensor
@@ -75,10 +75,11 @@ def optimize(composed: DictConfig) -> None:
             make_loss(cfg, painting, None if size is None else max(SMALLEST, round(size / 2**scale))).to(device)
         )
     height, width = photograph.shape[2:]
-    if (shorter := min(height, width)) < SMALLEST:
+    least = max(SMALLEST, losses[0].smallest)
+    if (shorter := min(height, width)) < least:
         raise Invalid(
             f"size: got {cfg['size']}, with which this photograph's shorter side has {shorter} pixels; allowed: "
-            f"{SMALLEST} of them on, size={math.ceil(cfg['size'] * SMALLEST / shorter)}"
+            f"{least} of them on, size={math.ceil(cfg['size'] * least / shorter)}"
         )
     image.check_fits(output, width, height)
     needed = optimization.memory_needed(losses[-1], height, width, steps, cfg["method"])
@@ -87,8 +88,6 @@ def optimize(composed: DictConfig) -> None:
             f"size: {cfg['size']} needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free; "
             f"{max(SMALLEST, int(cfg['size'] * (free / needed) ** 0.5) // 100 * 100)} needs less"
         )
-    if cfg["loss"]["style_weight"]:
-        say_calibration(losses[-1], cfg["loss"]["style_weight"])
 
     result: Tensor | None = None
     terms: Mapping[str, float] = {}
@@ -105,7 +104,7 @@ def optimize(composed: DictConfig) -> None:
                 shown = True
 
         for scale, loss in zip(reversed(range(scales)), losses, strict=True):
-            height, width = (max(SMALLEST, round(side / 2**scale)) for side in photograph.shape[2:])
+            height, width = (max(least, round(side / 2**scale)) for side in photograph.shape[2:])
             target = optimization.resized(photograph, height, width).to(device)
             if result is None:
                 seed = whole_number("seed", cfg["seed"], 0, 2**32 - 1)

@@ -17,7 +17,12 @@ from fast_nst.validate import Invalid
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # beside scripts/ in a clone and in a wheel
 TABLES = tuple(
-    f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales", "calibrate")
+    f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales", "light_scales")
+)
+# Arguments of the loss that a preset may leave out.
+OPTIONAL = tuple(
+    f"loss.{name}"
+    for name in ("tv_weight", "periodicity_weight", "light_weight", "jitter", "content", "tv", "pixel_range")
 )
 LISTS = ("data.scale", "data.ratio", "network.filters", "trainer.devices")
 PATHS = (
@@ -31,12 +36,12 @@ HYDRA_OPTIONS = (
 
 
 def run(main: Callable[[], None], config: str) -> None:
-    """`command.run` of a script's Hydra `main` that composes configs/<config>.yaml, its command line seen through
-    before Hydra reads it: a table may have keys that the one in the file has not (`settle`), and an experiment must be
+    """`command.run` of a script's Hydra `main` that composes configs/<config>.yaml, its command line checked
+    before Hydra reads it: a table may have keys that the one in the file does not (`settle`), and an experiment must be
     one of this script's."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
-    tables = tuple(f"{name}={{" for name in TABLES)
-    sys.argv[1:] = [f"++{word}" if word.startswith(tables) else word for word in sys.argv[1:]]
+    added = (*(f"{name}={{" for name in TABLES), *(f"{name}=" for name in OPTIONAL))
+    sys.argv[1:] = [f"++{word}" if word.startswith(added) else word for word in sys.argv[1:]]
 
     def checked() -> None:
         own = OmegaConf.load(CONFIGS / f"{config}.yaml")
@@ -86,7 +91,7 @@ def settle(composed: DictConfig) -> None:
     groups = HydraConfig.get().runtime.choices
     for override in parser.parse_overrides(list(HydraConfig.get().overrides.task)):
         key = override.key_or_group
-        if override.is_add() and key not in groups and not key.startswith((*TABLES, "style.blend")):
+        if override.is_add() and key not in groups and not key.startswith((*TABLES, *OPTIONAL, "style.blend")):
             raise Invalid(f"+{key}: unknown key; --help lists all of them")
         if key in TABLES and isinstance(table := override.value(), dict):
             OmegaConf.update(composed, key, table, merge=False)

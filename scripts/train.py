@@ -19,7 +19,7 @@ from typing import Any, cast
 import command
 import hydra
 import pytorch_lightning as pl
-from building import further_paintings, make_loss, say_calibration, style_name
+from building import further_paintings, make_loss, style_name
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -136,8 +136,10 @@ def train(composed: DictConfig) -> None:
     loss = make_loss(cfg, painting, cfg["style"]["size"])
     content = dict(cfg["data"])
     check_source(content["name"], [word.partition("=")[0] for word in HydraConfig.get().overrides.task])
-    if whole_number("data.size", content["size"], 16) < loss.smallest:
-        raise Invalid(f"data.size: got {content['size']}; the loss at its coarsest scale needs {loss.smallest} on")
+    jitter = whole_number("loss.jitter", cfg["loss"].get("jitter", 0), 0)
+    for key, least in (("size", loss.smallest + jitter), ("val_size", loss.smallest)):
+        if whole_number(f"data.{key}", content[key], 16) < least:
+            raise Invalid(f"data.{key}: got {content[key]}; the loss at its coarsest scale needs {least} on")
     batch_size, workers = content.pop("batch_size"), content.pop("workers")
     sets = data.build(**content, seed=cfg["seed"])
     datamodule = ContentData(sets, batch_size, workers)
@@ -159,7 +161,6 @@ def train(composed: DictConfig) -> None:
         "style": {"names": names, "sha256": digests},
         "loss_network": cfg["loss_network"]["name"],
         "loss": cfg["loss"],
-        "calibration": loss.calibration,
         "start": start,
     }
     preview = callbacks.Preview(preview_file, loss.style_image, sets.val, count, every["preview"])
@@ -180,7 +181,10 @@ def train(composed: DictConfig) -> None:
     )
     steps = total_steps(cfg["trainer"], len(sets.train), batch_size * trainer.world_size)
     trainer.fit_loop.epoch_loop.max_steps = steps  # max_epochs needs the number of processes, which the trainer knows
-    settled = {"total_steps": steps, "seed": cfg["seed"], "cuda_graphs": cfg["trainer"]["cuda_graphs"]}
+    settled = {
+        "total_steps": steps, "seed": cfg["seed"], "jitter": jitter,
+        "cuda_graphs": cfg["trainer"]["cuda_graphs"],
+    }  # fmt: skip
     module = StyleTransfer(network, loss, **settled, **cfg["optimizer"])
     saving.settings["processes"] = trainer.world_size
     if trainer.strategy.root_device.type == "cpu":
@@ -203,7 +207,6 @@ def train(composed: DictConfig) -> None:
             f"and {len(sets.val)} held out; writing to {folder}",
             file=sys.stderr,
         )
-        say_calibration(loss, cfg["loss"]["style_weight"])
         if checkpoint is not None:
             print(f"going on from {checkpoint}, at step {before['step']}", file=sys.stderr)
         elif cfg["ckpt_path"] is not None:

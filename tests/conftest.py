@@ -17,7 +17,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from fast_nst.loss_networks import compact
+from fast_nst.loss_networks import LossNetwork, compact
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -53,7 +53,7 @@ def painting(tmp_path: Path) -> Path:
 def images() -> list[torch.Tensor]:
     """What a loss compares: two pictures, their photographs, a painting."""
     generator = torch.Generator().manual_seed(2)
-    return [torch.rand(n, 3, 32, 48, generator=generator) for n in (2, 2, 1)]
+    return [torch.rand(n, 3, 64, 80, generator=generator) for n in (2, 2, 1)]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,27 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-RECIPE = {"members": 2, "width": 8, "outputs": {"relu1_2": 4, "relu2_2": 6, "relu3_2": 8, "relu3_4": 8}}
+RECIPE = {
+    "narrow": (4, 8), "ranks": ((8, 4), *((4, 4),) * 7),
+    "outputs": {"relu1_2": 4, "relu2_2": 6, "relu3_3": 8, "relu4_3": 8},
+}  # fmt: skip
+# Of a run on small crops: the loss at sizes that they have, at a style weight of its own.
+LOSS = [
+    "loss.style_weight=7", "loss.style_scales={1: 0.6, 2: 0.4}", "loss.content_scales={1: 1}",
+    "loss.light_scales={2: 0.5}",
+]  # fmt: skip
+
+
+def little_compact() -> LossNetwork:
+    """A random loss network of compact's kind, `RECIPE`'s."""
+    torch.manual_seed(3)
+    network = compact.low_rank_vgg(**RECIPE)
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter, nonlinearity="linear")
+        else:
+            nn.init.normal_(parameter, std=0.1)
+    return network
 
 
 def random_vgg_state(variant: str, convolutions: int) -> dict[str, torch.Tensor]:
@@ -115,13 +135,9 @@ def _warm() -> Iterator[None]:
 
 def small(folder: Path) -> list[str]:
     """The overrides of a run of a few seconds, with a random little loss network."""
-    torch.manual_seed(3)
-    network = compact.Ensemble(**RECIPE)
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    compact.save(folder / "tiny.safetensors", network, RECIPE)
+    compact.save(folder / "tiny.safetensors", little_compact(), RECIPE)
     return [
-        "loss_network.weights=tiny.safetensors", "data=folder", "data.root=photographs", "data.size=32",
+        *LOSS, "loss_network.weights=tiny.safetensors", "data=folder", "data.root=photographs", "data.size=32",
         "data.val_size=32", "data.batch_size=2", "network.width=8", "network.blocks=1", "trainer.val_every_n_steps=4",
         "trainer.log_every_n_steps=1", "preview.every_n_steps=4", "trainer.max_steps=6",
     ]  # fmt: skip

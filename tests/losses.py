@@ -8,12 +8,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fast_nst.loss_networks import LossNetwork
-from fast_nst.loss_networks.network import Features
 
 
 def settings(name: str) -> dict:
+    """The arguments of the loss that a training has with `loss=`."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return OmegaConf.to_container(compose("train", [f"loss={name}"]), resolve=True)["loss"]
+        table = OmegaConf.to_container(compose("train", [f"loss={name}"]), resolve=True)["loss"]
+    table.pop("jitter", None)  # of the training
+    return table
 
 
 def loss_network(layers: Iterable[str], widths: Mapping[str, int] | None = None) -> LossNetwork:
@@ -29,7 +31,7 @@ def loss_network(layers: Iterable[str], widths: Mapping[str, int] | None = None)
             if (name := f"relu{block}_{convolution}") in layers:
                 taps[len(modules) - 1] = name
                 heads[name] = torch.nn.Linear(4, (widths or {}).get(name, 3))
-    network = Features(torch.nn.Sequential(*modules), taps, (0.5,) * 3, (0.25,) * 3, heads)
+    network = LossNetwork(torch.nn.Sequential(*modules), taps, (0.5,) * 3, (0.25,) * 3, heads)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return network

@@ -27,8 +27,8 @@ def test_the_reference_is_the_peer_s_network_and_computes_what_ours_does():
 @pytest.mark.parametrize(
     ("what", "options", "cases"),
     [
-        ("train", ["--size", 32, "--batch", 1], {"reference", "johnson:vgg16", "slim:compact"}),
-        ("train", ["--size", 32, "--no-reference", "--cases", "slim:compact:0.5"], {"slim:compact:0.5"}),
+        ("train", ["--size", 64, "--batch", 1], {"reference", "johnson:vgg16", "slim:compact"}),
+        ("train", ["--size", 64, "--no-reference", "--cases", "slim:vgg19"], {"slim:vgg19"}),
         ("infer", ["--sizes", 32], {"32"}),
         ("data", ["--root", "photographs"], {"leaves", "folder"}),
     ],
@@ -42,6 +42,8 @@ def test_each_benchmark(workplace, what, options, cases):
     if what != "data":
         peaks = figures.get("peak memory, MiB") or {name: case["peak memory, MiB"] for name, case in found.items()}
         assert min(peaks.values()) > 50
+    if what == "train":
+        assert all(case["GFLOP a step"] > 0 and case["seconds a step"] > 0 for case in found.values())
 
 
 def test_a_little_fuzz(tmp_path):

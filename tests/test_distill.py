@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,22 +11,24 @@ import pytest
 import safetensors
 import torch
 from conftest import ROOT, random_vgg_state, run
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from fast_nst import loss_networks
 from fast_nst.loss_networks import compact
+from fast_nst.losses.functional import gram
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import bases
-import student_errors
-import studio
+import distill
+import low_rank
+
+CONVOLUTIONS = len(compact.VGG_16)
 
 
 def test_a_basis_keeps_the_largest_part_of_the_gram():
     activations = torch.randn(6, 500, dtype=torch.float64) * torch.tensor([5.0, 4, 3, 0.2, 0.1, 0.1])[:, None]
     moment = activations @ activations.T / 500
-    basis, share = bases.principal_basis(moment, 3)
+    basis, share = low_rank.principal_basis(moment, 3)
     outputs = basis.double() @ activations
     assert float(outputs.square().mean()) == pytest.approx(1, rel=1e-5)
     product = basis @ basis.T
@@ -34,97 +37,168 @@ def test_a_basis_keeps_the_largest_part_of_the_gram():
     assert share == pytest.approx(float(values[3:].square().sum() / values.square().sum()))
 
 
-def test_a_member_is_compared_at_the_positions_it_holds():
-    numbers = torch.arange(8 * 12).view(1, 1, 8, 12)
-    for member in range(4):
-        down, right = compact.offset(member)
-        found = compact.held(numbers, "relu1_2", member)
-        wanted = [[12 * (4 * i + down) + 4 * j + right for j in range(3)] for i in range(2)]
-        assert found[0, 0].tolist() == wanted
-        assert torch.equal(compact.held(numbers, "relu3_4", member), numbers)
+def test_moments_are_means_over_images_of_any_size():
+    images, moments = [torch.rand(1, 3, 8, 9), torch.rand(2, 3, 5, 4)], low_rank.Moments()
+    for batch in images:
+        moments.add(batch)
+    singles = [image.double().flatten(1) for batch in images for image in batch]
+    second = sum(x @ x.T / x.shape[1] for x in singles) / 3
+    mean = sum(x.mean(1) for x in singles) / 3
+    torch.testing.assert_close(moments.uncentered(), second)
+    covariance, found = moments.centered()
+    torch.testing.assert_close(found, mean)
+    torch.testing.assert_close(covariance, second - mean[:, None] * mean)
 
 
-def test_the_reference_begins_as_the_teacher_itself(monkeypatch, tmp_path):
-    """With as many components as channels nothing is cut off."""
-    monkeypatch.setattr(bases, "RANKS", tuple(itertools.pairwise(compact.VGG_19.values())))
-    save_file(random_vgg_state("vgg19", 8), tmp_path / "vgg19.safetensors")
-    teacher = loss_networks.build("vgg19", bases.OUTPUTS, tmp_path / "vgg19.safetensors")
-    batches = [torch.rand(1, 3, 32, 32), torch.rand(2, 3, 32, 48)]
-    found_bases, _ = bases.find_bases(teacher, batches)
-    reference = bases.make_reference(teacher, found_bases, batches)
-    image = torch.rand(1, 3, 32, 32)
-    wanted = bases.Targets(teacher, found_bases)(image)
-    found = reference(image)
-    assert found.keys() == wanted.keys()
+def test_with_as_many_components_as_there_are_it_is_the_teacher(monkeypatch, tmp_path):
+    """A teacher whose last filters never fire has one component less than channels; nothing of it is cut off."""
+    state = random_vgg_state("vgg16", CONVOLUTIONS)
+    for name, value in state.items():
+        if not name.startswith(("features.0.", "features.2.")):
+            value[-1] = 0
+    save_file(state, tmp_path / "vgg16.safetensors")
+    teacher = loss_networks.build("vgg16", distill.OUTPUTS, tmp_path / "vgg16.safetensors")
+    teacher.double()  # the least of 512 components are small
+
+    def copied(teacher, images, block, steps, rng):
+        for index in (0, 2):
+            block[index].load_state_dict(teacher.features[index].state_dict())
+        return torch.eye(64)
+
+    monkeypatch.setattr(low_rank, "fit_first_block", copied)
+    channels = list(compact.VGG_16.values())
+    ranks = [(64, 127), *((into - 1, out - 1) for into, out in itertools.pairwise(channels[2:]))]
+    outputs = {"relu1_2": 64, "relu2_2": 127, "relu3_3": 255, "relu4_3": 511}
+    image = torch.rand(1, 3, 64, 64)
+    images = [torch.rand(1, 3, 192, 192), torch.rand(2, 3, 96, 128), image]  # more positions than channels everywhere
+    student, bases, shares = low_rank.low_rank(teacher, images, (64, 64), ranks, outputs, np.random.default_rng(0))
+    assert shares == pytest.approx(dict.fromkeys(outputs, 1))
+    found, features = student(image), teacher(image)
+    assert list(found) == list(outputs)
     for name, value in found.items():
-        torch.testing.assert_close(value, wanted[name], rtol=1e-3, atol=1e-3)
+        wanted = torch.einsum("kc,bchw->bkhw", bases[name], features[name].float())
+        assert float(wanted.square().mean()) > 0.1
+        torch.testing.assert_close(value, wanted, rtol=1e-3, atol=1e-3)
+        # The basis turns the features and scales all of them alike: no distance changes but by that factor.
+        factor = float(value.square().sum() / features[name].square().sum())
+        ours, theirs = (gram(x.double())[0] * x.shape[1] for x in (value, features[name]))
+        assert float(ours.square().sum()) == pytest.approx(factor**2 * float(theirs.square().sum()), rel=1e-3)
 
 
-def test_students_see_a_picture_in_every_phase_of_its_lattice():
+def test_the_first_block_learns_what_the_teacher_s_gives(tmp_path):
+    save_file(random_vgg_state("vgg16", 2), tmp_path / "vgg16.safetensors")
+    teacher = loss_networks.build("vgg16", ["relu1_2"], tmp_path / "vgg16.safetensors")
+    images, image, errors = [torch.rand(1, 3, 80, 96)], torch.rand(1, 3, 48, 48), []
+    for steps in (1, 40):
+        torch.manual_seed(0)
+        block = compact.low_rank_vgg((8, 16), ((16, 4), *((4, 4),) * 7), {}).features[:4]
+        back = low_rank.fit_first_block(teacher, images, block, steps, np.random.default_rng(0))
+        assert back.shape == (64, 16)
+        with torch.no_grad():
+            wanted = teacher(image)["relu1_2"]
+            found = torch.einsum("ok,bkhw->bohw", back, block(teacher.normalize(image)))
+        errors.append(float((found - wanted).square().mean() / wanted.square().mean()))
+    assert errors[1] < 0.65 * errors[0]
+
+
+def test_the_student_sees_a_picture_in_every_phase_of_its_strides():
     side = 128
     numbers = torch.arange(side * side).view(1, 1, side, side)
     rng, phases = np.random.default_rng(0), set()
-    for _ in range(200):
-        found = studio.crop_of(numbers, rng, side - 16)
+    for _ in range(600):
+        found = distill.crop(numbers, side - 24, side - 16, rng)
         top, left = divmod(int(found[0, 0, 0, 0]), side)
-        assert torch.equal(found, numbers[:, :, top : top + side - 16, left : left + side - 16])
-        phases.add((top % 4, left % 4))
-    assert len(phases) == 16
+        assert torch.equal(found, numbers[:, :, top : top + side - 24, left : left + side - 16])
+        phases.add((top % 8, left % 8))
+    assert len(phases) == 64
 
 
 def test_an_error_that_picture_and_painting_share_misleads_nobody():
-    painting, picture, shared = torch.rand(1, 4, 4), torch.rand(2, 4, 4), torch.rand(1, 4, 4)
-    goal = {"relu1_2": (painting + shared, painting)}
-    assert student_errors.way_errors({"relu1_2": (picture + shared, picture)}, goal)["relu1_2"] == pytest.approx(
-        [0, 0], abs=1e-9
-    )
-    found = student_errors.way_errors({"relu1_2": (picture, picture)}, goal)["relu1_2"]
-    assert found == pytest.approx([float(shared.square().sum() / painting.square().sum())] * 2)
+    """Features beside each other, so that Grams add up: those of a picture, or a painting, and those of an error."""
+    painting, picture, error = torch.rand(1, 4, 6, 5), torch.rand(2, 4, 6, 5), torch.rand(1, 4, 6, 5)
+
+    def beside(features, more):
+        return {"relu1_2": torch.cat([features, more.expand_as(features)], 3)}
+
+    true, true_goal = beside(picture, 0 * error), beside(painting, 0 * error)
+    ours = beside(picture, error)
+    shared = distill.errors(ours, true, beside(painting, error), true_goal)
+    assert shared["direction"]["relu1_2"].tolist() == pytest.approx([0, 0], abs=1e-9)
+    alone = distill.errors(ours, true, true_goal, true_goal)
+    off, goal = gram(beside(error, 0 * error)["relu1_2"]), gram(true_goal["relu1_2"])
+    share = float(off.square().sum() / goal.square().sum())
+    assert alone["direction"]["relu1_2"].tolist() == pytest.approx([share, share], rel=1e-4)
+    for found in (shared, alone):
+        for i in range(2):
+            size = float(picture[i].square().sum())
+            assert float(found["features"]["relu1_2"][i]) == pytest.approx(float(error.square().sum()) / size)
+            of_picture = gram(true["relu1_2"])[i].square().sum()
+            assert float(found["Grams"]["relu1_2"][i]) == pytest.approx(float(off.square().sum() / of_picture))
+
+
+def test_the_teacher_gives_its_features_in_the_bases(tmp_path):
+    save_file(random_vgg_state("vgg16", 4), tmp_path / "vgg16.safetensors")
+    vgg = loss_networks.build("vgg16", ["relu1_2", "relu2_2"], tmp_path / "vgg16.safetensors")
+    bases, image = {"relu1_2": torch.randn(5, 64), "relu2_2": torch.randn(7, 128)}, torch.rand(2, 3, 32, 32)
+    wanted = {name: torch.einsum("kc,bchw->bkhw", bases[name], value) for name, value in vgg(image).items()}
+    found = distill.Teacher(vgg, bases)(image)
+    assert found.keys() == wanted.keys()
+    for name, value in found.items():
+        assert value.dtype == torch.float32
+        assert float((value - wanted[name]).norm() / wanted[name].norm()) < 0.02  # of bfloat16
+
+
+def test_a_step_in_bfloat16_is_for_the_weights_in_float32():
+    student = compact.low_rank_vgg((4, 8), ((8, 4), *((4, 4),) * 7), {"relu2_2": 6})
+    student.requires_grad_(True)
+    image = torch.rand(1, 3, 32, 32)
+    plain, low = student(image)["relu2_2"], distill.in_bfloat16(student, image)["relu2_2"]
+    assert low.dtype == torch.float32
+    assert 0 < float((plain - low).detach().norm() / plain.detach().norm()) < 0.03
+    assert all(weight.dtype == torch.float32 for weight in student.parameters())
+    used = [weight for index in (0, 2, 5) for weight in student.features[index].parameters()]
+    found, wanted = (torch.autograd.grad(x.square().sum(), used) for x in (low, plain))
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.dtype == torch.float32
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.1
 
 
 def test_it_makes_a_loss_network_and_says_how(workplace: Path):
-    save_file(random_vgg_state("vgg19", 8), workplace / "vgg19.safetensors")
+    save_file(random_vgg_state("vgg16", CONVOLUTIONS), workplace / "vgg16.safetensors")
+    (workplace / "one style").mkdir()
+    shutil.copy(workplace / "my painting.png", workplace / "one style")
     result = run(
-        "distill.py", "--vgg", "vgg19.safetensors", "--photographs", "photographs", "--steps", 2, "-o", "c.safetensors",
-        cwd=workplace,
+        "distill.py", "--vgg", "vgg16.safetensors", "--photographs", "photographs", "--styles", "one style", "--steps",
+        2, "--seed", 5, "-o", "c.safetensors", cwd=workplace,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "c.safetensors"
-    network = loss_networks.build("compact", ["relu1_2", "relu3_4"], workplace / "c.safetensors")
-    assert network.members == 2
-    assert network.referred
-    for member in range(2):
-        found = network(torch.rand(1, 3, 16, 20), member=member)
-        assert {name: tuple(value.shape) for name, value in found.items()} == {
-            "relu1_2": (1, 24, 4, 5), "relu3_4": (1, 64, 4, 5),
-        }  # fmt: skip
+    assert "step 2/2" in result.stderr
+    network = loss_networks.build("compact", distill.OUTPUTS, workplace / "c.safetensors")
+    found = network(torch.rand(1, 3, 16, 24))
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        "relu1_2": (1, distill.OUTPUTS["relu1_2"], 16, 24), "relu2_2": (1, distill.OUTPUTS["relu2_2"], 8, 12),
+        "relu3_3": (1, distill.OUTPUTS["relu3_3"], 4, 6), "relu4_3": (1, distill.OUTPUTS["relu4_3"], 2, 3),
+    }  # fmt: skip
     with safetensors.safe_open(workplace / "c.safetensors", "pt") as file:
         recipe = json.loads(file.metadata()["fast_nst_loss_network"])
-    assert (recipe["steps"], recipe["photographs"], recipe["styles"], recipe["seed"]) == (2, 8, 7, 0)
-    go_on = [
-        "distill.py",
-        "--vgg",
-        "vgg19.safetensors",
-        "--photographs",
-        "photographs",
-        "-o",
-        "d.safetensors",
-        "--start",
-    ]
-    result = run(*go_on, "c.safetensors", "--steps", 1, "--learning-rate", 0, cwd=workplace)
-    assert result.returncode == 0, result.stderr
-    before, after = (load_file(workplace / name) for name in ("c.safetensors", "d.safetensors"))
-    for name, value in after.items():
-        if name.startswith("students") and "features" in name:
-            assert torch.equal(value, before[name])
-    with safetensors.safe_open(workplace / "d.safetensors", "pt") as file:
-        again = json.loads(file.metadata()["fast_nst_loss_network"])
-    for name in ("relu1_2", "relu3_4"):  # heads that fit what comes before them
-        errors = [x["relative_errors"]["students"]["photographs / 1"][name] for x in (again, recipe)]
-        assert errors[0] < 0.9 * errors[1]
-    result = run(*go_on, "vgg19.safetensors", cwd=workplace)
-    assert result.returncode == 2
-    assert "not a file of this script with 2 students 64 wide" in result.stderr
+    assert (recipe["steps"], recipe["of_steps"], recipe["seed"]) == (2, 2, 5)
+    assert (recipe["photographs"], recipe["paintings"]) == (8, 1)
+    assert recipe["teacher"].startswith("VGG-16")
+    assert recipe["outputs"] == distill.OUTPUTS
+    assert recipe["ranks"] == [list(pair) for pair in distill.RANKS]
+    errors = recipe["relative_errors_of_outputs"]
+    assert errors.keys() == {f"{kind} / {divisor}" for kind in ("features", "Grams", "direction") for divisor in (1, 2)}
+    assert all(row.keys() == distill.OUTPUTS.keys() for row in errors.values())
+    for option, value, message in (
+        ("--vgg", "my painting.png", "--vgg: "), ("--photographs", "nowhere", "--photographs: nowhere: no such folder"),
+        ("--styles", "nowhere", "--styles: nowhere: no such folder"), ("--steps", 0, "--steps: got 0"),
+    ):  # fmt: skip
+        options = {"--vgg": "vgg16.safetensors", "--photographs": "photographs", "-o": "d.safetensors", option: value}
+        wrong = run("distill.py", *(word for pair in options.items() for word in pair), cwd=workplace)
+        assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (2, 1), wrong.stderr
+        assert message in wrong.stderr
+    assert not (workplace / "d.safetensors").exists()
 
 
 def test_the_bundled_one_is_small_and_says_where_it_comes_from():
@@ -132,5 +206,6 @@ def test_the_bundled_one_is_small_and_says_where_it_comes_from():
     with safetensors.safe_open(compact.ASSET, "pt") as file:
         recipe = json.loads(file.metadata()["fast_nst_loss_network"])
     assert recipe["made_by"] == "scripts/distill.py"
-    assert recipe["teacher"].startswith("VGG-19")
+    assert recipe["teacher"].startswith("VGG-16")
     assert recipe["steps"] == recipe["of_steps"]
+    assert recipe["outputs"].keys() == {"relu1_2", "relu2_2", "relu3_3", "relu4_3"}

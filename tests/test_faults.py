@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import ENVIRONMENT, ROOT, picture, random_vgg_state, run, small
+from conftest import ENVIRONMENT, LOSS, ROOT, picture, random_vgg_state, run, small
 from PIL import Image
 
 from fast_nst import networks, weights
@@ -113,7 +113,10 @@ FAULTS = {
     "a precision of no use": (*train("trainer.precision=16-true"), "trainer.precision: got '16-true'"),
     "a name with a folder": (*train("style.name=a/b"), "style.name: got 'a/b'"),
     "after tables that are shorter": (
-        *train("data.size=16", "loss.style_scales={1: 1}", "loss.content_scales={2: 1}", "data.batch_size=99"),
+        *train(
+            "data.size=16", "loss.style_scales={1: 1}", "loss.content_scales={2: 1}", "loss.light_scales={}",
+            "data.batch_size=99",
+        ),
         "data.batch_size: got 99",  # with all of their sizes 16 pixels are too few, which comes first
     ),
     "another optimizer's checkpoint": (
@@ -121,16 +124,16 @@ FAULTS = {
         "optimizer.name: muon before, adam now",
     ),
     "an experiment of the other script": (*train("experiment=texture_synthesis"), "not one of train.py, which has no"),
-    "and the reverse": ("optimize.py", ["experiment=quarter_hour"], "not one of optimize.py, which has no data"),
+    "and the reverse": ("optimize.py", ["experiment=lengstrom"], "not one of optimize.py, which has no data"),
     "an option with dashes": (*train("--style=cubist"), "--style: no such option; a setting has no dashes, style="),
     "no style": (*train("style=null"), "style: got null; allowed: cubist"),
     "a list of networks": (*train("network=[1,2]"), "network: got [1,2]; allowed: johnson"),
     "no style image": (*train("style.image=null"), "style.image: got None; allowed: a path"),
     "a list of style images": (*train("style.image=[a,b]"), "style.image: got ['a', 'b']; allowed: a single value"),
     "a switch as output_dir": (*train("output_dir=true"), "output_dir: got True; allowed: a path; quoted it is one"),
-    "a table that is a number": (*train("loss.style_scales=7"), "loss.style_scales: got 7; allowed: {1: 0.35"),
-    "a table that is none": (*train("loss.content_layers=null"), "loss.content_layers: got None; allowed: {relu3_2"),
-    "a list as a value": (*train("loss.content=[1,2]"), "loss.content: got [1, 2]; allowed: a single value"),
+    "a table that is a number": (*train("loss.style_scales=7"), "loss.style_scales: got 7; allowed: {1: "),
+    "a table that is none": (*train("loss.content_layers=null"), "loss.content_layers: got None; allowed: {relu"),
+    "a list as a value": (*train("loss.weighing=[1,2]"), "loss.weighing: got [1, 2]; allowed: a single value"),
     "a setting left out": (*train("~trainer.max_steps"), "~trainer.max_steps: cannot be left out"),
     "a bracket left out": (*train("loss.style_scales={1: 1"), "error: loss.style_scales={1: 1: not key=value"),
     "a style unknown to a series": (
@@ -151,13 +154,23 @@ FAULTS = {
     "no root": ("train.py", ["data=coco"], "data.root: data=folder needs it"),
     "a huge style": (*train("style.size=100000"), "style.size: got 100000; allowed: a whole number from 16 to 8192"),
     "a folder of no mean": (
-        *train("loss_network=vgg19", "loss_network.weights=faulty/vgg.safetensors", "loss_network.unit_mean=nowhere"),
+        *train(
+            "loss_network=vgg19", "loss_network.weights=faulty/vgg.safetensors", "loss_network.unit_mean=nowhere",
+            "loss.content_layers={relu2_2: 1}", "loss.style_layers={relu3_4: 1}",
+        ),
         "loss_network.unit_mean: nowhere: no such folder",
     ),
     "another loss network's file": (
         *train("loss_network=vgg16", "loss_network.weights=faulty/vgg.safetensors"), "vgg16 has none: another network?"
     ),
-    "a layer that compact lacks": (*train("loss=johnson2016"), "loss_network=vgg16 and vgg19 have more"),
+    "a layer that compact lacks": (*train("loss=lengstrom"), "loss_network=vgg16 and vgg19 have more"),
+    "a layer that the file does not reach": (
+        *train("loss_network=vgg19", "loss_network.weights=faulty/vgg.safetensors"),
+        "the deepest available in it is relu3_4",
+    ),
+    "another network's file for compact": (
+        *train("loss_network.weights='run/my painting.safetensors'"), "not a compact loss network of scripts/distill.py"
+    ),
     "a repainting by no device": (
         "optimize.py", ["content='my painting.png'", "output=o.png", "device=abacus"], "device: abacus does not work"
     ),
@@ -208,10 +221,10 @@ FAULTS = {
     "another style for a complete run": (
         *train(
             "data.size=32", "data.val_size=32", "data.batch_size=2", "network.width=8", "network.blocks=1",
-            "trainer.max_steps=6", "style.image='my painting.png'", "output_dir=run", "ckpt_path=auto",
+            "trainer.max_steps=6", "style.image='my painting.png'", "output_dir=run", "ckpt_path=auto", *LOSS,
             "loss.style_weight=3",
         ),
-        "ckpt_path: a complete run, with other settings (loss.style_weight: 10.0 before, 3 now); start a new one",
+        "ckpt_path: a complete run, with other settings (loss.style_weight: 7 before, 3 now); start a new one",
     ),
     "a picture where an unfinished one goes": (
         "optimize.py", [f"content='{PHOTO}'", "output=mine/keep.png"], "keep_unfinished.png is where an unfinished"
@@ -234,14 +247,21 @@ FAULTS = {
     "weights all zero": (*train("loss.style_weight=0", "loss.content_weight=0"), "at least one must be positive"),
     "a time in minutes": (*train("trainer.max_time=30"), "trainer.max_time: got 30; allowed: DD:HH:MM:SS"),
     "a start that is missing": (*train("start=nowhere.safetensors"), "nowhere.safetensors"),
-    "no calibration": (*train("loss.calibrate=0.5"), "loss.calibrate: got 0.5; allowed: {masses: 0.13"),
+    "no light": (*train("loss.light_scales=0.5"), "loss.light_scales: got 0.5; allowed: {"),
+    "less light": (*train("loss.light_scales={4: -1}"), "loss.light_scales.4: got -1; allowed: a number from 0 on"),
+    "light at no size": (*train("loss.light_scales={0: 1}"), "loss.light_scales: got the divisor 0; allowed: whole"),
+    "a jitter of halves": (*train("loss.jitter=1.5"), "loss.jitter: got 1.5; allowed: a whole number from 0 on"),
+    "a case of a benchmark": ("benchmark.py", ["train", "--cases", "slim:tiny"], "--cases: got 'tiny'; allowed: "),
     "no time": (*train("trainer.max_time=00:00:00:00"), "trainer.max_time: got"),
     "a start of another shape": (
         *train("start='faulty/wide.safetensors'"), "wide.safetensors: a network of another shape than this run's: "
     ),
     "zero steps": (*train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
     "batch too large": (*train("data.batch_size=99"), "data.batch_size: got 99"),
-    "crops too small": (*train("data.size=16"), "data.size: got 16; the loss at its coarsest scale needs 32"),
+    "crops too small": (
+        *train("data.size=64", "loss.light_scales={32: 1}"),
+        "data.size: got 64; the loss at its coarsest scale needs 256",
+    ),
     "bad layer": (*train("loss.content_layers={relu9_9: 1}"), "layer 'relu9_9' does not exist"),
     "no checkpoint": (*train("ckpt_path=none.ckpt"), "ckpt_path: none.ckpt: no such checkpoint"),
     "weights as checkpoint": (*train("ckpt_path='run/my painting.safetensors'"), "not a checkpoint of"),

@@ -8,11 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, picture
+from conftest import ENVIRONMENT, ROOT, little_compact, picture
 
 from fast_nst import networks
 from fast_nst.image import to_tensor
-from fast_nst.loss_networks.compact import Ensemble
 from fast_nst.losses import PerceptualLoss
 from fast_nst.networks import functional
 from fast_nst.training.module import StyleTransfer
@@ -26,7 +25,7 @@ def device(request, monkeypatch) -> str:
     """On a CPU without CUDA's graphs: a recording has what the step that made it found, and is not replayed."""
     if request.param == "cpu":
         nothing = SimpleNamespace(wait_stream=lambda _: None, replay=lambda: None)
-        for name in ("CUDAGraph", "graph_pool_handle", "Stream", "current_stream"):
+        for name in ("CUDAGraph", "Stream", "current_stream"):
             monkeypatch.setattr(torch.cuda, name, lambda: nothing)
         for name in ("graph", "stream"):
             monkeypatch.setattr(torch.cuda, name, lambda *_, **__: contextlib.nullcontext())
@@ -43,52 +42,65 @@ def test_the_kernels_are_an_instance_norm_and_its_gradients(where):
 
 def training(device: str = "cpu", **settings) -> StyleTransfer:
     loss = PerceptualLoss(
-        Ensemble(members=2, width=8, outputs={"relu1_2": 4, "relu3_4": 4}, ranks=((4, 4),) * 7),
-        to_tensor(picture(1, 96, 96)), content_layers={"relu3_4": 1.0}, style_layers={"relu1_2": 1.0, "relu3_4": 1.0},
-        content_weight=1.0, style_weight=1.0, periodicity_weight=1.0, views=8, shift=4, correct_every=1, finish=1 / 3,
+        little_compact(), to_tensor(picture(1, 96, 96)), content_layers={"relu3_3": 1.0},
+        style_layers={"relu1_2": 1.0, "relu4_3": 1.0}, content_weight=1.0, style_weight=1.0, periodicity_weight=1.0,
+        style_scales={1: 0.6, 2: 0.4}, light_scales={2: 1.0, 4: 0.5},
     )  # fmt: skip
     loss.to(device)
     network = networks.build("slim", width=8, blocks=1, fine_noise=0.1).to(device)
     network.to(memory_format=torch.channels_last)
-    return StyleTransfer(network, loss, "adam", 0.001, "constant", 0, 0.7, total_steps=9, seed=0, **settings)
+    return StyleTransfer(network, loss, "adam", 0.001, "constant", 0, total_steps=9, seed=0, jitter=4, **settings)
 
 
-@pytest.mark.parametrize("finishing", [False, True])
-def test_a_recorded_step_goes_by_the_same_terms_and_gradients(device, finishing):
+@pytest.mark.parametrize("pixels", [0, 4])
+def test_a_recorded_step_goes_by_the_same_terms_and_gradients(device, pixels):
     module = training(device)
     network, loss = module.network, module.loss
-    recorded = RecordedStep(network, loss, low=False)
+    recorded = RecordedStep(network, loss, pixels, low=False)
     parameters = list(network.parameters())
-    for step in (0, 1):  # before and after the first correction
+    places = set()
+    for step in range(1 if device == "cpu" else 6):  # those after the first are replayed
         batch = torch.rand(2, 3, 72, 80, device=device)
         torch.manual_seed(step)
-        terms = recorded(batch, step, finishing=finishing)
+        terms = recorded(batch)
         gradients = torch.autograd.grad(terms["loss"], parameters)
-        torch.manual_seed(step)
-        torch.rand(len(recorded.ends), dtype=torch.float64)
-        view = loss.random_view()
         top, left = recorded.offsets[:2].tolist()
-        rows, columns = slice(top, top + 68), slice(left, left + 76)
-        own = loss(network(batch)[:, :, rows, columns], batch[:, :, rows, columns], view, finishing)
+        places.add((top, left))
+        rows, columns = slice(top, top + 72 - pixels), slice(left, left + 80 - pixels)
+        own = loss(network(batch)[:, :, rows, columns], batch[:, :, rows, columns])
         assert terms.keys() == own.keys()
         for name in own:
             torch.testing.assert_close(terms[name], own[name])
         torch.testing.assert_close(gradients, torch.autograd.grad(own["loss"], parameters), rtol=1e-3, atol=1e-5)
-    assert len(recorded.recordings) == 2
+    assert all(0 <= offset < max(1, pixels) for place in places for offset in place)
+    assert device == "cpu" or len(places) > (pixels > 0)
     recorded.close()
     assert all(noise.at is None for noise in recorded.noises)
 
 
+def test_a_recorded_step_draws_its_own_place_and_noise_each_time(device):
+    module = training(device)
+    recorded, drawn = RecordedStep(module.network, module.loss, 4, low=False), []
+    ends = [4, 4, *(noise.side for noise in recorded.noises for _ in range(2))]
+    assert len(recorded.noises) == 2
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        recorded(torch.rand(2, 3, 72, 80, generator=torch.Generator().manual_seed(0)).to(device))
+        drawn.append(recorded.offsets.tolist())
+        assert all(0 <= offset < end for offset, end in zip(drawn[-1], ends, strict=True))
+        assert [noise.at.tolist() for noise in recorded.noises] == [drawn[-1][2:4], drawn[-1][4:6]]
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
 def test_a_step_that_cannot_be_recorded_is_said_and_done_by_itself(device, monkeypatch):
     module, batch = training(device), torch.rand(2, 3, 72, 80, device=device)
-    monkeypatch.setattr(StyleTransfer, "trainer", SimpleNamespace(strategy=None))
-    module.recorded = RecordedStep(module.network, module.loss, low=False)
+    module.recorded = RecordedStep(module.network, module.loss, 4, low=False)
     monkeypatch.setattr(RecordedStep, "_record", lambda *_: (_ for _ in ()).throw(RuntimeError("not permitted\nhere")))
     with pytest.warns(UserWarning, match=r"no CUDA graph .*\(not permitted\)"):
-        terms = module._terms(batch, False)
+        terms = module._terms(batch)
     assert terms["loss"].requires_grad
     assert module.recorded is None
-    module._terms(batch, False)["loss"].backward()
+    module._terms(batch)["loss"].backward()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -1,10 +1,8 @@
-import itertools
-
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import VGG19, random_vgg_state
+from conftest import RECIPE, VGG19, little_compact, random_vgg_state
 from safetensors.torch import save_file
 
 from fast_nst import loss_networks
@@ -36,7 +34,7 @@ def slow_vgg19(state, image, last):
     raise AssertionError(last)
 
 
-@pytest.mark.parametrize("layer", ["relu1_1", "relu2_2", "relu3_4"])
+@pytest.mark.parametrize("layer", ["relu1_1", "relu2_2", "relu3_3", "relu3_4"])
 def test_vgg19_by_hand(vgg19_file, layer):
     image = torch.rand(1, 3, 32, 40)
     before = image.clone()
@@ -143,9 +141,8 @@ def test_unit_mean_activation(vgg19_file):
 
 
 def test_only_a_vgg_is_rescaled():
-    ensemble = compact.Ensemble(members=2, width=8, outputs={"relu1_2": 3})
     with pytest.raises(Invalid, match=r"loss_network\.unit_mean: only a VGG can be rescaled"):
-        loss_networks.rescale_to_unit_mean(ensemble, [torch.rand(1, 3, 16, 16)])
+        loss_networks.rescale_to_unit_mean(little_compact(), [torch.rand(1, 3, 16, 16)])
 
 
 def test_it_computes_in_its_own_precision_under_autocast(vgg19_file):
@@ -157,60 +154,82 @@ def test_it_computes_in_its_own_precision_under_autocast(vgg19_file):
 
 
 def test_a_compact_file_round_trip(tmp_path):
-    recipe = {
-        "members": 3, "width": 8, "outputs": {"relu1_2": 3, "relu2_2": 5, "relu3_4": 7}, "ranks": ((4, 6),) * 7,
+    network, image = little_compact(), torch.rand(2, 3, 16, 24)
+    compact.save(tmp_path / "c.safetensors", network, {**RECIPE, "made_by": "a test"})
+    again = loss_networks.build("compact", ["relu2_2", "relu4_3"], tmp_path / "c.safetensors")
+    found, wanted = again(image), network(image)
+    assert list(found) == ["relu2_2", "relu4_3"]
+    assert list(wanted) == list(RECIPE["outputs"])
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        "relu2_2": (2, 6, 8, 12), "relu4_3": (2, 8, 2, 3),
     }  # fmt: skip
-    network = compact.Ensemble(**recipe)
-    compact.save(tmp_path / "c.safetensors", network, {**recipe, "made_by": "a test"})
-    again = loss_networks.build("compact", ["relu2_2"], tmp_path / "c.safetensors")
-    assert again.members == 3
-    image = torch.rand(1, 3, 16, 16)
-    for member in range(3):
-        assert list(again(image, member=member)) == ["relu2_2"]
-        ours, wanted = (found(image, ["relu2_2"], member)["relu2_2"] for found in (again, network))
-        torch.testing.assert_close(ours, wanted, rtol=1e-2, atol=1e-2)
-        ours, wanted = (found.refer(image, ["relu2_2"])[member]["relu2_2"] for found in (again, network))
-        assert ours.shape == (1, 5, 4, 4)
-        torch.testing.assert_close(ours, wanted, rtol=1e-2, atol=1e-2)
-    assert not torch.equal(network(image)["relu2_2"], network(image, member=1)["relu2_2"])
-    with pytest.raises(Invalid, match="it has relu1_2, relu2_2, relu3_4"):
-        loss_networks.build("compact", ["relu3_3"], tmp_path / "c.safetensors")
+    for name, value in found.items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-2, atol=1e-2)
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    with pytest.raises(Invalid, match=r"'relu3_1' does not exist.* it has relu1_2, relu2_2, relu3_3, relu4_3"):
+        loss_networks.build("compact", ["relu3_1"], tmp_path / "c.safetensors")
 
 
-def test_a_student_by_hand():
-    """Blocks of 4 x 4 pixels as channels, a convolution and its ReLU, then what further ones add to what they take."""
-    student = compact.Student(8, {"relu1_2": 3, "relu3_2": 5})
-    image = torch.rand(2, 3, 8, 12)
-    normal = (image - torch.tensor(vgg.MEAN)[:, None, None]) / torch.tensor(vgg.STD)[:, None, None]
-    x = torch.empty(2, 48, 2, 3)
-    for color, row, column, down, across in itertools.product(range(3), range(4), range(4), range(2), range(3)):
-        x[:, 16 * color + 4 * row + column, down, across] = normal[:, color, 4 * down + row, 4 * across + column]
-    found = student(image)
-    assert list(found) == ["relu1_2", "relu3_2"]
-    first, *others = student.features[:4]
-    for index, layer in enumerate([first[0], *others]):
-        y = F.conv2d(x.clamp_min(0) if index else x, layer.weight, layer.bias, padding=1)
-        x = x + y if index else y.clamp_min(0)
-        if (name := {0: "relu1_2", 3: "relu3_2"}.get(index)) is not None:
-            head = student.heads[name]
-            wanted = torch.einsum("oc,bchw->bohw", head.weight, x) + head.bias[:, None, None]
-            torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("change", [{"narrow": (4, 6)}, {"ranks": ((8, 4),) * 7}, {"outputs": {"relu1_2": 4}}, {}])
+def test_a_file_that_is_no_compact_one_is_named(change, tmp_path):
+    recipe = {**RECIPE, **change} if change else {}
+    compact.save(tmp_path / "c.safetensors", little_compact(), recipe)
+    with pytest.raises(Invalid, match=r"c\.safetensors: not a compact loss network of scripts/distill\.py"):
+        loss_networks.build("compact", ["relu1_2"], tmp_path / "c.safetensors")
 
 
-def test_a_student_repeats_the_border_of_a_broken_block():
-    student = compact.Student(8, {"relu3_4": 3})
-    image = torch.rand(1, 3, 6, 9)
-    whole = torch.cat([image, image[:, :, -1:].expand(-1, -1, 2, -1)], 2)
-    whole = torch.cat([whole, whole[:, :, :, -1:].expand(-1, -1, -1, 3)], 3)
-    assert torch.equal(student(image)["relu3_4"], student(whole)["relu3_4"])
+def test_compact_has_no_other_pooling():
+    with pytest.raises(Invalid, match=r"loss_network\.pooling: got 'average'"):
+        loss_networks.build("compact", ["relu1_2"], pooling="average")
 
 
-def test_four_members_mirrored_hold_every_position():
-    held = set()
-    for member in range(4):
-        down, right = compact.offset(member)
-        held |= {(row, column) for row in (down, 3 - down) for column in (right, 3 - right)}
-    assert len(held) == 16
+def test_compact_by_hand():
+    """Two narrow convolutions, then of each convolution of the paper's a 1x1 to few channels, but for the first, one
+    3x3, and a 1x1 to as many as the paper's with the bias; a head for each output."""
+    network, image = little_compact(), torch.rand(2, 3, 33, 40)
+    x = (image - torch.tensor(vgg.MEAN)[:, None, None]) / torch.tensor(vgg.STD)[:, None, None]
+    state = dict(network.features.named_parameters())
+    weights = iter([value for name, value in state.items() if name.endswith("weight")])
+    biases = iter([value for name, value in state.items() if name.endswith("bias")])
+    channels = {"relu1_1": 4, "relu1_2": 8, "relu2_1": 128, "relu2_2": 128, "relu3_1": 256, "relu3_2": 256,
+                "relu3_3": 256, "relu4_1": 512, "relu4_2": 512, "relu4_3": 512}  # fmt: skip
+    found = network(image)
+    assert list(found) == ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
+    for name, width in channels.items():
+        if name in ("relu2_1", "relu3_1", "relu4_1"):
+            x = F.max_pool2d(x, 2)
+        if name not in ("relu1_1", "relu1_2"):
+            if name != "relu2_1":
+                x = torch.einsum("oc,bchw->bohw", next(weights)[:, :, 0, 0], x)
+                assert x.shape[1] == 4
+            x = F.conv2d(x, next(weights), padding=1)
+            assert x.shape[1] == 4
+            x = torch.einsum("oc,bchw->bohw", next(weights)[:, :, 0, 0], x) + next(biases)[:, None, None]
+        else:
+            x = F.conv2d(x, next(weights), next(biases), padding=1)
+        x = x.clamp_min(0)
+        assert x.shape[1] == width
+        if name in found:
+            wanted = torch.einsum("oc,bchw->bohw", network.heads[name].weight, x)
+            torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-4)
+    assert next(weights, None) is next(biases, None) is None
+
+
+def test_only_what_is_asked_for_is_computed():
+    network, image = little_compact(), torch.rand(1, 3, 16, 16)
+    ran = []
+    for index, layer in enumerate(network.features):
+        layer.register_forward_hook(lambda *_, index=index: ran.append(index))
+    whole = network(image)
+    last = {name: index for index, name in network.taps.items()}
+    for wanted in (["relu1_2"], ["relu3_3", "relu2_2", "relu3_3"]):
+        ran.clear()
+        found = network(image, wanted)
+        assert set(found) == set(wanted)
+        assert all(torch.equal(value, whole[name]) for name, value in found.items())
+        assert ran == list(range(1 + max(last[name] for name in wanted)))
+    with pytest.raises(Invalid, match="layer 'relu5_1' does not exist"):
+        network(image, ["relu1_2", "relu5_1"])
 
 
 @pytest.mark.skipif(not VGG19.exists(), reason="needs the real VGG-19")

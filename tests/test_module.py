@@ -1,94 +1,76 @@
-"""What a step of a training draws, and what its checkpoint holds of the loss."""
+"""What a step of a training draws and goes by, and what goes on from a checkpoint."""
 
 import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, picture
+from conftest import ENVIRONMENT, ROOT, little_compact, picture
 from omegaconf import OmegaConf
 
 from fast_nst import networks
 from fast_nst.image import to_tensor
-from fast_nst.loss_networks import LossNetwork
-from fast_nst.loss_networks.compact import Ensemble
 from fast_nst.losses import PerceptualLoss
-from fast_nst.training.module import FINISHING, MEMORY, StyleTransfer, learning_rate_factor
+from fast_nst.training.module import StyleTransfer, learning_rate_factor
+from fast_nst.validate import Invalid
 
 
-def ensemble() -> Ensemble:
-    return Ensemble(members=2, width=8, outputs={"relu1_2": 4, "relu3_4": 4}, ranks=((4, 4),) * 7)
-
-
-def module(loss_network: LossNetwork, seed: int = 0) -> StyleTransfer:
+def module(seed: int = 0, **changes) -> StyleTransfer:
     loss = PerceptualLoss(
-        loss_network, to_tensor(picture(1, 32, 32)), content_layers={}, style_layers={"relu1_2": 1.0, "relu3_4": 1.0},
-        content_weight=0.0, style_weight=1.0, views=8, correct_every=1, finish=1 / 3,
+        little_compact(), to_tensor(picture(1, 64, 64)), content_layers={"relu2_2": 1.0, "relu3_3": 1.0},
+        style_layers={"relu1_2": 1.0, "relu4_3": 1.0}, content_weight=1.0, style_weight=10.0,
+        style_scales={1: 0.5, 2: 0.5}, light_scales={4: 1.0},
     )  # fmt: skip
-    settings = OmegaConf.load(ROOT / "configs" / "optimizer" / "muon.yaml")
-    return StyleTransfer(networks.build("slim", width=8, blocks=1), loss, total_steps=9, seed=seed, **settings)
+    settings = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "optimizer" / "muon.yaml"))
+    network = networks.build("slim", width=8, blocks=1)
+    return StyleTransfer(network, loss, **{"total_steps": 9, "seed": seed, "jitter": 4, **settings, **changes})
 
 
-def test_two_seeds_see_a_painting_through_other_views():
-    loss_network, drawn = ensemble(), []
+def test_what_a_step_draws_is_told_by_the_seed_and_the_step_alone(monkeypatch):
+    drawn = {}
     for seed in (0, 1):
-        training = module(loss_network, seed)
-        views = []
-        for _ in range(2):
-            training.on_train_batch_start(torch.empty(0), 0)
-            views.append([training.loss.random_view() for _ in range(20)])
-        assert views[0] == views[1]
-        drawn.append(views[0])
-    assert drawn[0] != drawn[1]
+        for step in (0, 1, 2):
+            monkeypatch.setattr(StyleTransfer, "global_step", step)
+            for _ in range(2):
+                training = module(seed)
+                training.on_train_batch_start(torch.empty(0), 0)
+                found = tuple(torch.randint(4, (20,)).tolist())
+                assert drawn.setdefault((seed, step), found) == found
+                torch.rand(7)
+    assert len(set(drawn.values())) == 6
 
 
-def test_corrections_stay_with_the_loss_network_that_they_are_of():
-    loss_network, checkpoint = ensemble(), {}
-    training = module(loss_network)
-    training.loss.correct(to_tensor(picture(2, 32, 32)), 0)
-    training.on_save_checkpoint(checkpoint)
-    again, other = module(loss_network), module(ensemble())
-    for each in (again, other):
-        each.on_load_checkpoint(checkpoint)
-    assert again.loss.corrections.keys() == training.loss.corrections.keys()
-    assert not other.loss.corrections
-    other.on_load_checkpoint({})  # of a version without
+def test_a_step_goes_by_moved_pictures_and_a_validation_by_whole_ones(monkeypatch):
+    training, batch, logged = module(), torch.rand(2, 3, 64, 72), {}
+    monkeypatch.setattr(StyleTransfer, "log_dict", lambda self, terms, **_: logged.update(terms))
+    paint = training.network
 
+    def fixed(image: torch.Tensor) -> torch.Tensor:  # nothing random but the move
+        return paint.eval()(image)
 
-def test_a_gradient_is_cut_down_to_its_usual_size():
-    training, checkpoint = module(ensemble()), {}
-    generator = torch.Generator().manual_seed(0)
-    direction = [torch.randn(p.shape, generator=generator) for p in training.network.parameters()]
-    length = float(torch.nn.utils.get_total_norm(direction))
-
-    def cut(norm: float, training: StyleTransfer = training) -> float:
-        parameters = list(training.network.parameters())
-        for parameter, value in zip(parameters, direction, strict=True):
-            parameter.grad = value * (norm / length)
-        training.configure_gradient_clipping(None)
-        found = [p.grad for p in parameters]
-        size = torch.nn.utils.get_total_norm(found)
-        torch.testing.assert_close([x / size for x in found], [x / length for x in direction])
-        return float(size)
-
-    assert cut(2.0) == pytest.approx(training.clip * 2)
-    assert cut(1.0) == pytest.approx(1)
-    usual = MEMORY * 2 + (1 - MEMORY) * 1
-    assert cut(100.0) == pytest.approx(training.clip * usual, rel=1e-4)
-    usual = MEMORY * usual + (1 - MEMORY) * 100
-    training.on_save_checkpoint(checkpoint)
-    again = module(ensemble())
-    again.on_load_checkpoint(checkpoint)
-    assert cut(100.0, again) == pytest.approx(training.clip * usual, rel=1e-4)
-    training.clip = 0.0
-    assert cut(1000.0) == pytest.approx(1000, rel=1e-4)
+    monkeypatch.setattr(training, "forward", fixed)
+    output, places = fixed(batch), set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        found = training._terms(batch)
+        torch.manual_seed(seed)
+        top, left = torch.randint(4, (2,)).tolist()
+        places.add((top, left))
+        rows, columns = slice(top, top + 60), slice(left, left + 68)
+        wanted = training.loss(output[:, :, rows, columns], batch[:, :, rows, columns])
+        assert found.keys() == wanted.keys()
+        for name, value in found.items():
+            torch.testing.assert_close(value, wanted[name])
+    assert len(places) > 4
+    training.validation_step(batch, 0)
+    for name, value in training.loss(output, batch).items():
+        torch.testing.assert_close(logged[f"val/{name}"], value)
 
 
 def test_a_run_goes_on_at_its_own_learning_rate():
-    training = module(ensemble())
+    training = module()
     before, now = 2 * training.learning_rate, training.learning_rate
     checkpoint = {
         "optimizer_states": [
@@ -104,39 +86,32 @@ def test_a_run_goes_on_at_its_own_learning_rate():
     }  # fmt: skip
 
 
-def test_the_last_steps_of_a_training_go_by_the_reference(monkeypatch):
-    asked = []
-    monkeypatch.setattr(StyleTransfer, "trainer", SimpleNamespace(log_every_n_steps=10))
-    for loss_network in (ensemble(), ensemble().reference):
-        training = module(loss_network)
-        monkeypatch.setattr(
-            training.loss, "sampled", lambda *found: asked.append(found[-1]) or {"loss": torch.zeros(1)}
-        )
-        for step in range(9):
-            monkeypatch.setattr(StyleTransfer, "global_step", step)
-            training.training_step(torch.rand(1, 3, 32, 32), step)
-    assert asked == [False] * 6 + [True] * 3 + [False] * 9
-
-
 def test_a_learning_rate_falls_from_its_whole_to_nothing():
     falling = {name: [learning_rate_factor(step, name, 3, 40) for step in range(41)] for name in ("cosine", "linear")}
     for step, (cosine, line) in enumerate(zip(*falling.values(), strict=True)):
         rise = min(1, (step + 1) / 4)
         assert cosine == pytest.approx(rise * math.cos(math.pi * step / 80) ** 2)
         assert line == pytest.approx(rise * (1 - step / 40))
+    constant = [learning_rate_factor(step, "constant", 3, 40) for step in range(41)]
+    assert constant == [0.25, 0.5, 0.75] + [1.0] * 38
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_few_last_steps_have_their_part_of_a_falling_learning_rate(schedule):
-    whole = [learning_rate_factor(step, schedule, 0, 1000) for step in range(1001)]
-    found = [learning_rate_factor(step, schedule, 0, 100, 20) for step in range(101)]
-    first = round(1000 * (1 - FINISHING))
-    assert found[:80:8] == pytest.approx(whole[:first:70])
-    assert found[80:100:2] == pytest.approx(whole[first:1000:30])
-    assert found[100] == pytest.approx(0)
-    for many in (0, 400, 1000):  # more than that have what they would have without
-        assert [learning_rate_factor(step, schedule, 0, 1000, many) for step in range(1001)] == pytest.approx(whole)
-    assert {learning_rate_factor(step, "constant", 0, 100, 20) for step in range(100)} == {1.0}
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"jitter": -1}, "loss.jitter: got -1; allowed: a whole number from 0 on"),
+        ({"jitter": 1.5}, "loss.jitter: got 1.5"),
+        ({"name": "sgd"}, "optimizer.name: got 'sgd'; allowed: muon, adam"),
+        ({"schedule": "steps"}, "optimizer.schedule: got 'steps'; allowed: cosine, linear, constant"),
+        ({"warmup_steps": -1}, "optimizer.warmup_steps: got -1"),
+        ({"learning_rate": float("nan")}, "optimizer.learning_rate: got nan"),
+        ({"total_steps": 0}, "trainer.max_steps: got 0"),
+        ({"cuda_graphs": "no"}, "trainer.cuda_graphs: got 'no'; allowed: true, false"),
+    ],
+)
+def test_a_wrong_value_is_named(change, message):
+    with pytest.raises(Invalid, match=message):
+        module(**change)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells what is taken by /proc")
@@ -144,12 +119,13 @@ def test_the_memory_of_a_step_is_foretold():
     code = """
 import torch
 from fast_nst import machine
-from test_module import ensemble, module
+from fast_nst.training.jitter import jitter
+from test_module import module
 machine.keep_memory()  # what is freed counts until the end
-training, batch = module(ensemble()), torch.rand(4, 3, 512, 512)
+training, batch = module(), torch.rand(4, 3, 512, 512)
 training.network.to(memory_format=torch.channels_last)
 before = machine.used_memory()
-training.loss(training.network(batch), batch, 0, finishing=True)["loss"].backward()
+training.loss(*jitter(training.network(batch), batch, 4))["loss"].backward()
 print((machine.used_memory() - before) / training.memory_needed(4, 512))
 """
     environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent)}

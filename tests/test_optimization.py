@@ -17,14 +17,14 @@ from fast_nst.image import to_tensor
 from fast_nst.losses import PerceptualLoss
 from fast_nst.validate import Failure, Invalid
 
-STYLE = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_4": 1.0}
+STYLE = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0}
 
 
 def make_loss(content_weight: float, style_weight: float) -> PerceptualLoss:
-    network = loss_networks.build("compact", ["relu3_2", *STYLE])
+    network = loss_networks.build("compact", STYLE)
     painting = to_tensor(picture(7, 64, 64))
     return PerceptualLoss(
-        network, painting, content_layers={"relu3_2": 1.0}, style_layers=STYLE, content_weight=content_weight,
+        network, painting, content_layers={"relu3_3": 1.0}, style_layers=STYLE, content_weight=content_weight,
         style_weight=style_weight,
     )  # fmt: skip
 

@@ -8,7 +8,6 @@ from losses import loss_network, settings
 
 from fast_nst import loss_networks, networks
 from fast_nst.image import to_tensor
-from fast_nst.loss_networks import LossNetwork
 from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.validate import Invalid
 
@@ -29,6 +28,38 @@ def slow_gram(feature):
 
 def mse(a, b):
     return float(np.mean((a - b) ** 2))
+
+
+def slow_small(image, divisor):
+    """(B, C, H, W), averaged over blocks of `divisor` a side, without what is left over."""
+    rows, columns = (side // divisor for side in image.shape[2:])
+    small = np.zeros((*image.shape[:2], rows, columns))
+    for row in range(rows):
+        for column in range(columns):
+            block = image[:, :, row * divisor : (row + 1) * divisor, column * divisor : (column + 1) * divisor]
+            small[:, :, row, column] = block.mean((2, 3))
+    return small
+
+
+def slow_gray(image):
+    """(B, 3, H, W) -> the luminance of BT.601 in each of three channels."""
+    luminance = 0.299 * image[:, 0] + 0.587 * image[:, 1] + 0.114 * image[:, 2]
+    return np.stack([luminance] * 3, 1)
+
+
+def slow_content(network, table, images, relative):
+    """The content term of outputs against photographs: their features at each size, then those of their grays."""
+    term = 0.0
+    kinds = (table.get("content_scales", {1: 1.0}), lambda x: x), (table.get("light_scales", {}), slow_gray)
+    for scales, seen in kinds:
+        for divisor, weight in scales.items():
+            small = [slow_small(seen(image.double().numpy()), divisor) for image in images]
+            ours, theirs = (numpy_features(network, torch.from_numpy(x).float()) for x in small)
+            for layer, share in table["content_layers"].items():
+                pairs = zip(ours[layer], theirs[layer], strict=True)
+                errors = [mse(a, b) / (np.mean(b**2) if relative else 1) for a, b in pairs]
+                term += weight * share * np.mean(errors)
+    return term
 
 
 def evaluate(name, images):
@@ -106,7 +137,7 @@ def test_a_blend_of_paintings_has_the_mean_gram(images):
     blended = PerceptualLoss(network, images[2], [(other, 0.5)], **table)
     first, second = (numpy_features(network, image)["relu2_2"][0] for image in (images[2], other))
     wanted = (slow_gram(first) + 0.5 * slow_gram(second)) / 1.5
-    np.testing.assert_allclose(blended.targets[0][1]["relu2_2"][0].numpy(), wanted, rtol=1e-4)
+    np.testing.assert_allclose(blended.grams[1]["relu2_2"][0].numpy(), wanted, rtol=1e-4)
 
 
 def test_the_default_is_relative(images):
@@ -114,25 +145,54 @@ def test_the_default_is_relative(images):
     table = settings("default")
     terms, *_ = evaluate("default", images)
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
-    content = style = 0.0
-    for divisor, weight in table["content_scales"].items():
-        small = [torch.nn.functional.interpolate(image, scale_factor=1 / divisor, mode="area") for image in images]
-        ours, theirs = (numpy_features(network, image) for image in small[:2])
-        for layer, share in table["content_layers"].items():
-            pairs = zip(ours[layer], theirs[layer], strict=True)
-            content += weight * share * np.mean([mse(a, b) / np.mean(b**2) for a, b in pairs])
+    content, style = slow_content(network, table, images[:2], relative=True), 0.0
     for divisor, weight in table["style_scales"].items():
-        small = [torch.nn.functional.interpolate(image, scale_factor=1 / divisor, mode="area") for image in images]
-        ours, painting = numpy_features(network, small[0]), numpy_features(network, small[2])
-        for layer in table["style_layers"]:
+        small = [slow_small(image.double().numpy(), divisor) for image in (images[0], images[2])]
+        ours, painting = (numpy_features(network, torch.from_numpy(x).float()) for x in small)
+        for layer, share in table["style_layers"].items():
             target = slow_gram(painting[layer][0])
-            style += weight * np.mean([mse(slow_gram(f), target) / np.mean(target**2) for f in ours[layer]])
+            style += weight * share * np.mean([mse(slow_gram(f), target) / np.mean(target**2) for f in ours[layer]])
     assert float(terms["content"]) == pytest.approx(content, rel=1e-4)
     assert float(terms["style"]) == pytest.approx(style, rel=1e-4)
+    others = sum(table.get(f"{name}_weight", 0.0) * float(terms[name]) for name in ("tv", "periodicity"))
     assert float(terms["loss"]) == pytest.approx(
-        table["content_weight"] * content + table["style_weight"] * style + table["tv_weight"] * float(terms["tv"]),
-        rel=1e-4,
+        table["content_weight"] * content + table["style_weight"] * style + others, rel=1e-4
     )
+
+
+@pytest.mark.parametrize("weighing", ["relative", "absolute"])
+def test_at_light_scales_the_content_is_that_of_the_grays(weighing, images):
+    """Slowly, at sizes that leave something over, beside sizes in color."""
+    table = {
+        "content_layers": {"relu1_2": 0.5, "relu2_2": 2.0}, "style_layers": {}, "content_weight": 3.0,
+        "style_weight": 0.0, "content_scales": {1: 0.5, 2: 0.25}, "light_scales": {1: 0.3, 3: 0.7, 6: 0.2},
+        "weighing": weighing,
+    }  # fmt: skip
+    network = loss_network(table["content_layers"])
+    wanted = slow_content(network, table, images[:2], weighing == "relative")
+    without = slow_content(network, {**table, "light_scales": {}}, images[:2], weighing == "relative")
+    assert wanted > 1.2 * without
+    terms = PerceptualLoss(network, images[2], **table)(*images[:2])
+    assert float(terms["content"]) == pytest.approx(wanted, rel=1e-4)
+    assert float(terms["loss"]) == pytest.approx(3 * wanted, rel=1e-4)
+
+
+def test_light_scales_leave_the_colors_to_the_painting(images):
+    photograph = 0.25 + 0.5 * images[1]
+    step = torch.tensor([0.1, -0.1 * 0.299 / 0.587, 0.0])[:, None, None]
+    output = (photograph + step * torch.rand(2, 1, 64, 80)).requires_grad_()  # of its luminance, pixel by pixel
+    table = {"content_layers": {"relu2_2": 1.0}, "style_layers": {}, "content_weight": 1.0, "style_weight": 0.0}
+    network, found = loss_network(["relu2_2"]), []
+    for scales in ({"content_scales": {4: 1.0}}, {"content_scales": {4: 1e-9}, "light_scales": {4: 1.0}}):
+        loss = PerceptualLoss(network, images[2], **table, **scales)
+        found.append([float(loss(x.detach(), photograph)["content"]) for x in (output, photograph * 0.8)])
+    color, light = found
+    assert color[0] > 1e-4
+    assert light[0] < 1e-4 * color[0]
+    assert light[1] == pytest.approx(color[1], rel=1)  # darkness is seen by both
+    (gradient,) = torch.autograd.grad(loss(output * 0.8, photograph)["content"], output)
+    shares = gradient.abs().mean((0, 2, 3))
+    torch.testing.assert_close(shares / shares.sum(), torch.tensor([0.299, 0.587, 0.114]), rtol=1e-3, atol=0)
 
 
 def test_relative_losses_do_not_see_the_scale_of_the_activations(images):
@@ -160,8 +220,8 @@ def test_small_sizes_are_averages_of_the_image(images):
     """Whatever the sizes are averaged from: 6 from 3, 4 from 2, 2 and 3 from the image."""
     seen = {}
 
-    class Spy(LossNetwork):
-        def forward(self, image, layers=None, member=0):
+    class Spy(torch.nn.Module):
+        def forward(self, image, layers=None):
             seen[image.shape[2:]] = image
             return {"relu1_2": image}
 
@@ -181,11 +241,11 @@ def test_small_sizes_are_averages_of_the_image(images):
 def test_bfloat16_gives_the_losses_of_float32():
     """As `trainer=auto` trains: the trained network under autocast, the loss network in bfloat16 throughout."""
     photograph, painting = (to_tensor(picture(seed, 128, 128)) for seed in (1, 2))
-    chosen = settings("default") | {"content_layers": {"relu3_2": 1.0}}
-    chosen["style_layers"] = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_4": 1.0}
+    chosen = settings("default")
     network, found = networks.build("slim"), {}
     for dtype in (torch.float32, torch.bfloat16):
-        compact = loss_networks.build("compact", ["relu1_2", "relu2_2", "relu3_2", "relu3_4"])
+        layers = layers_needed(chosen["content_layers"], chosen["style_layers"])
+        compact = loss_networks.build("compact", layers)
         loss = PerceptualLoss(compact, painting, **chosen).to("cpu", dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             found[dtype] = loss(network.eval()(photograph), photograph)
@@ -206,6 +266,29 @@ def test_a_term_without_weight_is_not_computed(images):
     assert len(calls) == 2
     assert terms["style"] == 0
     assert terms["loss"] == terms["content"]
+    loss = PerceptualLoss(
+        network, images[2], content_layers={"relu2_2": 1.0}, style_layers={"relu1_2": 1.0}, content_weight=0.0,
+        style_weight=1.0, light_scales={2: 1.0},
+    )  # fmt: skip
+    calls.clear()
+    terms = loss(*images[:2])
+    assert len(calls) == 1
+    assert terms["content"] == 0
+    assert terms["loss"] == terms["style"]
+
+
+def test_the_smallest_image_is_eight_pixels_at_the_coarsest_scale(images):
+    table = {
+        "content_layers": {"relu3_3": 1.0}, "style_layers": {"relu4_3": 1.0}, "content_weight": 1, "style_weight": 1,
+    }  # fmt: skip
+    network = loss_network(["relu3_3", "relu4_3"])
+    for scales, smallest in (
+        ({}, 8), ({"style_scales": {1: 1, 5: 1}}, 40), ({"content_scales": {2: 1}}, 16), ({"light_scales": {4: 1}}, 32),
+    ):  # fmt: skip
+        loss = PerceptualLoss(network, images[2], **table, **scales)
+        assert loss.smallest == smallest
+        pictures = torch.rand(2, 1, 3, smallest, smallest)
+        assert all(value.isfinite() for value in loss(*pictures).values())
 
 
 @pytest.mark.parametrize(
@@ -214,21 +297,23 @@ def test_a_term_without_weight_is_not_computed(images):
         ({"style_weight": -1.0}, "style_weight: got -1.0"),
         ({"style_weight": float("nan")}, "style_weight"),
         ({"style_weight": "much"}, "style_weight: got 'much'"),
-        ({"correct_every": "often"}, "correct_every: got 'often'"),
-        ({"finish": 2}, "loss.finish: got 2; allowed: a number from 0 to 1"),
+        ({"periodicity_weight": "some"}, "periodicity_weight: got 'some'"),
+        ({"tv_weight": -1}, "tv_weight: got -1"),
         ({"content_weight": 0, "style_weight": 0}, "all 0"),
         ({"weighing": "heavy"}, "allowed: relative, absolute"),
-        ({"content": "sum"}, "loss.content: got 'sum'; allowed: mean, half_sum"),
-        ({"content": "half_sum"}, "allowed with weighing=relative: mean"),
+        ({"content": "sum", "weighing": "absolute"}, "loss.content: got 'sum'; allowed: mean, half_sum"),
+        ({"content": "half_sum"}, "loss.content: got 'half_sum'; allowed: mean$"),
         ({"tv": "max"}, "allowed: mean, half_sum"),
         ({"style_scales": {0: 1.0}}, "style_scales"),
         ({"content_scales": {1.5: 1.0}}, "content_scales"),
         ({"style_layers": {"relu1_2": -1}}, "style_layers.relu1_2"),
-        ({"views": 0}, "loss.views: got 0; allowed: a whole number from 1 to 8"),
-        ({"views": 9}, "from 1 to 8"),
-        ({"shift": -1}, "loss.shift: got -1"),
-        ({"calibrate": {"masses": -1.0}}, "loss.calibrate.masses: got -1.0; allowed: a number from 0 to 0.5"),
-        ({"calibrate": {"colours": 0.1}}, "loss.calibrate: got 'colours'; allowed: masses, marks"),
+        ({"style_layers": [1]}, "style_layers: got .1.; allowed: a table of weights"),
+        ({"style_layers": {}}, "style_layers: got {}; allowed: at least one positive weight, or loss.style_weight=0"),
+        ({"content_scales": {2: 0}}, "content_scales: got {2: 0}; allowed: .*, or loss.content_weight=0"),
+        ({"light_scales": {0: 1.0}}, "loss.light_scales: got the divisor 0; allowed: whole numbers from 1 on"),
+        ({"light_scales": {4: -1}}, "loss.light_scales.4: got -1"),
+        ({"light_scales": 4}, "loss.light_scales: got 4; allowed: a table of weights"),
+        ({"pixel_range": 0}, "loss.pixel_range: got 0"),
     ],
 )
 def test_a_wrong_value_is_named(change, message, images):

@@ -24,7 +24,6 @@ def overrides(workplace: Path) -> list[str]:
     return [
         *small(workplace), "style.image='my painting.png'", f"trainer.max_steps={STEPS}", "checkpoint.every_n_steps=7",
         f"preview.every_n_steps={STEPS}", "trainer.val_every_n_steps=33",
-        "loss.correct_every=10",
     ]  # fmt: skip
 
 
@@ -156,7 +155,7 @@ def test_changed_settings_are_told_or_refused(workplace, unbroken):
     again = [*overrides(workplace), "output_dir=unbroken", "ckpt_path=auto"]
     more = run("train.py", *again, "loss.style_weight=3", f"trainer.max_steps={STEPS + 2}", cwd=workplace)
     assert more.returncode == 0, more.stderr
-    assert "changed: loss.style_weight: 10.0 before, 3 now" in more.stderr
+    assert "changed: loss.style_weight: 7 before, 3 now" in more.stderr
     assert f"changed: trainer.max_steps: {STEPS} before, {STEPS + 2} now" in more.stderr
     for change, message in {
         "network.width=16": "network.width: 8 before, 16 now",
@@ -167,8 +166,11 @@ def test_changed_settings_are_told_or_refused(workplace, unbroken):
         result = run("train.py", *again, change, cwd=workplace)
         assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
         assert message in result.stderr
-    save_file(random_vgg_state("vgg19", 8), workplace / "vgg19.safetensors")  # it has no reference to be corrected by
-    other = ["loss_network=vgg19", "loss_network.weights=vgg19.safetensors", f"trainer.max_steps={STEPS + 4}"]
+    save_file(random_vgg_state("vgg19", 4), workplace / "vgg19.safetensors")
+    other = [
+        "loss_network=vgg19", "loss_network.weights=vgg19.safetensors", f"trainer.max_steps={STEPS + 4}",
+        "loss.content_layers={relu2_2: 1}", "loss.style_layers={relu1_2: 1, relu2_2: 1}",
+    ]  # fmt: skip
     result = run("train.py", *again, *other, cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert "changed: loss_network.name: compact before, vgg19 now" in result.stderr

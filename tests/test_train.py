@@ -26,7 +26,8 @@ def test_a_run_leaves_what_it_should(trained):
     assert metadata["steps"] == 6
     assert metadata["style"]["names"] == ["my painting"]
     assert len(metadata["style"]["sha256"][0]) == 64
-    assert metadata["loss"]["style_weight"] == 10
+    assert metadata["loss"]["style_weight"] == 7
+    assert metadata["loss"]["light_scales"] == {"2": 0.5}
     assert set(metadata["held_out_losses"]) == {"loss", "content", "style", "tv", "periodicity"}
 
 
@@ -38,11 +39,13 @@ def test_tensorboard_has_each_term_the_rate_and_the_sheet(trained):
     }
     assert terms | {"lr-Muon/kernels", "lr-Muon/rest"} <= set(tags["scalars"])
     assert tags["images"] == ["preview"]
-    total, content, style = (events.Scalars(f"train/{name}")[-1].value for name in ("loss", "content", "style"))
-    calibration = weights.describe(trained[0] / "my painting.safetensors")["calibration"]
-    assert 0.1 <= calibration < 1  # a painting of small rectangles
-    assert f" 10 x {calibration:g}" in trained[1].stderr
-    assert total == pytest.approx(content + 10 * calibration * style, rel=1e-3)
+    table = weights.describe(trained[0] / "my painting.safetensors")["loss"]
+    names = ("content", "style", "tv", "periodicity")
+    for step in range(6):
+        terms = {name: events.Scalars(f"train/{name}")[step].value for name in ("loss", *names)}
+        total = sum(table.get(f"{name}_weight", 0) * terms[name] for name in names)
+        assert terms["loss"] == pytest.approx(total, rel=1e-3)
+        assert min(terms["content"], terms["style"]) > 0
 
 
 def test_the_checkpoint_holds_the_network_and_not_the_loss_network(trained):

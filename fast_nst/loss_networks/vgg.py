@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from fast_nst.loss_networks.network import Features, LossNetwork, check_layers
+from fast_nst.loss_networks.network import LossNetwork, check_layers
 from fast_nst.state import load_state
 from fast_nst.validate import Invalid
 
@@ -72,7 +72,7 @@ def build_vgg(
     for index, module in enumerate(features):
         if isinstance(module, nn.MaxPool2d) and pooling == "average":
             features[index] = nn.AvgPool2d(2)
-    return Features(features, {indices[name]: name for name in wanted}, MEAN, STD)
+    return LossNetwork(features, {indices[name]: name for name in wanted}, MEAN, STD)
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def rescale_to_unit_mean(network: LossNetwork, images: Iterable[Tensor]) -> None
     the same up to a factor a filter. A filter that never fires is left alone.
     Raises Invalid for a network that is no VGG.
     """
-    if not isinstance(network, Features):
+    if len(network.heads):
         raise Invalid("loss_network.unit_mean: only a VGG can be rescaled; take loss_network=vgg19 or vgg16")
     states = [network.normalize(image) for image in images]
     if not states:

@@ -7,6 +7,7 @@ hold.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _LOW = (torch.float16, torch.bfloat16)
@@ -101,3 +102,22 @@ def tv_half_sum(image: Tensor) -> Tensor:
     image = image.float()
     across, down = image.diff(dim=3)[:, :, :-1], image.diff(dim=2)[:, :, :, :-1]
     return (across.square() + down.square()).sum((1, 2, 3)) / 2
+
+
+def light_loss(image: Tensor, target: Tensor, divisor: int = 8, noise: float = 0.03) -> Tensor:
+    """How little the large lights and darks of an image are those of another: two (B, 3, H, W) -> (B,), 0 to 2.
+
+    1 - the correlation of their luminance, averaged over blocks of `divisor` pixels a side: any brightness and contrast
+    will do. noise: the standard deviation below which a target counts as flat, where anything goes.
+    """
+    ours, theirs = (_flat_luminance(F.avg_pool2d(x.float(), divisor)) for x in (image, target))
+    floor = noise**2 * ours.shape[1]
+    product = (ours * theirs).sum(1)
+    return 1 - product / ((ours.square().sum(1) + floor) * (theirs.square().sum(1) + floor)).sqrt()
+
+
+def _flat_luminance(image: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, H * W): the luminance (BT.601) less its mean."""
+    red, green, blue = image.flatten(2).unbind(1)
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+    return luminance - luminance.mean(1, keepdim=True)

@@ -26,8 +26,6 @@ from fast_nst.training import resume
 from fast_nst.training.module import Diverged, StyleTransfer
 from fast_nst.validate import Failure
 
-TERMS = ("loss", "content", "style", "tv", "periodicity")
-
 
 def seconds_left(trainer: pl.Trainer) -> float:
     """Until trainer.max_time; infinity without one."""
@@ -102,7 +100,7 @@ class Progress(pl.callbacks.ProgressBar):
         if not self.enabled or (time.monotonic() < self.due and trainer.global_step < trainer.max_steps):
             return
         self.due = time.monotonic() + self.interval
-        losses = "  ".join(f"{name} {outputs[name].detach().item():.4g}" for name in TERMS)
+        losses = "  ".join(f"{name} {value.detach().item():.4g}" for name, value in outputs.items())
         if self.bar is not None:
             self.bar.update(trainer.global_step - self.bar.n)
             limit = seconds_left(trainer)
@@ -197,7 +195,8 @@ class SaveWeights(pl.Callback):
         self.losses = dict(state_dict["losses"])
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.losses = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in TERMS}
+        metrics = trainer.callback_metrics
+        self.losses = {name.removeprefix("val/"): float(metrics[name]) for name in metrics if name.startswith("val/")}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, StyleTransfer)

@@ -1,7 +1,6 @@
 """The training of one image transformation network against a perceptual loss, as a LightningModule."""
 
 import copy
-import hashlib
 import math
 import warnings
 from typing import Any
@@ -14,31 +13,21 @@ from torch import Tensor, nn
 from fast_nst import machine, validate
 from fast_nst.losses import PerceptualLoss
 from fast_nst.networks.functional import prefers_channels_last
+from fast_nst.training.jitter import jitter
 from fast_nst.training.muon import Muon
 from fast_nst.training.recorded import RecordedStep
 
 OPTIMIZERS = ("muon", "adam")
 SCHEDULES = ("cosine", "linear", "constant")
-CORRECTIONS = "fast_nst_corrections"  # of the loss, in a checkpoint
-USUAL_NORM = "fast_nst_usual_norm"  # of a gradient, in a checkpoint
-MEMORY = 0.98  # of its moving average
-FINISHING = 0.3  # of a schedule that falls: what the steps that go by the loss network's reference have at least
 SPREAD = 0x9E3779B1  # between the steps of two seeds, an odd number (Knuth's multiplicative hash)
 
 
-def learning_rate_factor(
-    step: int, schedule: str, warmup_steps: int, total_steps: int, finishing_steps: int = 0
-) -> float:
+def learning_rate_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> float:
     """What the learning rate of `step` (from 0) is multiplied by: a linear warm-up, then 1, or down to 0 by a cosine or
-    a straight line. finishing_steps: how many, the last, have `FINISHING` of that way at least, be they ever so few."""
+    a straight line."""
     factor = min(1.0, (step + 1) / (warmup_steps + 1))
     if schedule != "constant":
-        left = max(0.0, total_steps - step)
-        done = 1 - left / total_steps
-        if finishing_steps:
-            share = max(FINISHING, finishing_steps / total_steps)
-            first = total_steps - finishing_steps
-            done = 1 - share * left / finishing_steps if step >= first else (1 - share) * step / first
+        done = min(1.0, step / total_steps)
         factor *= 0.5 + 0.5 * math.cos(math.pi * done) if schedule == "cosine" else 1 - done
     return factor
 
@@ -47,11 +36,9 @@ class StyleTransfer(pl.LightningModule):
     """The training of `network` on batches of content images (B, 3, S, S) in [0, 1].
 
     loss: held as a plain object, so that its loss network is in no checkpoint, broadcast or bucket.
-    name: of the optimizer, one of `OPTIMIZERS`. clip: a gradient, that of all parameters together, is cut down to so
-    many times its usual norm, a moving average (after Seetharaman et al. 2020, arXiv 2007.14469); 0: never.
-    total_steps: the length that a schedule spans. seed: of whatever is random in a step, which is a function of
-    the seed and the step alone, so that a resumed run goes on as the unbroken one would. cuda_graphs: whether a step on
-    one GPU is recorded and replayed (`recorded`).
+    name: of the optimizer, one of `OPTIMIZERS`. total_steps: the length that a schedule spans. seed: of whatever is
+    random in a step, which is a function of only the seed and the step, so that a resumed run equals an unbroken one.
+    jitter: pixels, see `jitter`. cuda_graphs: capture a step on one GPU and replay it (`recorded`).
     Raises Invalid for values out of range.
     """
 
@@ -63,24 +50,21 @@ class StyleTransfer(pl.LightningModule):
         learning_rate: float,
         schedule: str,
         warmup_steps: int,
-        clip: float,
         total_steps: int,
         seed: int,
+        jitter: int = 0,
         cuda_graphs: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self.loss = loss
-        self.loss_network_digest = state_digest(loss.loss_network)
         self.optimizer_name = validate.one_of("optimizer.name", name, OPTIMIZERS)
         self.learning_rate = validate.number("optimizer.learning_rate", learning_rate, 0)
         self.schedule = validate.one_of("optimizer.schedule", schedule, SCHEDULES)
         self.warmup_steps = validate.whole_number("optimizer.warmup_steps", warmup_steps, 0)
-        self.clip = validate.number("optimizer.clip", clip, 0)
-        self.usual_norm: Tensor | None = None
         self.seed = validate.whole_number("seed", seed, 0)
         self.total_steps = validate.whole_number("trainer.max_steps", total_steps, 1)
-        self.finishing_steps = round(loss.finish * self.total_steps)
+        self.jitter = validate.whole_number("loss.jitter", jitter, 0)
         if not isinstance(cuda_graphs, bool):
             raise validate.Invalid(f"trainer.cuda_graphs: got {cuda_graphs!r}; allowed: true, false")
         self.cuda_graphs = cuda_graphs
@@ -101,7 +85,7 @@ class StyleTransfer(pl.LightningModule):
         # A loss that is scaled needs its scale before its gradients are taken; several processes wait for each other's.
         alone = self.trainer.world_size == 1 and self.trainer.precision != "16-mixed"
         if self.cuda_graphs and alone and self.device.type == "cuda":
-            self.recorded = RecordedStep(self.network, self.loss, low)
+            self.recorded = RecordedStep(self.network, self.loss, self.jitter, low)
 
     def memory_needed(self, batch_size: int, size: int, low: bool = False) -> int:
         """About how many bytes a step takes on a CPU for so many images of `size` pixels a side, in bfloat16 where
@@ -113,7 +97,7 @@ class StyleTransfer(pl.LightningModule):
 
         def compute() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=low):
-                self.loss(network(piece), piece, 0, self.finishing_steps > 0)
+                self.loss(network(piece), piece)
 
         with torch.random.fork_rng(devices=()):
             return round(1.5 * machine.kept_bytes(compute) * batch_size * (size / side) ** 2)
@@ -134,35 +118,29 @@ class StyleTransfer(pl.LightningModule):
         torch.default_generator.manual_seed((self.seed * SPREAD + self.global_step) % 2**32)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        finishing = self.global_step >= self.total_steps - self.finishing_steps
-        terms = self._terms(batch, finishing)
+        terms = self._terms(batch)
         values = {name: value.detach() for name, value in terms.items()}
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % every == 0:  # what is not written would take as long
+        if (self.global_step + 1) % every == 0:  # log_dict costs the same whether or not the logger writes
             self.log_dict({f"train/{name}": value for name, value in values.items()})
         return {**values, "loss": terms["loss"]}
 
-    def _terms(self, batch: Tensor, finishing: bool) -> dict[str, Tensor]:
+    def _terms(self, batch: Tensor) -> dict[str, Tensor]:
         if self.recorded is not None:
             try:
-                return self.recorded(batch, self.global_step, self._mean, finishing)
+                return self.recorded(batch)
             except RuntimeError as error:
                 reason = str(error).strip().partition("\n")[0]
             self.stop_recording()
-            torch.cuda.empty_cache()  # recordings take the memory of a step beside that of one that is not recorded
-            warnings.warn(f"no CUDA graph of a step here, which is slower without ({reason})", stacklevel=2)
-        return self.loss.sampled(self(batch), batch, self.global_step, self._mean, finishing)
+            torch.cuda.empty_cache()  # a captured graph keeps a step's memory for itself
+            warnings.warn(f"no CUDA graph of a step here; steps are slower ({reason})", stacklevel=2)
+        return self.loss(*jitter(self(batch), batch, self.jitter))
 
     def stop_recording(self) -> None:
         """Every step by itself from here on."""
         if self.recorded is not None:
             self.recorded.close()
             self.recorded = None
-
-    def _mean(self, x: Tensor) -> Tensor:
-        """Over the processes."""
-        found: Tensor = self.trainer.strategy.reduce(x, reduce_op="mean")
-        return found
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         terms = self.loss(self(batch), batch)
@@ -176,24 +154,10 @@ class StyleTransfer(pl.LightningModule):
             optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate, fused=fused)
 
         def factor(step: int) -> float:
-            return learning_rate_factor(step, self.schedule, self.warmup_steps, self.total_steps, self.finishing_steps)
+            return learning_rate_factor(step, self.schedule, self.warmup_steps, self.total_steps)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    @torch.no_grad()
-    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
-        """Few photographs would otherwise outweigh all others of the steps that a momentum remembers."""
-        gradients = [x.grad for x in self.network.parameters() if x.grad is not None]
-        if not self.clip or not gradients:
-            return
-        norm = torch.nn.utils.get_total_norm(gradients)
-        usual = norm if self.usual_norm is None else self.usual_norm.to(norm.device)
-        usual = torch.where(usual.isfinite(), usual, norm)  # under a GradScaler a norm may be none; the step is skipped
-        factor = (self.clip * usual / norm.clamp_min(1e-20)).clamp_max(1)
-        for gradient in gradients:
-            gradient.mul_(factor)
-        self.usual_norm = torch.where(norm.isfinite(), usual.lerp(norm, 1 - MEMORY), usual)
 
     def check_finite(self) -> None:
         """Raises Diverged: what was good is not overwritten by a diverged run."""
@@ -203,15 +167,9 @@ class StyleTransfer(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_finite()
-        checkpoint[USUAL_NORM] = self.usual_norm
-        checkpoint[CORRECTIONS] = {"of": self.loss_network_digest, "corrections": self.loss.corrections}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.usual_norm = checkpoint.get(USUAL_NORM)
         self._take_learning_rate(checkpoint)
-        saved = checkpoint.get(CORRECTIONS, {})
-        if saved.get("of") == self.loss_network_digest:  # a run may go on with another loss network
-            self.loss.corrections = saved["corrections"]
 
     def _take_learning_rate(self, checkpoint: dict[str, Any]) -> None:
         """Of this run in place of the one that the checkpoint's had: its states would bring that back."""
@@ -225,14 +183,6 @@ class StyleTransfer(pl.LightningModule):
         for state in checkpoint["lr_schedulers"]:
             for key in ("base_lrs", "_last_lr"):
                 state[key] = [rate * factor for rate in state[key]]
-
-
-def state_digest(network: nn.Module) -> str:
-    """Of its weights, as they are."""
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(name.encode() + value.float().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Diverged(validate.Failure):

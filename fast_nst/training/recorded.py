@@ -2,7 +2,7 @@
 waits for Python, which takes many times as long to ask for a step's thousands of kernels as they take to run."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from fast_nst.losses import PerceptualLoss
 from fast_nst.networks.slim import Noise
+from fast_nst.training.jitter import jitter
 
-WARM_UP = 2  # steps before a recording, in which kernels are chosen and compiled and the painting's Grams taken
+WARM_UP = 2  # steps before a capture, in which kernels are chosen and compiled
 
 
 class Recording(NamedTuple):
@@ -42,42 +43,34 @@ class _Replay(torch.autograd.Function):
 
 
 class RecordedStep:
-    """What a step of training goes by, as `PerceptualLoss.sampled` gives it for what `network` paints of a batch; on
-    one GPU.
+    """The loss's terms of what `network` makes of a batch, both `jitter`ed: a step of training, on one GPU.
 
-    The parameters of `network` must stay where they are, and batches be of one shape, as they are in a training; a
-    loss's gradient is asked for before the next call, which may write over it. low: autocast to bfloat16. There is a
-    recording for each view, and anew where corrections or the reference come in; what else is random, shifts of the
-    picture and of the noise, is written to the GPU before a replay.
+    The parameters of `network` must stay where they are, and batches be of one shape, as they are in a training; take
+    a loss's gradient before the next call, which may overwrite it. low: autocast to bfloat16. What is random, the
+    jitter and the shifts of the noise, is written to the GPU before a replay.
     """
 
-    def __init__(self, network: nn.Module, loss: PerceptualLoss, low: bool) -> None:
-        self.network, self.loss, self.low = network, loss, low
+    def __init__(self, network: nn.Module, loss: PerceptualLoss, pixels: int, low: bool) -> None:
+        self.network, self.loss, self.pixels, self.low = network, loss, pixels, low
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.noises = [module for module in network.modules() if isinstance(module, Noise)]
-        self.recordings: dict[tuple[int, bool, int], Recording] = {}
+        self.recording: Recording | None = None
         self.device = next(iter(self.parameters.values())).device
-        ends = [loss.shift, loss.shift, *(noise.side for noise in self.noises for _ in range(2))]
+        ends = [pixels, pixels, *(noise.side for noise in self.noises for _ in range(2))]
         self.ends = torch.tensor([max(1, end) for end in ends])
         self.offsets = torch.zeros(len(ends), dtype=torch.long, device=self.device)
         for k, noise in enumerate(self.noises):
             noise.at = self.offsets[2 * k + 2 : 2 * k + 4]
-        self.pool, self.aside = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        self.aside = torch.cuda.Stream()
         self.batch: Tensor | None = None
 
     def close(self) -> None:
-        """The network draws its own noise again."""
+        """Let the network draw its own noise again."""
         for noise in self.noises:
             noise.at = None
-        self.recordings.clear()
+        self.recording = None
 
-    def __call__(
-        self,
-        batch: Tensor,
-        step: int | None = None,
-        mean: Callable[[Tensor], Tensor] = lambda x: x,
-        finishing: bool = False,
-    ) -> dict[str, Tensor]:
+    def __call__(self, batch: Tensor) -> dict[str, Tensor]:
         """The terms; "loss" has a gradient for the parameters."""
         if self.batch is None:
             self.batch = torch.empty_like(batch)
@@ -85,27 +78,17 @@ class RecordedStep:
         self.batch.copy_(batch)
         draws = (torch.rand(len(self.ends), dtype=torch.float64) * self.ends).long()
         self.offsets.copy_(draws, non_blocking=True)
-        view = self.loss.random_view()
-        if self.loss.is_due(step):
-            with torch.no_grad(), self._buffers_kept():
-                self.loss.correct(self._painted(self.parameters)[0], view, mean, finishing)
-        recording = self.recording(view, finishing)
-        loss, values = _Replay.apply(recording, *self.parameters.values())
-        return {**dict(zip(recording.names, values.unbind(), strict=True)), "loss": loss}
-
-    def recording(self, view: int, finishing: bool) -> Recording:
-        """Of a step through `view`, for batches like the last; made where there is none."""
-        key = (view, finishing, len(self.loss.corrections))
-        if key not in self.recordings:
-            self.recordings[key] = self._record(view, finishing)
-        return self.recordings[key]
+        if self.recording is None:
+            self.recording = self._record()
+        loss, values = _Replay.apply(self.recording, *self.parameters.values())
+        return {**dict(zip(self.recording.names, values.unbind(), strict=True)), "loss": loss}
 
     def _painted(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The network's picture of the batch and the batch, both `shifted`."""
+        """The network's output for the batch and the batch, both `jitter`ed."""
         assert self.batch is not None
         with self._autocast():
-            painted = torch.func.functional_call(self.network, dict(parameters), (self.batch,))
-            return self.loss.shifted(painted, self.batch, self.offsets[:2])
+            output = torch.func.functional_call(self.network, dict(parameters), (self.batch,))
+            return jitter(output, self.batch, self.pixels, self.offsets[:2])
 
     @contextlib.contextmanager
     def _buffers_kept(self) -> Iterator[None]:
@@ -119,13 +102,13 @@ class RecordedStep:
         # A weight that is cached in another precision would be that of the recording for ever.
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.low, cache_enabled=False)
 
-    def _record(self, view: int, finishing: bool) -> Recording:
+    def _record(self) -> Recording:
         def compute() -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
             # Leaves of their own, on the same memory: those of a step before wait for another stream.
             leaves = {name: value.detach().requires_grad_() for name, value in self.parameters.items()}
             image, photograph = self._painted(leaves)
             with self._autocast():
-                terms = self.loss(image, photograph, view, finishing)
+                terms = self.loss(image, photograph)
             with torch.autocast(self.device.type, enabled=False):  # a trainer's, around its step, is not for gradients
                 return terms, torch.autograd.grad(terms["loss"], list(leaves.values()))
 
@@ -138,7 +121,7 @@ class RecordedStep:
         graph = torch.cuda.CUDAGraph()
         try:
             # Of this thread alone: that which pins the next batches would spoil it.
-            record = torch.cuda.graph(graph, self.pool, self.aside, capture_error_mode="thread_local")
+            record = torch.cuda.graph(graph, stream=self.aside, capture_error_mode="thread_local")
             with record, torch.enable_grad():
                 terms, gradients = compute()
                 values = torch.stack([term.detach() for term in terms.values()])

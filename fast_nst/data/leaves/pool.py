@@ -5,10 +5,9 @@ gives it the edges, the scale invariance and the ~ 1/f ** 2 power spectrum of na
 "Occlusion models for natural images"); restoration networks trained on such pictures alone work on real photographs
 (Achddou, Gousseau, Ladjal 2021, "Synthetic images as a regularity prior for image restoration neural networks").
 Style transfer also meets skies, grounds, faces and defocus, so the leaves are laid out here as in a photograph: a
-backdrop, a ground, then shapes from far, hazy and blurred to near and large, then the lens and the exposure, and last
-a small network gives it the irregularities of photographs. Beside this file: `shapes` (outlines), `textures` (colours,
-textures), `scene` (painting one leaf), `backdrops`, `things`, `layouts` (the picture's parts), `refiner` (that
-network). Nothing is copied from any photograph.
+backdrop, a ground, then shapes from far, hazy and blurred to near and large, then the lens and the exposure. Beside
+this file: `shapes` (outlines), `textures` (colors, textures), `scene` (painting one leaf), `backdrops`, `things`,
+`layouts` (the picture's parts). Nothing is copied from any photograph.
 """
 
 import mmap
@@ -19,7 +18,6 @@ from PIL import Image, ImageFilter
 from fast_nst import validate
 from fast_nst.data.leaves import textures
 from fast_nst.data.leaves.layouts import LAYOUTS, SHARES
-from fast_nst.data.leaves.refiner import refine
 from fast_nst.data.leaves.scene import Scene
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -68,8 +66,11 @@ def grain(rng: np.random.Generator, picture: np.ndarray, amount: float) -> np.nd
     return np.clip(picture + (noise * (amount / 46))[..., None], 0, 255).astype(np.uint8)
 
 
-def sketch(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A synthetic photograph as it is drawn, before it is refined; arguments and result as those of `draw`."""
+def draw(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """One synthetic photograph, (height, width, 3) uint8, which depends only on the state of `rng`.
+
+    Height and width are at least 1; ValueError otherwise.
+    """
     for name, value in (("height", height), ("width", width)):
         validate.whole_number(name, value, 1)
     angle = rng.uniform(-np.pi, 0)  # light from above
@@ -87,15 +88,6 @@ def sketch(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     if scene.chance(0.7):
         picture = sharpen(picture, scene.uniform(10, 70))
     return grain(rng, picture, scene.uniform(1, 7)) if scene.chance(0.5) else picture
-
-
-def draw(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """One synthetic photograph, (height, width, 3) uint8, that depends on the state of `rng` alone (and on
-    the processor, by a level here and there: `refiner.refine`).
-
-    Height and width are at least 1; ValueError otherwise.
-    """
-    return refine(rng, sketch(rng, height, width))
 
 
 class Leaves:
