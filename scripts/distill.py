@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from building import loss_settings, optimizer_settings
 from low_rank import low_rank
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fast_nst
@@ -184,6 +186,11 @@ def distill(arguments: argparse.Namespace) -> None:
              for i in range(0, len(folder), 2) if (picture := folder[i])]  # fmt: skip
     student, bases, shares = low_rank(vgg, [*paintings, *whole[::3]], NARROW, RANKS, OUTPUTS, rng)
     print("share of the Grams' squared norms kept:", {k: round(v, 4) for k, v in shares.items()}, file=sys.stderr)
+    if arguments.start is not None:
+        try:
+            student.load_state_dict({name: value.float() for name, value in load_file(arguments.start).items()})
+        except (SafetensorError, OSError, RuntimeError):
+            raise Invalid(f"--start: {arguments.start}: not a file of this script with these ranks") from None
     student.requires_grad_(True)
     teacher = Teacher(vgg, bases)
     recipe: dict[str, Any] = {
@@ -191,7 +198,8 @@ def distill(arguments: argparse.Namespace) -> None:
         "made_by": "scripts/distill.py", "package_version": fast_nst.__version__,
         "teacher": "VGG-16 by Karen Simonyan and Andrew Zisserman (2014), CC BY 4.0; changed: distilled",
         "teacher_sha256": sha256(arguments.vgg), "photographs": len(folder), "paintings": len(paintings),
-        "seed": arguments.seed, "of_steps": arguments.steps, "gram_share_kept": shares,
+        "seed": arguments.seed, "started_from": None if arguments.start is None else sha256(arguments.start),
+        "of_steps": arguments.steps, "gram_share_kept": shares,
     }  # fmt: skip
     optimizer = Muon(student, arguments.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -248,6 +256,9 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--learning-rate", type=float, default=0.004)
+    parser.add_argument(
+        "--start", type=Path, metavar="FILE", help="a file of this script with the same inputs, to train on"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")
     arguments = parser.parse_args()

@@ -4,11 +4,10 @@ python scripts/evaluate.py starry_night.safetensors --style painting.jpg --conte
 python scripts/evaluate.py a.safetensors b.safetensors --style painting.jpg --content photographs \
     --loss-network vgg19 --loss-network-weights vgg19.safetensors --sheet sheet.png
 
-The objective is content + 10 style, relative losses at one scale (loss=default without its further sizes). "Equivalent
+The objective is content + 10 style, relative losses with Johnson 2016's layers. "Equivalent
 steps" are the L-BFGS steps that Gatys' optimisation takes on the same image, from noise as in Johnson 2016 (figure 5)
-and from the photograph, until its objective is no more than the network's. Periodicity is that of
-`fast_nst.losses.periodicity`, 0 for no more rows and weaves than the painting has. SSIM, and LPIPS where its weights
-are at hand or can be downloaded, are to the photograph: how much of it is left.
+and from the photograph, until its objective is no more than the network's. SSIM, and LPIPS where its weights are at
+hand or can be downloaded, are to the photograph: how much of it is left.
 """
 
 import contextlib
@@ -34,7 +33,7 @@ from fast_nst.data.content import center_square
 from fast_nst.data.folder import list_pictures
 from fast_nst.evaluation import Curves, equivalent_steps
 from fast_nst.loss_networks import compact
-from fast_nst.losses import PerceptualLoss, periodicity
+from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import tv_mean
 from fast_nst.networks import Network
 from fast_nst.stylize.sheet import grid, grid_size
@@ -118,7 +117,6 @@ def measure(
     tables: dict[str, dict[str, list[float]]] = {path: {} for path in trained}
     first = tables[next(iter(trained))]
     rows: list[list[Image.Image]] = []
-    usual = periodicity.usual(loss.style_image)
     bar = tqdm(total=len(photographs) * len(STARTS) * steps, unit="step", desc=f"{photographs[0].shape[2]} px")
     for index, photograph in enumerate(photographs, 1):
         slow = {start: curves.get(photograph, loss, steps, start, bar.update) for start in STARTS}
@@ -130,7 +128,6 @@ def measure(
             with torch.no_grad():
                 terms = {key: float(value) for key, value in loss(result, photograph).items()}
                 terms["tv"] = float(tv_mean(result))
-                terms["periodicity"] = float(periodicity.periodicity(result, photograph, usual))
                 terms |= {key: float(likeness(result.cpu(), photograph.cpu())) for key, likeness in likeness_of.items()}
             for start, (curve, _) in slow.items():
                 terms[f"equivalent steps from {start}"] = equivalent_steps(curve, terms["loss"])

@@ -16,14 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from fast_nst.validate import Invalid
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # beside scripts/ in a clone and in a wheel
-TABLES = tuple(
-    f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales", "light_scales")
-)
+TABLES = tuple(f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales"))
 # Arguments of the loss that a preset may leave out.
-OPTIONAL = tuple(
-    f"loss.{name}"
-    for name in ("tv_weight", "periodicity_weight", "light_weight", "jitter", "content", "tv", "pixel_range")
-)
+OPTIONAL = tuple(f"loss.{name}" for name in ("tv_weight", "light_weight", "jitter", "content", "tv", "pixel_range"))
 LISTS = ("data.scale", "data.ratio", "network.filters", "trainer.devices")
 PATHS = (
     "style.image", "style.name", "data.root", "loss_network.weights", "loss_network.unit_mean", "output_dir",
@@ -40,7 +35,7 @@ def run(main: Callable[[], None], config: str) -> None:
     before Hydra reads it: a table may have keys that the one in the file does not (`settle`), and an experiment must be
     one of this script's."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to command.run, which prints one line
-    added = (*(f"{name}={{" for name in TABLES), *(f"{name}=" for name in OPTIONAL))
+    added = tuple(f"{name}=" for name in (*TABLES, *OPTIONAL))
     sys.argv[1:] = [f"++{word}" if word.startswith(added) else word for word in sys.argv[1:]]
 
     def checked() -> None:
@@ -91,7 +86,8 @@ def settle(composed: DictConfig) -> None:
     groups = HydraConfig.get().runtime.choices
     for override in parser.parse_overrides(list(HydraConfig.get().overrides.task)):
         key = override.key_or_group
-        if override.is_add() and key not in groups and not key.startswith((*TABLES, *OPTIONAL, "style.blend")):
+        known = key in (*groups, *OPTIONAL) or key.startswith((*(f"{name}." for name in TABLES), "style.blend"))
+        if override.is_add() and not known and key not in TABLES:
             raise Invalid(f"+{key}: unknown key; --help lists all of them")
         if key in TABLES and isinstance(table := override.value(), dict):
             OmegaConf.update(composed, key, table, merge=False)

@@ -1,5 +1,9 @@
 """Every YAML composes, and what it names can be built."""
 
+import inspect
+import sys
+
+import hydra
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
@@ -9,7 +13,12 @@ from fast_nst import data, loss_networks, networks
 from fast_nst.data import style
 from fast_nst.loss_networks import NAMES, compact
 from fast_nst.loss_networks.vgg import layer_indices
+from fast_nst.losses import PerceptualLoss, functional
 from fast_nst.training.module import SCHEDULES
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import settings
 
 CONFIGS = ROOT / "configs"
 
@@ -61,7 +70,8 @@ def test_the_default_needs_nothing_but_the_package():
     assert cfg["loss"]["weighing"] == "relative"
     layers = [*cfg["loss"]["content_layers"], *cfg["loss"]["style_layers"]]
     assert set(loss_networks.build("compact", layers).taps.values()) == set(layers)
-    sizes = [*cfg["loss"]["style_scales"], *cfg["loss"]["content_scales"], *cfg["loss"]["light_scales"]]
+    sizes = [size for name in ("style_scales", "content_scales") for size in cfg["loss"].get(name, ())]
+    sizes.append(inspect.signature(functional.light_loss).parameters["divisor"].default)
     seen = cfg["data"]["size"] - cfg["loss"]["jitter"]
     assert all(seen % divisor == 0 for divisor in sizes)  # nothing is left over
 
@@ -113,7 +123,60 @@ def test_a_recipe_is_the_published_one(name):
 def test_a_published_loss_has_no_term_of_ours(name):
     loss = composed(f"loss={name}")["loss"]
     assert loss["weighing"] == "absolute"
-    assert not set(loss) & {"style_scales", "content_scales", "light_scales", "periodicity_weight", "jitter"}
+    assert not set(loss) & {"style_scales", "content_scales", "light_weight", "jitter"}
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """The settings that train.py, or another script, makes of a command line."""
+
+    def settle(*words: str, script: str = "train") -> dict:
+        found = {}
+
+        @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=script)
+        def main(composed):
+            settings.settle(composed)
+            found.update(OmegaConf.to_container(composed, resolve=True))
+
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # which it sets; to be taken back
+        with pytest.raises(SystemExit) as ended:
+            settings.run(main, script)
+        assert ended.value.code == 0
+        return found
+
+    return settle
+
+
+GIVEN = {
+    "tv_weight": 0.25, "light_weight": 0.75, "jitter": 3, "content": "half_sum",
+    "tv": "half_sum", "pixel_range": 2.0,
+}  # fmt: skip
+
+
+def test_what_a_command_line_may_add_to_a_loss_are_its_arguments():
+    arguments = inspect.signature(PerceptualLoss).parameters
+    assert {name.removeprefix("loss.") for name in settings.TABLES} == {
+        name for name in arguments if name.endswith(("_layers", "_scales"))
+    }
+    assert {f"loss.{name}" for name in GIVEN} == set(settings.OPTIONAL)
+    assert {*GIVEN} - {*arguments} == {"jitter"}  # of the training
+
+
+@pytest.mark.parametrize("script", ["train", "optimize"])
+@pytest.mark.parametrize("name", members("loss"))
+def test_what_a_loss_may_leave_out_can_be_given_with_each(name, script, typed):
+    before = composed(f"loss={name}")["loss"]
+    words = [f"loss.{key}={value}" for key, value in GIVEN.items()]
+    assert typed(f"loss={name}", *words, script=script)["loss"] == {**before, **GIVEN}
+
+
+@pytest.mark.parametrize("name", members("loss"))
+def test_a_table_that_is_given_takes_the_place_of_the_one_there(name, typed):
+    tables = {"content_layers": {"relu9_1": 1.5}, "style_layers": {"relu9_2": 0.5}}
+    scales = {"style_scales": {1: 1, 3: 0.5}, "content_scales": {2: 1}}
+    words = [f"loss.{key}={value}".replace("'", "") for key, value in {**tables, **scales}.items()]
+    assert typed(f"loss={name}", *words)["loss"] == {**composed(f"loss={name}")["loss"], **tables, **scales}
 
 
 def test_the_command_line_wins_over_an_experiment():

@@ -1,5 +1,6 @@
 """How the bundled loss network is made: scripts/distill.py, on little."""
 
+import functools
 import itertools
 import json
 import shutil
@@ -11,11 +12,12 @@ import pytest
 import safetensors
 import torch
 from conftest import ROOT, random_vgg_state, run
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from fast_nst import loss_networks
+from fast_nst import loss_networks, machine, weights
 from fast_nst.loss_networks import compact
 from fast_nst.losses.functional import gram
+from fast_nst.validate import Invalid
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -67,7 +69,8 @@ def test_with_as_many_components_as_there_are_it_is_the_teacher(monkeypatch, tmp
 
     monkeypatch.setattr(low_rank, "fit_first_block", copied)
     channels = list(compact.VGG_16.values())
-    ranks = [(64, 127), *((into - 1, out - 1) for into, out in itertools.pairwise(channels[2:]))]
+    # As many as there are channels too, where one more is no less the teacher's.
+    ranks = [(64, 127), *((a - i % 2, b - i // 2 % 2) for i, (a, b) in enumerate(itertools.pairwise(channels[2:])))]
     outputs = {"relu1_2": 64, "relu2_2": 127, "relu3_3": 255, "relu4_3": 511}
     image = torch.rand(1, 3, 64, 64)
     images = [torch.rand(1, 3, 192, 192), torch.rand(2, 3, 96, 128), image]  # more positions than channels everywhere
@@ -163,17 +166,20 @@ def test_a_step_in_bfloat16_is_for_the_weights_in_float32():
         assert float((ours - theirs).norm() / theirs.norm()) < 0.1
 
 
-def test_it_makes_a_loss_network_and_says_how(workplace: Path):
+def test_it_makes_a_loss_network_and_says_how(workplace: Path, monkeypatch, capsys):
+    """With little training of the first block, which is most of the time."""
+    monkeypatch.setattr(distill, "low_rank", functools.partial(low_rank.low_rank, steps=5))
+    monkeypatch.setattr(machine, "keep_memory", lambda: None)  # of these tests' own process
+    monkeypatch.chdir(workplace)
     save_file(random_vgg_state("vgg16", CONVOLUTIONS), workplace / "vgg16.safetensors")
-    (workplace / "one style").mkdir()
+    (workplace / "one style").mkdir(exist_ok=True)
     shutil.copy(workplace / "my painting.png", workplace / "one style")
-    result = run(
-        "distill.py", "--vgg", "vgg16.safetensors", "--photographs", "photographs", "--styles", "one style", "--steps",
-        2, "--seed", 5, "-o", "c.safetensors", cwd=workplace,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "c.safetensors"
-    assert "step 2/2" in result.stderr
+    words = ["--vgg", "vgg16.safetensors", "--photographs", "photographs", "--styles", "one style", "--steps", "2"]
+    monkeypatch.setattr(sys, "argv", ["distill.py", *words, "--seed", "5", "-o", "c.safetensors"])
+    distill.main()
+    output, errors = capsys.readouterr()
+    assert output.strip() == "c.safetensors"
+    assert "step 2/2" in errors
     network = loss_networks.build("compact", distill.OUTPUTS, workplace / "c.safetensors")
     found = network(torch.rand(1, 3, 16, 24))
     assert {name: tuple(value.shape) for name, value in found.items()} == {
@@ -201,8 +207,38 @@ def test_it_makes_a_loss_network_and_says_how(workplace: Path):
     assert not (workplace / "d.safetensors").exists()
 
 
+def test_it_goes_on_from_a_file_of_its_own(workplace: Path, monkeypatch):
+    def random(teacher, images, narrow, ranks, outputs, rng):
+        bases = {name: torch.randn(size, compact.VGG_16[name]) for name, size in outputs.items()}
+        return compact.low_rank_vgg(narrow, ranks, outputs), bases, {}
+
+    monkeypatch.setattr(distill, "low_rank", random)
+    monkeypatch.setattr(distill, "PAINTERS", 1)
+    monkeypatch.setattr(machine, "keep_memory", lambda: None)
+    monkeypatch.chdir(workplace)
+    save_file(random_vgg_state("vgg16", CONVOLUTIONS), workplace / "vgg16.safetensors")
+    recipe = {"narrow": distill.NARROW, "ranks": distill.RANKS, "outputs": distill.OUTPUTS}
+    compact.save(workplace / "start.safetensors", compact.low_rank_vgg(**recipe), recipe)
+    words = ["--vgg", "vgg16.safetensors", "--photographs", "photographs", "--styles", "one style", "--steps", "1"]
+    words += ["--learning-rate", "0", "-o", "on.safetensors", "--start"]  # it stays what it was
+    (workplace / "one style").mkdir(exist_ok=True)
+    shutil.copy(workplace / "my painting.png", workplace / "one style")
+    monkeypatch.setattr(sys, "argv", ["distill.py", *words, "start.safetensors"])
+    distill.main()
+    ours, theirs = (load_file(workplace / f"{name}.safetensors") for name in ("on", "start"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with safetensors.safe_open(workplace / "on.safetensors", "pt") as file:
+        found = json.loads(file.metadata()["fast_nst_loss_network"])["started_from"]
+    assert found == weights.sha256(workplace / "start.safetensors")
+    for wrong in ("vgg16.safetensors", "my painting.png", "nowhere.safetensors"):
+        monkeypatch.setattr(sys, "argv", ["distill.py", *words, wrong])
+        with pytest.raises(Invalid, match=f"--start: {wrong}: "):
+            distill.main()
+
+
 def test_the_bundled_one_is_small_and_says_where_it_comes_from():
-    assert compact.ASSET.stat().st_size <= 2_000_000
+    assert compact.ASSET.stat().st_size <= 4_000_000
     with safetensors.safe_open(compact.ASSET, "pt") as file:
         recipe = json.loads(file.metadata()["fast_nst_loss_network"])
     assert recipe["made_by"] == "scripts/distill.py"

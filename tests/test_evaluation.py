@@ -53,7 +53,6 @@ def test_the_command(trained, workplace):
         assert sheet.size == (5 * 68 - 4, 16 + 2 * 68 - 4)  # the two files are one, twice
     assert 0 < figures["SSIM"] < 1
     assert figures["tv"] > 0
-    assert figures["periodicity"] > 0
     for option, name, message in (
         ("--json", file, "ends in .json"), ("--json", "scores.json", "exists already; give --overwrite"),
         ("--sheet", "scores.png", "exists already"), ("--cache", "scores.png", "is a file"),

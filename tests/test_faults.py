@@ -94,6 +94,10 @@ def infer(*arguments: str) -> tuple[str, list[str]]:
 
 
 PHOTO = "photographs/photo 0 (copy)=.png"
+OPTIONAL = [
+    "loss.tv_weight=2", "loss.light_weight=0.5", "loss.jitter=2", "loss.tv=half_sum",
+    "loss.pixel_range=255",
+]  # fmt: skip
 FAULTS = {
     "unknown style": (*train("style=mona_lisa"), "starry_night"),
     "missing style": (*train("style.image=none.jpg"), "none.jpg: no such file"),
@@ -112,12 +116,16 @@ FAULTS = {
     "unknown key with a plus": (*train("+data.sise=64"), "+data.sise: unknown key"),
     "a precision of no use": (*train("trainer.precision=16-true"), "trainer.precision: got '16-true'"),
     "a name with a folder": (*train("style.name=a/b"), "style.name: got 'a/b'"),
-    "after tables that are shorter": (
-        *train(
-            "data.size=16", "loss.style_scales={1: 1}", "loss.content_scales={2: 1}", "loss.light_scales={}",
-            "data.batch_size=99",
-        ),
-        "data.batch_size: got 99",  # with all of their sizes 16 pixels are too few, which comes first
+    "after tables in the place of others": (
+        *train("loss=lengstrom", "loss.content_layers={relu3_3: 1}", "loss.style_layers={relu1_2: 1}",
+               "data.batch_size=99"),
+        "data.batch_size: got 99",  # lengstrom's own layers would be missed before that
+    ),
+    "after all that a loss may be given": (
+        *train("loss=johnson2016", *OPTIONAL, "loss.content=half_sum", "data.batch_size=99"), "data.batch_size: got 99"
+    ),
+    "after all that the default loss may be given": (
+        *train(*OPTIONAL, "loss.content=mean", "data.batch_size=99"), "data.batch_size: got 99"
     ),
     "another optimizer's checkpoint": (
         *train("style.image='my painting.png'", "ckpt_path=run/checkpoints/last.ckpt", "optimizer=adam"),
@@ -131,7 +139,10 @@ FAULTS = {
     "no style image": (*train("style.image=null"), "style.image: got None; allowed: a path"),
     "a list of style images": (*train("style.image=[a,b]"), "style.image: got ['a', 'b']; allowed: a single value"),
     "a switch as output_dir": (*train("output_dir=true"), "output_dir: got True; allowed: a path; quoted it is one"),
-    "a table that is a number": (*train("loss.style_scales=7"), "loss.style_scales: got 7; allowed: {1: "),
+    "a table that is a number": (*train("loss.style_layers=7"), "loss.style_layers: got 7; allowed: {relu1_2: "),
+    "a further table that is a number": (*train("loss.style_scales=7"), "loss.style_scales"),
+    "a table of no loss": (*train("loss.light_scales={2: 1}"), "unknown key loss.light_scales; --help lists"),
+    "a plus and a word like a key": (*train("+loss.tv_wait=1"), "+loss.tv_wait: unknown key"),
     "a table that is none": (*train("loss.content_layers=null"), "loss.content_layers: got None; allowed: {relu"),
     "a list as a value": (*train("loss.weighing=[1,2]"), "loss.weighing: got [1, 2]; allowed: a single value"),
     "a setting left out": (*train("~trainer.max_steps"), "~trainer.max_steps: cannot be left out"),
@@ -142,6 +153,11 @@ FAULTS = {
     "figures over a photograph": ("benchmark.py", ["data", "--json", PHOTO], "give a name that ends in .json"),
     "a photograph too narrow": (
         "optimize.py", ["content=faulty/narrow.png", "size=64"], "has 2 pixels; allowed: 32 of them on, size=1024"
+    ),
+    "a photograph too small for the loss": (
+        "optimize.py",
+        [f"content='{PHOTO}'", "size=48", "loss.style_scales={8: 1}", "output=o.png"],
+        "size: got 48, with which this photograph's shorter side has 36 pixels; allowed: 64 of them on, size=86",
     ),
     "a format too small": (*infer("faulty/narrow.png", "--size", "16500", "-o", "a.webp"), "a .webp has up to 16383"),
     "a word for a switch": ("optimize.py", ["overwrite=no"], "overwrite: got 'no'; allowed: true, false"),
@@ -247,9 +263,14 @@ FAULTS = {
     "weights all zero": (*train("loss.style_weight=0", "loss.content_weight=0"), "at least one must be positive"),
     "a time in minutes": (*train("trainer.max_time=30"), "trainer.max_time: got 30; allowed: DD:HH:MM:SS"),
     "a start that is missing": (*train("start=nowhere.safetensors"), "nowhere.safetensors"),
-    "no light": (*train("loss.light_scales=0.5"), "loss.light_scales: got 0.5; allowed: {"),
-    "less light": (*train("loss.light_scales={4: -1}"), "loss.light_scales.4: got -1; allowed: a number from 0 on"),
-    "light at no size": (*train("loss.light_scales={0: 1}"), "loss.light_scales: got the divisor 0; allowed: whole"),
+    "less than no light": (*train("loss.light_weight=-1"), "loss.light_weight: got -1; allowed: a number from 0 on"),
+    "some light": (*train("loss=johnson2016", "loss.light_weight=some"), "loss.light_weight: got 'some'; allowed: a"),
+    "lights for one": (*train("loss.light_weight=[1,2]"), "loss.light_weight: got [1, 2]; allowed: a single value"),
+    "less of a size": (*train("loss.style_scales={4: -1}"), "loss.style_scales.4: got -1; allowed: a number from 0 on"),
+    "style at no size": (*train("loss.style_scales={0: 1}"), "loss.style_scales: got the divisor 0; allowed: whole"),
+    "a sum in a relative loss": (
+        *train("loss.content=half_sum"), "loss.content: got 'half_sum'; allowed with weighing=relative: mean"
+    ),
     "a jitter of halves": (*train("loss.jitter=1.5"), "loss.jitter: got 1.5; allowed: a whole number from 0 on"),
     "a case of a benchmark": ("benchmark.py", ["train", "--cases", "slim:tiny"], "--cases: got 'tiny'; allowed: "),
     "no time": (*train("trainer.max_time=00:00:00:00"), "trainer.max_time: got"),
@@ -259,8 +280,19 @@ FAULTS = {
     "zero steps": (*train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
     "batch too large": (*train("data.batch_size=99"), "data.batch_size: got 99"),
     "crops too small": (
-        *train("data.size=64", "loss.light_scales={32: 1}"),
-        "data.size: got 64; the loss at its coarsest scale needs 256",
+        *train("data.size=64", "loss.style_scales={32: 1}", "loss.jitter=0"),
+        "data.size: got 64; the loss at its coarsest scale needs 256 on",
+    ),
+    "crops too small once moved": (
+        *train("data.size=64", "loss.jitter=60"), "data.size: got 64; the loss at its coarsest scale needs 68 on"
+    ),
+    "held-out squares too small": (
+        *train("data.val_size=16", "loss.content_scales={4: 1}"),
+        "data.val_size: got 16; the loss at its coarsest scale needs 32 on",
+    ),
+    "after squares that are large enough": (
+        *train("data.size=38", "data.val_size=32", "loss.content_scales={4: 1}", "loss.jitter=6", "data.batch_size=99"),
+        "data.batch_size: got 99",
     ),
     "bad layer": (*train("loss.content_layers={relu9_9: 1}"), "layer 'relu9_9' does not exist"),
     "no checkpoint": (*train("ckpt_path=none.ckpt"), "ckpt_path: none.ckpt: no such checkpoint"),

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from fast_nst.losses import functional
 
@@ -68,3 +70,133 @@ def test_content_of_bfloat16_is_summed_in_float32():
     ours = functional.content_loss(a, b)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours.double(), (a.double() - b.double()).square().mean((1, 2, 3)), rtol=1e-3, atol=0)
+
+
+def slow_light(image: np.ndarray, target: np.ndarray, divisor: int, noise: float) -> float:
+    """The term of one image, (3, H, W) each, block by block and pixel by pixel."""
+    columns: list[list[float]] = []
+    for picture in (image, target):
+        blocks = []
+        for top in range(0, picture.shape[1] - divisor + 1, divisor):
+            for left in range(0, picture.shape[2] - divisor + 1, divisor):
+                total = 0.0
+                for row in range(top, top + divisor):
+                    for column in range(left, left + divisor):
+                        red, green, blue = picture[:, row, column]
+                        total += 0.299 * red + 0.587 * green + 0.114 * blue
+                blocks.append(total / divisor**2)
+        columns.append(blocks)
+    means = [sum(blocks) / len(blocks) for blocks in columns]
+    both = ours = theirs = 0.0
+    for a, b in zip(*columns, strict=True):
+        both += (a - means[0]) * (b - means[1]) / len(columns[0])
+        ours += (a - means[0]) ** 2 / len(columns[0])
+        theirs += (b - means[1]) ** 2 / len(columns[0])
+    return float(1 - both / np.sqrt((ours + noise**2) * (theirs + noise**2)))
+
+
+def patches(seed: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """(2, 3, 40, 56): gray blocks of eight pixels a side, at random from black to white, or between those values."""
+    blocks = torch.rand(2, 1, 5, 7, generator=torch.Generator().manual_seed(seed)) * (high - low) + low
+    return blocks.repeat_interleave(8, 2).repeat_interleave(8, 3).expand(-1, 3, -1, -1).contiguous()
+
+
+def light(image: Tensor, target: Tensor, **settings: float) -> list[float]:
+    return functional.light_loss(image, target, **settings).tolist()
+
+
+@pytest.mark.parametrize(("settings", "divisor", "noise"), [({}, 8, 0.03), ({"divisor": 5, "noise": 0.2}, 5, 0.2)])
+def test_light_is_a_slow_correlation(settings, divisor, noise):
+    """Image by image, at a size that leaves something over."""
+    generator = torch.Generator().manual_seed(0)
+    image, target = torch.rand(2, 2, 3, 27, 44, generator=generator)
+    image = torch.stack([0.3 * image[0] + 0.7 * target[0], 0.6 * image[1] + 0.4 * (1 - target[1])])
+    pairs = zip(image.double().numpy(), target.double().numpy(), strict=True)
+    expected = [slow_light(a, b, divisor, noise) for a, b in pairs]
+    assert expected[0] < 1 < expected[1]
+    assert light(image, target, **settings) == pytest.approx(expected, rel=1e-4)
+
+
+def test_light_is_near_0_for_the_image_itself_and_near_2_for_its_negative():
+    image = patches(0)
+    itself, negative = light(image, image), light(1 - image, image)
+    assert all(0 <= value < 0.02 for value in itself)
+    assert negative == pytest.approx([2 - value for value in itself], abs=1e-5)
+    assert all(0.5 < value < 1.5 for value in light(patches(1), image))
+
+
+def test_light_does_not_see_brightness_and_contrast():
+    target, image = patches(0), 0.5 * patches(0) + 0.5 * patches(1)
+    before = light(image, target)
+    assert all(0.1 < value < 0.6 for value in before)
+    for contrast, brightness in ((1.0, 0.4), (0.6, 0.0), (0.5, 0.3), (1.7, -0.2)):
+        changed = contrast * image + brightness
+        assert light(changed, target) == pytest.approx(before, abs=0.03)
+        assert light(changed, target, noise=1e-4) == pytest.approx(light(image, target, noise=1e-4), abs=1e-5)
+        assert light(image, contrast * target + brightness) == pytest.approx(before, abs=0.03)
+
+
+def test_light_sees_no_color_and_nothing_smaller_than_a_block():
+    image, target = patches(0), patches(1)
+    before = light(image, target)
+    generator = torch.Generator().manual_seed(2)
+    color = torch.tensor([1.0, -0.299 / 0.587, 0.0])[:, None, None] * torch.rand(2, 1, 40, 56, generator=generator)
+    fine = (torch.rand(2, 1, 5, 7, generator=generator) - 0.5).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    fine = fine * torch.tensor([1.0, -1.0]).repeat(28)
+    assert light(image + color, target) == pytest.approx(before, abs=1e-5)
+    assert light(image + fine, target) == pytest.approx(before, abs=1e-5)
+    assert light(torch.cat([image, image[..., :5]], 3), torch.cat([target, target[..., :5]], 3)) == pytest.approx(
+        before
+    )
+
+
+def test_the_gradient_of_light_is_of_luminance_towards_the_target():
+    target, image = patches(0), patches(1).requires_grad_()
+    value = functional.light_loss(image, target)
+    (gradient,) = torch.autograd.grad(value.sum(), image)
+    shares = gradient.abs().mean((0, 2, 3))
+    torch.testing.assert_close(shares / shares.sum(), torch.tensor([0.299, 0.587, 0.114]))
+    assert (functional.light_loss(image - 20 * gradient, target) < value - 0.01).all()
+
+
+def gradient_of_light(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    image = image.clone().requires_grad_()
+    value = functional.light_loss(image, target)
+    return value.detach(), torch.autograd.grad(value.sum(), image)[0]
+
+
+@pytest.mark.parametrize("gray", [0.0, 0.5, 1.0])
+def test_light_has_a_gradient_for_a_flat_image_and_none_towards_a_flat_target(gray):
+    flat, image = torch.full((2, 3, 40, 56), gray), patches(0)
+    value, gradient = gradient_of_light(flat, image)
+    torch.testing.assert_close(value, torch.ones(2))
+    assert gradient.isfinite().all()
+    assert gradient.abs().amax() > 1e-3
+    assert (functional.light_loss(flat - gradient, image) < 0.9).all()
+    for start in (image, flat):
+        value, gradient = gradient_of_light(start, flat)
+        torch.testing.assert_close(value, torch.ones(2))
+        assert gradient.isfinite().all()
+        assert gradient.abs().amax() < 1e-6
+
+
+def test_a_target_of_less_contrast_than_noise_hardly_counts():
+    image, target = patches(0), patches(1)
+    faint = 0.5 + 0.003 / float(target.std()) * (target - target.mean())  # a tenth of the noise
+    assert all(abs(value - 1) < 0.11 for pair in (light(image, faint), light(faint, faint)) for value in pair)
+    strong, weak = (gradient_of_light(image, x)[1].norm() for x in (target, faint))
+    assert weak < 0.2 * strong
+
+
+def test_light_of_a_single_block_is_that_of_a_flat_image():
+    value, gradient = gradient_of_light(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
+    torch.testing.assert_close(value, torch.ones(2))
+    assert gradient.isfinite().all()
+
+
+def test_light_of_bfloat16_is_summed_in_float32_under_autocast():
+    image, target = patches(0).bfloat16(), patches(1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = functional.light_loss(image, target)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, functional.light_loss(image.float(), target))

@@ -43,8 +43,8 @@ def test_the_kernels_are_an_instance_norm_and_its_gradients(where):
 def training(device: str = "cpu", **settings) -> StyleTransfer:
     loss = PerceptualLoss(
         little_compact(), to_tensor(picture(1, 96, 96)), content_layers={"relu3_3": 1.0},
-        style_layers={"relu1_2": 1.0, "relu4_3": 1.0}, content_weight=1.0, style_weight=1.0, periodicity_weight=1.0,
-        style_scales={1: 0.6, 2: 0.4}, light_scales={2: 1.0, 4: 0.5},
+        style_layers={"relu1_2": 1.0, "relu4_3": 1.0}, content_weight=1.0, style_weight=1.0,
+        light_weight=1.0, tv_weight=1.0, style_scales={1: 0.6, 2: 0.4},
     )  # fmt: skip
     loss.to(device)
     network = networks.build("slim", width=8, blocks=1, fine_noise=0.1).to(device)

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -213,6 +215,17 @@ def test_compact_by_hand():
             wanted = torch.einsum("oc,bchw->bohw", network.heads[name].weight, x)
             torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-4)
     assert next(weights, None) is next(biases, None) is None
+
+
+def test_a_rank_of_all_that_enters_has_its_1x1_too():
+    """Where a 1x1 lies is told by the place alone, so that a file's layers do not depend on its ranks."""
+    channels = [8, *list(compact.VGG_16.values())[2:]]
+    network = compact.low_rank_vgg((4, 8), [(entering, 4) for entering in channels[:-1]], RECIPE["outputs"])
+    shapes = [tuple(layer.weight.shape) for layer in network.features if isinstance(layer, torch.nn.Conv2d)]
+    wanted = [(4, 3, 3, 3), (8, 4, 3, 3)]
+    for index, (entering, leaving) in enumerate(itertools.pairwise(channels)):
+        wanted += [(entering, entering, 1, 1)] * (index > 0) + [(4, entering, 3, 3), (leaving, 4, 1, 1)]
+    assert shapes == wanted
 
 
 def test_only_what_is_asked_for_is_computed():

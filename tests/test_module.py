@@ -21,7 +21,7 @@ def module(seed: int = 0, **changes) -> StyleTransfer:
     loss = PerceptualLoss(
         little_compact(), to_tensor(picture(1, 64, 64)), content_layers={"relu2_2": 1.0, "relu3_3": 1.0},
         style_layers={"relu1_2": 1.0, "relu4_3": 1.0}, content_weight=1.0, style_weight=10.0,
-        style_scales={1: 0.5, 2: 0.5}, light_scales={4: 1.0},
+        style_scales={1: 0.5, 2: 0.5}, light_weight=3.0,
     )  # fmt: skip
     settings = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "optimizer" / "muon.yaml"))
     network = networks.build("slim", width=8, blocks=1)

@@ -79,20 +79,23 @@ print((machine.used_memory() - before) / optimization.memory_needed(loss, 768, 7
 
 def test_the_command(workplace):
     photo = "content='photographs/photo 1 (copy)=.png'"
-    small = ["style.image='my painting.png'", "style.size=48", "size=64", "steps=3", "scales=2"]
+    small = ["style.image='my painting.png'", "style.size=96", "size=64", "steps=3", "scales=2"]
+    large = "loss.style_scales={1: 1, 6: 0.2}"  # needs 48 pixels a side, at the coarser of the scales too
+    terms = ["loss.tv_weight=0.1"]
     blend, start = "style.blend={my painting.png: 0.5}", "start='photographs/photo 1 (copy)=.png'"
-    result = run("optimize.py", *small, photo, blend, start, "output=out.png", cwd=workplace)
+    result = run("optimize.py", *small, large, *terms, photo, blend, start, "output=out.png", cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "out.png"
     with Image.open(workplace / "out.png") as image:
         assert image.size == (64, 48)
         settings = json.loads(image.text["fast_nst"])
     assert settings["steps"] == 3
-    assert set(settings["last_losses"]) == {"loss", "content", "style", "tv", "periodicity"}
+    assert set(settings["last_losses"]) == {"loss", "content", "style", "light", "tv"}
     for arguments, message in (
         ([*small, photo, "output=out.png"], "out.png exists already; give overwrite=true"),
         ([*small, "output=other.png"], "content: give the photograph"),
         ([*small, photo, "output=other.png", "method=newton"], "method: got 'newton'"),
+        ([*small, photo, "output=other.png", "loss.content_scales={7: 1}"], "allowed: 56 of them on, size=75"),
         ([*small, "content=none.jpg"], "none.jpg: no such file"),
         ([*small, photo, "output=other.png", "start=none.jpg"], "none.jpg: no such file"),
         ([*small, photo, "output=other.png", "style.blend={none.jpg: 1}"], "none.jpg: no such file"),
@@ -102,7 +105,14 @@ def test_the_command(workplace):
         assert message in failed.stderr
 
 
-@pytest.mark.parametrize("experiment", ["feature_inversion", "texture_synthesis", "gatys2015"])
+# Each, and the terms that its loss has.
+EXPERIMENTS = {
+    "feature_inversion": {"content", "style", "tv"}, "texture_synthesis": {"content", "style"},
+    "gatys2015": {"content", "style"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiments(workplace, experiment):
     arguments = ["style.image='my painting.png'", "style.size=48", "size=48", "steps=2", f"output={experiment}.png"]
     if experiment != "texture_synthesis":
@@ -115,4 +125,6 @@ def test_experiments(workplace, experiment):
         arguments.append("loss_network.weights=vgg.safetensors")
     result = run("optimize.py", f"experiment={experiment}", *arguments, cwd=workplace)
     assert result.returncode == 0, result.stderr
-    assert (workplace / f"{experiment}.png").is_file()
+    with Image.open(workplace / f"{experiment}.png") as image:
+        settings = json.loads(image.text["fast_nst"])
+    assert set(settings["last_losses"]) == {"loss", *EXPERIMENTS[experiment]}

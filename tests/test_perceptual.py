@@ -8,7 +8,7 @@ from losses import loss_network, settings
 
 from fast_nst import loss_networks, networks
 from fast_nst.image import to_tensor
-from fast_nst.losses import PerceptualLoss, layers_needed
+from fast_nst.losses import PerceptualLoss, functional, layers_needed, perceptual
 from fast_nst.validate import Invalid
 
 PRESETS = sorted(path.stem for path in (ROOT / "configs" / "loss").glob("*.yaml"))
@@ -41,24 +41,32 @@ def slow_small(image, divisor):
     return small
 
 
-def slow_gray(image):
-    """(B, 3, H, W) -> the luminance of BT.601 in each of three channels."""
-    luminance = 0.299 * image[:, 0] + 0.587 * image[:, 1] + 0.114 * image[:, 2]
-    return np.stack([luminance] * 3, 1)
+def slow_features(network, images, divisor):
+    small = [slow_small(image.double().numpy(), divisor) for image in images]
+    return [numpy_features(network, torch.from_numpy(x).float()) for x in small]
 
 
 def slow_content(network, table, images, relative):
-    """The content term of outputs against photographs: their features at each size, then those of their grays."""
+    """The content term of outputs against photographs."""
     term = 0.0
-    kinds = (table.get("content_scales", {1: 1.0}), lambda x: x), (table.get("light_scales", {}), slow_gray)
-    for scales, seen in kinds:
-        for divisor, weight in scales.items():
-            small = [slow_small(seen(image.double().numpy()), divisor) for image in images]
-            ours, theirs = (numpy_features(network, torch.from_numpy(x).float()) for x in small)
-            for layer, share in table["content_layers"].items():
-                pairs = zip(ours[layer], theirs[layer], strict=True)
-                errors = [mse(a, b) / (np.mean(b**2) if relative else 1) for a, b in pairs]
-                term += weight * share * np.mean(errors)
+    for divisor, weight in table.get("content_scales", {1: 1.0}).items():
+        ours, theirs = slow_features(network, images, divisor)
+        for layer, share in table["content_layers"].items():
+            pairs = zip(ours[layer], theirs[layer], strict=True)
+            errors = [mse(a, b) / (np.mean(b**2) if relative else 1) for a, b in pairs]
+            term += weight * share * np.mean(errors)
+    return term
+
+
+def slow_style(network, table, images, relative):
+    """The style term of outputs against a painting."""
+    term = 0.0
+    for divisor, weight in table.get("style_scales", {1: 1.0}).items():
+        ours, painting = slow_features(network, images, divisor)
+        for layer, share in table["style_layers"].items():
+            target = slow_gram(painting[layer][0])
+            errors = [mse(slow_gram(f), target) / (np.mean(target**2) if relative else 1) for f in ours[layer]]
+            term += weight * share * np.mean(errors)
     return term
 
 
@@ -140,59 +148,73 @@ def test_a_blend_of_paintings_has_the_mean_gram(images):
     np.testing.assert_allclose(blended.grams[1]["relu2_2"][0].numpy(), wanted, rtol=1e-4)
 
 
-def test_the_default_is_relative(images):
+# Sizes that leave something over, in a 64 x 80 image.
+SIZES = {"content_scales": {1: 0.5, 3: 0.7, 6: 0.2}, "style_scales": {1: 0.5, 2: 0.3, 3: 0.2}}
+
+
+@pytest.mark.parametrize("scales", [{}, SIZES], ids=["one size", "several sizes"])
+def test_the_default_is_relative(scales, images):
     """Every scale and layer over its own reference energy, image by image."""
-    table = settings("default")
-    terms, *_ = evaluate("default", images)
+    table = {**settings("default"), **scales}
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
-    content, style = slow_content(network, table, images[:2], relative=True), 0.0
-    for divisor, weight in table["style_scales"].items():
-        small = [slow_small(image.double().numpy(), divisor) for image in (images[0], images[2])]
-        ours, painting = (numpy_features(network, torch.from_numpy(x).float()) for x in small)
-        for layer, share in table["style_layers"].items():
-            target = slow_gram(painting[layer][0])
-            style += weight * share * np.mean([mse(slow_gram(f), target) / np.mean(target**2) for f in ours[layer]])
-    assert float(terms["content"]) == pytest.approx(content, rel=1e-4)
-    assert float(terms["style"]) == pytest.approx(style, rel=1e-4)
-    others = sum(table.get(f"{name}_weight", 0.0) * float(terms[name]) for name in ("tv", "periodicity"))
-    assert float(terms["loss"]) == pytest.approx(
-        table["content_weight"] * content + table["style_weight"] * style + others, rel=1e-4
-    )
+    output, photograph, painting = images
+    terms = {name: float(x) for name, x in PerceptualLoss(network, painting, **table)(output, photograph).items()}
+    others = [name for name in ("light", "tv") if table.get(f"{name}_weight")]
+    assert "light" in others
+    assert set(terms) == {"loss", "content", "style", *others}
+    content = slow_content(network, table, (output, photograph), relative=True)
+    style = slow_style(network, table, (output, painting), relative=True)
+    assert terms["content"] == pytest.approx(content, rel=1e-4)
+    assert terms["style"] == pytest.approx(style, rel=1e-4)
+    total = table["content_weight"] * content + table["style_weight"] * style
+    total += sum(table[f"{name}_weight"] * terms[name] for name in others)
+    assert terms["loss"] == pytest.approx(total, rel=1e-4)
 
 
 @pytest.mark.parametrize("weighing", ["relative", "absolute"])
-def test_at_light_scales_the_content_is_that_of_the_grays(weighing, images):
-    """Slowly, at sizes that leave something over, beside sizes in color."""
+def test_a_term_is_a_weighted_sum_over_sizes_and_layers(weighing, images):
     table = {
-        "content_layers": {"relu1_2": 0.5, "relu2_2": 2.0}, "style_layers": {}, "content_weight": 3.0,
-        "style_weight": 0.0, "content_scales": {1: 0.5, 2: 0.25}, "light_scales": {1: 0.3, 3: 0.7, 6: 0.2},
-        "weighing": weighing,
+        "content_layers": {"relu1_2": 0.5, "relu2_2": 2.0}, "style_layers": {"relu1_2": 1.5, "relu3_3": 0.5},
+        "content_weight": 3.0, "style_weight": 2.0, "weighing": weighing, **SIZES,
     }  # fmt: skip
-    network = loss_network(table["content_layers"])
-    wanted = slow_content(network, table, images[:2], weighing == "relative")
-    without = slow_content(network, {**table, "light_scales": {}}, images[:2], weighing == "relative")
-    assert wanted > 1.2 * without
-    terms = PerceptualLoss(network, images[2], **table)(*images[:2])
-    assert float(terms["content"]) == pytest.approx(wanted, rel=1e-4)
-    assert float(terms["loss"]) == pytest.approx(3 * wanted, rel=1e-4)
+    network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
+    output, photograph, painting = images
+    content = slow_content(network, table, (output, photograph), weighing == "relative")
+    style = slow_style(network, table, (output, painting), weighing == "relative")
+    terms = PerceptualLoss(network, painting, **table)(output, photograph)
+    assert float(terms["content"]) == pytest.approx(content, rel=1e-4)
+    assert float(terms["style"]) == pytest.approx(style, rel=1e-4)
+    assert float(terms["loss"]) == pytest.approx(3 * content + 2 * style, rel=1e-4)
 
 
-def test_light_scales_leave_the_colors_to_the_painting(images):
-    photograph = 0.25 + 0.5 * images[1]
-    step = torch.tensor([0.1, -0.1 * 0.299 / 0.587, 0.0])[:, None, None]
-    output = (photograph + step * torch.rand(2, 1, 64, 80)).requires_grad_()  # of its luminance, pixel by pixel
-    table = {"content_layers": {"relu2_2": 1.0}, "style_layers": {}, "content_weight": 1.0, "style_weight": 0.0}
-    network, found = loss_network(["relu2_2"]), []
-    for scales in ({"content_scales": {4: 1.0}}, {"content_scales": {4: 1e-9}, "light_scales": {4: 1.0}}):
-        loss = PerceptualLoss(network, images[2], **table, **scales)
-        found.append([float(loss(x.detach(), photograph)["content"]) for x in (output, photograph * 0.8)])
-    color, light = found
-    assert color[0] > 1e-4
-    assert light[0] < 1e-4 * color[0]
-    assert light[1] == pytest.approx(color[1], rel=1)  # darkness is seen by both
-    (gradient,) = torch.autograd.grad(loss(output * 0.8, photograph)["content"], output)
-    shares = gradient.abs().mean((0, 2, 3))
-    torch.testing.assert_close(shares / shares.sum(), torch.tensor([0.299, 0.587, 0.114]), rtol=1e-3, atol=0)
+def test_the_light_of_a_loss_is_that_of_outputs_and_their_photographs(images):
+    table = {
+        "content_layers": {"relu1_2": 1.0}, "style_layers": {"relu1_2": 1.0}, "content_weight": 1.0,
+        "style_weight": 2.0, "light_weight": 5.0,
+    }  # fmt: skip
+    loss = PerceptualLoss(loss_network(["relu1_2"]), images[2], **table)
+    output = torch.cat([images[1][:1], 1 - images[1][1:]])  # one photograph itself, and the negative of another
+    terms = {name: float(value) for name, value in loss(output, images[1]).items()}
+    each = functional.light_loss(output, images[1])
+    assert each[0] < 1 < each[1]
+    assert terms["light"] == pytest.approx(float(each.mean()))
+    assert terms["loss"] == pytest.approx(terms["content"] + 2 * terms["style"] + 5 * terms["light"])
+
+
+def test_the_terms_that_have_a_weight_are_those_that_a_loss_gives(images):
+    table = {"content_layers": {"relu1_2": 1.0}, "style_layers": {"relu1_2": 1.0}}
+    weights = {"content": 1.0, "style": 2.0, "light": 0.5, "tv": 0.25}
+    network = loss_network(["relu1_2"])
+    for left_out in (*weights, None):
+        given = {**weights, **({left_out: 0.0} if left_out else {})}
+        loss = PerceptualLoss(network, images[2], **table, **{f"{name}_weight": w for name, w in given.items()})
+        assert loss.weights == given
+        terms = loss(*images[:2])
+        assert set(terms) == {"loss", "content", "style", *(name for name, weight in given.items() if weight)}
+        assert next(iter(terms)) == "loss"
+        assert all(value.dtype == torch.float32 and value.shape == () for value in terms.values())
+        total = sum(weight * float(terms[name]) for name, weight in given.items() if weight)
+        assert float(terms["loss"]) == pytest.approx(total)
 
 
 def test_relative_losses_do_not_see_the_scale_of_the_activations(images):
@@ -268,7 +290,7 @@ def test_a_term_without_weight_is_not_computed(images):
     assert terms["loss"] == terms["content"]
     loss = PerceptualLoss(
         network, images[2], content_layers={"relu2_2": 1.0}, style_layers={"relu1_2": 1.0}, content_weight=0.0,
-        style_weight=1.0, light_scales={2: 1.0},
+        style_weight=1.0,
     )  # fmt: skip
     calls.clear()
     terms = loss(*images[:2])
@@ -277,18 +299,31 @@ def test_a_term_without_weight_is_not_computed(images):
     assert terms["loss"] == terms["style"]
 
 
+def test_a_term_of_the_pixels_without_weight_is_not_computed(images, monkeypatch):
+    monkeypatch.setattr(functional, "light_loss", None)
+    for function in ("mean", "half_sum"):
+        monkeypatch.setitem(perceptual.TV, function, None)
+    table = {"content_layers": {"relu1_2": 1.0}, "style_layers": {"relu1_2": 1.0}, "content_weight": 1.0}
+    network = loss_network(["relu1_2"])
+    terms = PerceptualLoss(network, images[2], **table, style_weight=1.0)(*images[:2])
+    assert set(terms) == {"loss", "content", "style"}
+
+
 def test_the_smallest_image_is_eight_pixels_at_the_coarsest_scale(images):
     table = {
         "content_layers": {"relu3_3": 1.0}, "style_layers": {"relu4_3": 1.0}, "content_weight": 1, "style_weight": 1,
     }  # fmt: skip
     network = loss_network(["relu3_3", "relu4_3"])
     for scales, smallest in (
-        ({}, 8), ({"style_scales": {1: 1, 5: 1}}, 40), ({"content_scales": {2: 1}}, 16), ({"light_scales": {4: 1}}, 32),
+        ({}, 8), ({"style_scales": {1: 1, 5: 1}}, 40), ({"content_scales": {2: 1}}, 16),
+        ({"light_weight": 1.0}, 8), ({"style_scales": {1: 1, 5: 1}, "style_weight": 0}, 8),
     ):  # fmt: skip
-        loss = PerceptualLoss(network, images[2], **table, **scales)
+        loss = PerceptualLoss(network, images[2], **{**table, **scales})
         assert loss.smallest == smallest
-        pictures = torch.rand(2, 1, 3, smallest, smallest)
-        assert all(value.isfinite() for value in loss(*pictures).values())
+        output, photograph = torch.rand(2, 1, 3, smallest, smallest)
+        terms = loss(output.requires_grad_(), photograph)
+        assert all(value.isfinite() for value in terms.values())
+        assert torch.autograd.grad(terms["loss"], output)[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -297,22 +332,23 @@ def test_the_smallest_image_is_eight_pixels_at_the_coarsest_scale(images):
         ({"style_weight": -1.0}, "style_weight: got -1.0"),
         ({"style_weight": float("nan")}, "style_weight"),
         ({"style_weight": "much"}, "style_weight: got 'much'"),
-        ({"periodicity_weight": "some"}, "periodicity_weight: got 'some'"),
         ({"tv_weight": -1}, "tv_weight: got -1"),
+        ({"light_weight": -1}, "loss.light_weight: got -1; allowed: a number from 0 on"),
+        ({"light_weight": float("inf")}, "loss.light_weight: got inf"),
         ({"content_weight": 0, "style_weight": 0}, "all 0"),
+        ({"content_weight": 0, "style_weight": 0, "light_weight": 1}, "all 0"),
         ({"weighing": "heavy"}, "allowed: relative, absolute"),
         ({"content": "sum", "weighing": "absolute"}, "loss.content: got 'sum'; allowed: mean, half_sum"),
-        ({"content": "half_sum"}, "loss.content: got 'half_sum'; allowed: mean$"),
+        ({"content": "half_sum"}, "loss.content: got 'half_sum'; allowed with weighing=relative: mean$"),
         ({"tv": "max"}, "allowed: mean, half_sum"),
-        ({"style_scales": {0: 1.0}}, "style_scales"),
-        ({"content_scales": {1.5: 1.0}}, "content_scales"),
+        ({"style_scales": {0: 1.0}}, "loss.style_scales: got the divisor 0; allowed: whole numbers from 1 on"),
+        ({"style_scales": {4: -1}}, "loss.style_scales.4: got -1"),
+        ({"content_scales": {1.5: 1.0}}, "loss.content_scales: got the divisor 1.5"),
+        ({"content_scales": 4}, "loss.content_scales: got 4; allowed: a table of weights"),
         ({"style_layers": {"relu1_2": -1}}, "style_layers.relu1_2"),
         ({"style_layers": [1]}, "style_layers: got .1.; allowed: a table of weights"),
         ({"style_layers": {}}, "style_layers: got {}; allowed: at least one positive weight, or loss.style_weight=0"),
         ({"content_scales": {2: 0}}, "content_scales: got {2: 0}; allowed: .*, or loss.content_weight=0"),
-        ({"light_scales": {0: 1.0}}, "loss.light_scales: got the divisor 0; allowed: whole numbers from 1 on"),
-        ({"light_scales": {4: -1}}, "loss.light_scales.4: got -1"),
-        ({"light_scales": 4}, "loss.light_scales: got 4; allowed: a table of weights"),
         ({"pixel_range": 0}, "loss.pixel_range: got 0"),
     ],
 )

@@ -1,5 +1,6 @@
 """The real commands, on small data: train, then repaint."""
 
+import re
 import shutil
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fast_nst import weights
+
+TERMS = ("content", "style", "light", "tv")  # of conftest.LOSS
 
 
 def test_a_run_leaves_what_it_should(trained):
@@ -27,25 +30,25 @@ def test_a_run_leaves_what_it_should(trained):
     assert metadata["style"]["names"] == ["my painting"]
     assert len(metadata["style"]["sha256"][0]) == 64
     assert metadata["loss"]["style_weight"] == 7
-    assert metadata["loss"]["light_scales"] == {"2": 0.5}
-    assert set(metadata["held_out_losses"]) == {"loss", "content", "style", "tv", "periodicity"}
+    assert metadata["loss"]["style_scales"] == {"1": 0.6, "2": 0.4}
+    assert (metadata["loss"]["light_weight"], metadata["loss"]["tv_weight"]) == (2, 0.5)
+    assert set(metadata["held_out_losses"]) == {"loss", *TERMS}
+    last = next(line for line in result.stderr.splitlines() if line.startswith("step 6/6"))
+    assert re.findall(r"(\w+) -?[\d.]+(?:e-?\d+)?(?:  |$)", last.partition(" left  ")[2]) == ["loss", *TERMS]
 
 
 def test_tensorboard_has_each_term_the_rate_and_the_sheet(trained):
     events = EventAccumulator(str(trained[0] / "tensorboard")).Reload()
     tags = events.Tags()
-    terms = {
-        f"{part}/{name}" for part in ("train", "val") for name in ("loss", "content", "style", "tv", "periodicity")
-    }
+    terms = {f"{part}/{name}" for part in ("train", "val") for name in ("loss", *TERMS)}
     assert terms | {"lr-Muon/kernels", "lr-Muon/rest"} <= set(tags["scalars"])
     assert tags["images"] == ["preview"]
     table = weights.describe(trained[0] / "my painting.safetensors")["loss"]
-    names = ("content", "style", "tv", "periodicity")
     for step in range(6):
-        terms = {name: events.Scalars(f"train/{name}")[step].value for name in ("loss", *names)}
-        total = sum(table.get(f"{name}_weight", 0) * terms[name] for name in names)
+        terms = {name: events.Scalars(f"train/{name}")[step].value for name in ("loss", *TERMS)}
+        total = sum(table[f"{name}_weight"] * terms[name] for name in TERMS)
         assert terms["loss"] == pytest.approx(total, rel=1e-3)
-        assert min(terms["content"], terms["style"]) > 0
+        assert min(terms[name] for name in TERMS) > 0
 
 
 def test_the_checkpoint_holds_the_network_and_not_the_loss_network(trained):

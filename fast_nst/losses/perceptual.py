@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fast_nst.loss_networks import LossNetwork
-from fast_nst.losses import functional, periodicity
+from fast_nst.losses import functional
 from fast_nst.validate import Invalid, number, one_of
 
 WEIGHTINGS = ("relative", "absolute")
@@ -27,7 +27,7 @@ _SUMMED = ("half_sum",)
 
 class PerceptualLoss:
     """Called with two (B, 3, H, W) in [0, 1], the outputs and their photographs, it gives
-    {"loss", "content", "style", and "light", "tv", "periodicity" where they have a weight}: float32 scalars; "loss" is
+    {"loss", "content", "style", and "light", "tv" where they have a weight}: float32 scalars; "loss" is
     the weighted sum of the others.
 
     loss_network: gives every layer named below. style_image: (1, 3, H, W) in [0, 1]. blend: further paintings and their
@@ -39,8 +39,7 @@ class PerceptualLoss:
     to the painting.
     content: "mean" (of squared differences) or "half_sum" (Gatys, absolute only).
     tv: "mean" (over positions) or "half_sum" (fast-neural-style). pixel_range: of the images in the published formula
-    (1 or 255), which only the TV term depends on. periodicity_weight: of `periodicity`, repetitive patterns that the
-    painting does not have; ignored where style_weight is 0.
+    (1 or 255), which only the TV term depends on.
 
     A plain object, not a Module: a LightningModule that holds it must not save, broadcast or train the loss network.
     Raises Invalid naming the argument, what came and what is allowed.
@@ -57,7 +56,6 @@ class PerceptualLoss:
         content_weight: float,
         style_weight: float,
         tv_weight: float = 0.0,
-        periodicity_weight: float = 0.0,
         weighing: str = "relative",
         style_scales: Mapping[int, float] | None = None,
         content_scales: Mapping[int, float] | None = None,
@@ -72,13 +70,8 @@ class PerceptualLoss:
             raise Invalid(f"loss.content: got {content!r}; allowed with weighing=relative: mean")
         self.tv, self.tv_summed = TV[one_of("loss.tv", tv, tuple(TV))], tv in _SUMMED
         self.pixel_range = number("loss.pixel_range", pixel_range, 1)
-        weights = {
-            "content": content_weight, "style": style_weight, "light": light_weight, "tv": tv_weight,
-            "periodicity": periodicity_weight,
-        }  # fmt: skip
+        weights = {"content": content_weight, "style": style_weight, "light": light_weight, "tv": tv_weight}
         self.weights = {name: number(f"loss.{name}_weight", weight, 0) for name, weight in weights.items()}
-        if not style_weight:
-            self.weights["periodicity"] = 0.0
         if not (content_weight or style_weight or tv_weight):
             raise Invalid("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
         # A term whose weight is 0 costs nothing.
@@ -91,6 +84,12 @@ class PerceptualLoss:
         self.loss_network = loss_network
         self.style_image = style_image
         self.blend = tuple((painting, number("loss.blend", weight, 0)) for painting, weight in blend)
+        for painting in (style_image, *(painting for painting, _ in self.blend)):
+            if style_weight and min(painting.shape[2:]) < self.smallest:
+                height, width = painting.shape[2:]
+                raise Invalid(
+                    f"style.size: got a painting of {width} x {height}; the loss needs {self.smallest} pixels on"
+                )
         self.to(style_image.device)
 
     @property
@@ -111,9 +110,6 @@ class PerceptualLoss:
                     grams = self.grams[divisor]
                     for name, features in self.loss_network(small, self.style_layers).items():
                         grams[name] = grams.get(name, 0) + functional.gram(features) * (weight / total)
-            if self.weights["periodicity"]:
-                usual = [weight / total * periodicity.usual(painting) for painting, weight in paintings]
-                self.usual = torch.stack(usual).sum(0)
         return self
 
     def __call__(self, output: Tensor, photograph: Tensor) -> dict[str, Tensor]:
@@ -133,9 +129,6 @@ class PerceptualLoss:
         if self.weights["tv"]:
             tv = self.tv(output * self.pixel_range)
             terms["tv"] = tv.sum() if self.tv_summed else tv.mean()
-        if self.weights["periodicity"]:
-            # One image stands for its batch: a training has them in any order.
-            terms["periodicity"] = periodicity.periodicity(output[:1], photograph[:1], self.usual)[0]
         loss = sum((self.weights[name] * term for name, term in terms.items()), output.new_zeros(()))
         return {"loss": loss, **terms}
 

@@ -15,7 +15,7 @@ _FREE = (
     "trainer.val_every_n_steps", "trainer.cuda_graphs",
 )  # fmt: skip
 # What a checkpoint from before there was such a setting had.
-_SINCE = {"network.fine_noise": 0.0, "loss.periodicity_weight": 0.0}
+_SINCE = {"network.fine_noise": 0.0}
 _FIXED = ("network", "style", "optimizer.name")  # they do not fit; half of each painting is neither
 
 
