@@ -2,12 +2,12 @@
 
 python scripts/distill.py --vgg vgg16.safetensors --photographs photographs/
 
-The student starts as VGG-16 at a low rank (low_rank.py) and learns to reproduce VGG-16's outputs in the bases of its
-heads. Photographs are not enough: an image transformation network trained against a student finds what the student does
-not see. So the data is on-policy: a few such networks train against the student meanwhile, each for a painting of its
-own, and the student sees their outputs too, at full, half and quarter size as the losses do. Errors of Grams count
-beside those of features, and increasingly the error of the direction from an output's Gram to that of its painting,
-which is what such a training follows. Steps and seed determine the result, for one torch and number of threads.
+The student starts as VGG-16 at a low rank (low_rank.py) and learns to reproduce VGG-16's outputs. Photographs are not
+enough: an image transformation network trained against a student finds what the student does not see. So the data is
+on-policy: a few such networks train against the student meanwhile, each for a painting of its own, and the student sees
+their outputs too, at full, half and quarter size. Errors of Grams count beside those of features, and increasingly the
+error of the direction from an output's Gram to that of its painting, which is what such a training follows. Steps and
+seed determine the result, for one torch and number of threads.
 """
 
 import argparse
@@ -24,8 +24,6 @@ import torch
 import torch.nn.functional as F
 from building import loss_settings, optimizer_settings
 from low_rank import low_rank
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fast_nst
@@ -41,9 +39,10 @@ from fast_nst.training.muon import Muon
 from fast_nst.validate import Invalid, number, whole_number
 from fast_nst.weights import sha256
 
-OUTPUTS = {"relu1_2": 32, "relu2_2": 64, "relu3_3": 96, "relu4_3": 128}
 NARROW = (16, 32)  # channels of the first two convolutions
-RANKS = ((32, 48), (56, 56), (72, 104), (104, 104), (104, 104), (128, 144), (160, 160), (160, 160))  # of the later ones
+RANKS = (  # of the later ones
+    (32, 48), (56, 56), (72, 104), (104, 112), (112, 128), (128, 160), (160, 192), (176, 256),
+)  # fmt: skip
 SIDE, SEEN = 192, 144  # pixels a side of what is painted, and of what the student sees of it at full size
 PAINTERS, LIFETIMES, REFRESH = 3, (150, 1500), 50  # networks at a time, their steps, steps between copies for them
 
@@ -137,17 +136,10 @@ def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     return {name: value.float() for name, value in outputs.items()}
 
 
-class Teacher:
-    """VGG-16 in bfloat16, its outputs projected on the bases of the student's heads."""
-
-    def __init__(self, vgg: LossNetwork, bases: dict[str, Tensor]) -> None:
-        self.vgg, self.bases = vgg.to(torch.bfloat16), bases
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        features = self.vgg(image)
-        return {name: F.conv2d(features[name], basis.to(torch.bfloat16)[:, :, None, None]).float()
-                for name, basis in self.bases.items()}  # fmt: skip
+@torch.no_grad()
+def taught(vgg: LossNetwork, image: Tensor) -> dict[str, Tensor]:
+    """What VGG-16, in bfloat16, says of (B, 3, H, W)."""
+    return {name: features.float() for name, features in vgg(image).items()}
 
 
 def relative(error: Tensor, reference: Tensor) -> Tensor:
@@ -174,7 +166,7 @@ def distill(arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng(arguments.seed)
     torch.manual_seed(arguments.seed)
     try:
-        vgg = loss_networks.build("vgg16", OUTPUTS, arguments.vgg)
+        vgg = loss_networks.build("vgg16", compact.LAYERS, arguments.vgg)
     except Invalid as error:
         raise Invalid(str(error).replace("loss_network.weights", "--vgg")) from None
     folder = Folder(arguments.photographs, shorter=2 * SIDE, cache_mib=2048, name="--photographs")
@@ -184,22 +176,16 @@ def distill(arguments: argparse.Namespace) -> None:
                  for path in list_pictures(arguments.styles, "--styles")]  # fmt: skip
     whole = [image.to_tensor(image.resize_shorter(picture, 288))
              for i in range(0, len(folder), 2) if (picture := folder[i])]  # fmt: skip
-    student, bases, shares = low_rank(vgg, [*paintings, *whole[::3]], NARROW, RANKS, OUTPUTS, rng)
-    print("share of the Grams' squared norms kept:", {k: round(v, 4) for k, v in shares.items()}, file=sys.stderr)
-    if arguments.start is not None:
-        try:
-            student.load_state_dict({name: value.float() for name, value in load_file(arguments.start).items()})
-        except (SafetensorError, OSError, RuntimeError):
-            raise Invalid(f"--start: {arguments.start}: not a file of this script with these ranks") from None
+    student = low_rank(vgg, [*paintings, *whole[::3]], NARROW, RANKS, rng)
     student.requires_grad_(True)
-    teacher = Teacher(vgg, bases)
+    vgg.to(torch.bfloat16)
     recipe: dict[str, Any] = {
-        "narrow": NARROW, "ranks": RANKS, "outputs": OUTPUTS,
+        "narrow": NARROW, "ranks": RANKS,
         "made_by": "scripts/distill.py", "package_version": fast_nst.__version__,
         "teacher": "VGG-16 by Karen Simonyan and Andrew Zisserman (2014), CC BY 4.0; changed: distilled",
         "teacher_sha256": sha256(arguments.vgg), "photographs": len(folder), "paintings": len(paintings),
-        "seed": arguments.seed, "started_from": None if arguments.start is None else sha256(arguments.start),
-        "of_steps": arguments.steps, "gram_share_kept": shares,
+        "seed": arguments.seed,
+        "of_steps": arguments.steps,
     }  # fmt: skip
     optimizer = Muon(student, arguments.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -219,7 +205,7 @@ def distill(arguments: argparse.Namespace) -> None:
         divisor = (1, 2, 1, 4)[step % 4]
         batch = crop(batch, SEEN, SEEN, rng) if divisor == 1 else F.avg_pool2d(batch, divisor)
         goal = F.avg_pool2d(painter.loss.style_image, divisor)
-        found = errors(in_bfloat16(student, batch), teacher(batch), in_bfloat16(student, goal), teacher(goal))
+        found = errors(in_bfloat16(student, batch), taught(vgg, batch), in_bfloat16(student, goal), taught(vgg, goal))
         ramp = {"features": 4.0, "Grams": 1.0, "direction": step / arguments.steps}
         loss = torch.zeros(())
         for kind, by_layer in found.items():
@@ -254,11 +240,8 @@ def main() -> None:
     parser.add_argument(
         "--styles", default=compact.ASSET.parent / "styles", metavar="DIR", help="paintings (default: the package's)"
     )
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--learning-rate", type=float, default=0.004)
-    parser.add_argument(
-        "--start", type=Path, metavar="FILE", help="a file of this script with the same inputs, to train on"
-    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=compact.ASSET, metavar="FILE")
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """VGG-16 at a low rank: narrow first convolutions, and kernels projected on principal components of activations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -31,19 +31,9 @@ class Moments:
         return self.uncentered() - torch.outer(mean, mean), mean
 
 
-def leading(moment: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """All eigenvalues of (C, C), largest first, and the leading eigenvectors (C, K)."""
-    values, vectors = torch.linalg.eigh(moment)
-    return values.flip(0), vectors.flip(1)[:, :components]
-
-
-def principal_basis(moment: Tensor, components: int) -> tuple[Tensor, float]:
-    """The leading eigenvectors (K, C) of an uncentered second moment (C, C), scaled so that the outputs have a mean
-    square of 1; and the share of the Gram's squared norm that they keep."""
-    values, vectors = leading(moment, components)
-    kept = values[:components]
-    share = float(kept.square().sum() / values.square().sum())
-    return (vectors.T * (kept.sum() / components).rsqrt()).float(), share
+def leading(moment: Tensor, components: int) -> Tensor:
+    """The eigenvectors (C, K) of the largest eigenvalues of a symmetric (C, C)."""
+    return torch.linalg.eigh(moment)[1].flip(1)[:, :components]
 
 
 def fit_first_block(
@@ -88,50 +78,41 @@ def low_rank(
     images: Sequence[Tensor],
     narrow: Sequence[int],
     ranks: Sequence[Sequence[int]],
-    outputs: Mapping[str, int],
     rng: np.random.Generator,
     steps: int = 600,
-) -> tuple[LossNetwork, dict[str, Tensor], dict[str, float]]:
-    """`teacher`, VGG-16 up to relu4_3, as `compact.low_rank_vgg` of `narrow` and `ranks`, with heads for `outputs`; the
-    heads' bases, {layer: (K, C)}; and the share of each Gram that they keep.
+) -> LossNetwork:
+    """`teacher`, VGG-16 up to relu4_3, as `compact.low_rank_vgg` of `narrow` and `ranks`.
 
     The first block is trained for `steps`. Each later convolution's input is projected on its leading uncentered
     principal components over `images`, each (B, 3, H, W), and its output, before the ReLU, on its centered ones.
     """
     convolutions = [layer for layer in teacher.features if isinstance(layer, nn.Conv2d)]
     entering, leaving = ([Moments() for _ in convolutions] for _ in range(2))
-    tapped = {name: Moments() for name in outputs}
     for image in images:
         x, index = teacher.normalize(image), 0
-        for position, layer in enumerate(teacher.features):
+        for layer in teacher.features:
             y = layer(x)
             if isinstance(layer, nn.Conv2d):
                 entering[index].add(x)
                 leaving[index].add(y)
                 index += 1
             x = y
-            if (name := teacher.taps.get(position)) in tapped:
-                tapped[name].add(x)
-    network = compact.low_rank_vgg(narrow, ranks, outputs)
+    network = compact.low_rank_vgg(narrow, ranks)
     with torch.enable_grad():
         back = fit_first_block(teacher, images, network.features[:4], steps, rng).double()
     ours = iter([layer for layer in network.features if isinstance(layer, nn.Conv2d)][2:])
     for index, (layer, (into_rank, out_rank)) in enumerate(zip(convolutions[2:], ranks, strict=True), 2):
         assert layer.bias is not None
-        into = back if index == 2 else leading(entering[index].uncentered(), into_rank)[1]
+        into = back if index == 2 else leading(entering[index].uncentered(), into_rank)
         if index > 2:
             next(ours).weight.copy_(into.T[:, :, None, None])
         core, wide = next(ours), next(ours)
         covariance, mean = leaving[index].centered()
-        _, out = leading(covariance, out_rank)
+        out = leading(covariance, out_rank)
         weight, bias = layer.weight.double(), layer.bias.double()
         core.weight.copy_(torch.einsum("ochw,os,cr->srhw", weight, out, into))
         wide.weight.copy_(out[:, :, None, None])
         assert wide.bias is not None
         wide.bias.copy_(out @ (out.T @ (bias - mean)) + mean)
-    bases, shares = {}, {}
-    for name, components in outputs.items():
-        bases[name], shares[name] = principal_basis(tapped[name].uncentered(), components)
-        head = bases[name].double() @ back if name == "relu1_2" else bases[name]
-        network.heads[name].weight.copy_(head)  # type: ignore[operator]
-    return network, bases, shares
+    network.heads["relu1_2"].weight.copy_(back)  # type: ignore[operator]
+    return network

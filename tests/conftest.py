@@ -61,10 +61,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-RECIPE = {
-    "narrow": (4, 8), "ranks": ((8, 4), *((4, 4),) * 7),
-    "outputs": {"relu1_2": 4, "relu2_2": 6, "relu3_3": 8, "relu4_3": 8},
-}  # fmt: skip
+RECIPE = {"narrow": (4, 8), "ranks": ((8, 4), *((4, 4),) * 7)}
 # Of a run on small crops: a loss of every term, at sizes that they have, with weights of its own.
 LOSS = [
     "loss.style_weight=7", "loss.style_scales={1: 0.6, 2: 0.4}", "loss.content_scales={1: 1}", "loss.light_weight=2",

@@ -12,12 +12,11 @@ import pytest
 import safetensors
 import torch
 from conftest import ROOT, random_vgg_state, run
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from fast_nst import loss_networks, machine, weights
+from fast_nst import loss_networks, machine
 from fast_nst.loss_networks import compact
 from fast_nst.losses.functional import gram
-from fast_nst.validate import Invalid
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -25,18 +24,6 @@ import distill
 import low_rank
 
 CONVOLUTIONS = len(compact.VGG_16)
-
-
-def test_a_basis_keeps_the_largest_part_of_the_gram():
-    activations = torch.randn(6, 500, dtype=torch.float64) * torch.tensor([5.0, 4, 3, 0.2, 0.1, 0.1])[:, None]
-    moment = activations @ activations.T / 500
-    basis, share = low_rank.principal_basis(moment, 3)
-    outputs = basis.double() @ activations
-    assert float(outputs.square().mean()) == pytest.approx(1, rel=1e-5)
-    product = basis @ basis.T
-    torch.testing.assert_close(product, torch.eye(3) * product[0, 0], rtol=1e-4, atol=1e-5)
-    values = torch.linalg.eigvalsh(moment)
-    assert share == pytest.approx(float(values[3:].square().sum() / values.square().sum()))
 
 
 def test_moments_are_means_over_images_of_any_size():
@@ -59,7 +46,7 @@ def test_with_as_many_components_as_there_are_it_is_the_teacher(monkeypatch, tmp
         if not name.startswith(("features.0.", "features.2.")):
             value[-1] = 0
     save_file(state, tmp_path / "vgg16.safetensors")
-    teacher = loss_networks.build("vgg16", distill.OUTPUTS, tmp_path / "vgg16.safetensors")
+    teacher = loss_networks.build("vgg16", compact.LAYERS, tmp_path / "vgg16.safetensors")
     teacher.double()  # the least of 512 components are small
 
     def copied(teacher, images, block, steps, rng):
@@ -71,21 +58,14 @@ def test_with_as_many_components_as_there_are_it_is_the_teacher(monkeypatch, tmp
     channels = list(compact.VGG_16.values())
     # As many as there are channels too, where one more is no less the teacher's.
     ranks = [(64, 127), *((a - i % 2, b - i // 2 % 2) for i, (a, b) in enumerate(itertools.pairwise(channels[2:])))]
-    outputs = {"relu1_2": 64, "relu2_2": 127, "relu3_3": 255, "relu4_3": 511}
     image = torch.rand(1, 3, 64, 64)
     images = [torch.rand(1, 3, 192, 192), torch.rand(2, 3, 96, 128), image]  # more positions than channels everywhere
-    student, bases, shares = low_rank.low_rank(teacher, images, (64, 64), ranks, outputs, np.random.default_rng(0))
-    assert shares == pytest.approx(dict.fromkeys(outputs, 1))
+    student = low_rank.low_rank(teacher, images, (64, 64), ranks, np.random.default_rng(0))
     found, features = student(image), teacher(image)
-    assert list(found) == list(outputs)
+    assert tuple(found) == compact.LAYERS
     for name, value in found.items():
-        wanted = torch.einsum("kc,bchw->bkhw", bases[name], features[name].float())
-        assert float(wanted.square().mean()) > 0.1
-        torch.testing.assert_close(value, wanted, rtol=1e-3, atol=1e-3)
-        # The basis turns the features and scales all of them alike: no distance changes but by that factor.
-        factor = float(value.square().sum() / features[name].square().sum())
-        ours, theirs = (gram(x.double())[0] * x.shape[1] for x in (value, features[name]))
-        assert float(ours.square().sum()) == pytest.approx(factor**2 * float(theirs.square().sum()), rel=1e-3)
+        wanted = features[name].float()
+        assert float((value - wanted).norm() / wanted.norm()) < 1e-3
 
 
 def test_the_first_block_learns_what_the_teacher_s_gives(tmp_path):
@@ -94,7 +74,7 @@ def test_the_first_block_learns_what_the_teacher_s_gives(tmp_path):
     images, image, errors = [torch.rand(1, 3, 80, 96)], torch.rand(1, 3, 48, 48), []
     for steps in (1, 40):
         torch.manual_seed(0)
-        block = compact.low_rank_vgg((8, 16), ((16, 4), *((4, 4),) * 7), {}).features[:4]
+        block = compact.low_rank_vgg((8, 16), ((16, 4), *((4, 4),) * 7)).features[:4]
         back = low_rank.fit_first_block(teacher, images, block, steps, np.random.default_rng(0))
         assert back.shape == (64, 16)
         with torch.no_grad():
@@ -139,20 +119,8 @@ def test_an_error_that_picture_and_painting_share_misleads_nobody():
             assert float(found["Grams"]["relu1_2"][i]) == pytest.approx(float(off.square().sum() / of_picture))
 
 
-def test_the_teacher_gives_its_features_in_the_bases(tmp_path):
-    save_file(random_vgg_state("vgg16", 4), tmp_path / "vgg16.safetensors")
-    vgg = loss_networks.build("vgg16", ["relu1_2", "relu2_2"], tmp_path / "vgg16.safetensors")
-    bases, image = {"relu1_2": torch.randn(5, 64), "relu2_2": torch.randn(7, 128)}, torch.rand(2, 3, 32, 32)
-    wanted = {name: torch.einsum("kc,bchw->bkhw", bases[name], value) for name, value in vgg(image).items()}
-    found = distill.Teacher(vgg, bases)(image)
-    assert found.keys() == wanted.keys()
-    for name, value in found.items():
-        assert value.dtype == torch.float32
-        assert float((value - wanted[name]).norm() / wanted[name].norm()) < 0.02  # of bfloat16
-
-
 def test_a_step_in_bfloat16_is_for_the_weights_in_float32():
-    student = compact.low_rank_vgg((4, 8), ((8, 4), *((4, 4),) * 7), {"relu2_2": 6})
+    student = compact.low_rank_vgg((4, 8), ((8, 4), *((4, 4),) * 7))
     student.requires_grad_(True)
     image = torch.rand(1, 3, 32, 32)
     plain, low = student(image)["relu2_2"], distill.in_bfloat16(student, image)["relu2_2"]
@@ -180,22 +148,20 @@ def test_it_makes_a_loss_network_and_says_how(workplace: Path, monkeypatch, caps
     output, errors = capsys.readouterr()
     assert output.strip() == "c.safetensors"
     assert "step 2/2" in errors
-    network = loss_networks.build("compact", distill.OUTPUTS, workplace / "c.safetensors")
+    network = loss_networks.build("compact", compact.LAYERS, workplace / "c.safetensors")
     found = network(torch.rand(1, 3, 16, 24))
     assert {name: tuple(value.shape) for name, value in found.items()} == {
-        "relu1_2": (1, distill.OUTPUTS["relu1_2"], 16, 24), "relu2_2": (1, distill.OUTPUTS["relu2_2"], 8, 12),
-        "relu3_3": (1, distill.OUTPUTS["relu3_3"], 4, 6), "relu4_3": (1, distill.OUTPUTS["relu4_3"], 2, 3),
+        "relu1_2": (1, 64, 16, 24), "relu2_2": (1, 128, 8, 12), "relu3_3": (1, 256, 4, 6), "relu4_3": (1, 512, 2, 3),
     }  # fmt: skip
     with safetensors.safe_open(workplace / "c.safetensors", "pt") as file:
         recipe = json.loads(file.metadata()["fast_nst_loss_network"])
     assert (recipe["steps"], recipe["of_steps"], recipe["seed"]) == (2, 2, 5)
     assert (recipe["photographs"], recipe["paintings"]) == (8, 1)
     assert recipe["teacher"].startswith("VGG-16")
-    assert recipe["outputs"] == distill.OUTPUTS
     assert recipe["ranks"] == [list(pair) for pair in distill.RANKS]
     errors = recipe["relative_errors_of_outputs"]
     assert errors.keys() == {f"{kind} / {divisor}" for kind in ("features", "Grams", "direction") for divisor in (1, 2)}
-    assert all(row.keys() == distill.OUTPUTS.keys() for row in errors.values())
+    assert all(tuple(row) == compact.LAYERS for row in errors.values())
     for option, value, message in (
         ("--vgg", "my painting.png", "--vgg: "), ("--photographs", "nowhere", "--photographs: nowhere: no such folder"),
         ("--styles", "nowhere", "--styles: nowhere: no such folder"), ("--steps", 0, "--steps: got 0"),
@@ -207,36 +173,6 @@ def test_it_makes_a_loss_network_and_says_how(workplace: Path, monkeypatch, caps
     assert not (workplace / "d.safetensors").exists()
 
 
-def test_it_goes_on_from_a_file_of_its_own(workplace: Path, monkeypatch):
-    def random(teacher, images, narrow, ranks, outputs, rng):
-        bases = {name: torch.randn(size, compact.VGG_16[name]) for name, size in outputs.items()}
-        return compact.low_rank_vgg(narrow, ranks, outputs), bases, {}
-
-    monkeypatch.setattr(distill, "low_rank", random)
-    monkeypatch.setattr(distill, "PAINTERS", 1)
-    monkeypatch.setattr(machine, "keep_memory", lambda: None)
-    monkeypatch.chdir(workplace)
-    save_file(random_vgg_state("vgg16", CONVOLUTIONS), workplace / "vgg16.safetensors")
-    recipe = {"narrow": distill.NARROW, "ranks": distill.RANKS, "outputs": distill.OUTPUTS}
-    compact.save(workplace / "start.safetensors", compact.low_rank_vgg(**recipe), recipe)
-    words = ["--vgg", "vgg16.safetensors", "--photographs", "photographs", "--styles", "one style", "--steps", "1"]
-    words += ["--learning-rate", "0", "-o", "on.safetensors", "--start"]  # it stays what it was
-    (workplace / "one style").mkdir(exist_ok=True)
-    shutil.copy(workplace / "my painting.png", workplace / "one style")
-    monkeypatch.setattr(sys, "argv", ["distill.py", *words, "start.safetensors"])
-    distill.main()
-    ours, theirs = (load_file(workplace / f"{name}.safetensors") for name in ("on", "start"))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    with safetensors.safe_open(workplace / "on.safetensors", "pt") as file:
-        found = json.loads(file.metadata()["fast_nst_loss_network"])["started_from"]
-    assert found == weights.sha256(workplace / "start.safetensors")
-    for wrong in ("vgg16.safetensors", "my painting.png", "nowhere.safetensors"):
-        monkeypatch.setattr(sys, "argv", ["distill.py", *words, wrong])
-        with pytest.raises(Invalid, match=f"--start: {wrong}: "):
-            distill.main()
-
-
 def test_the_bundled_one_is_small_and_says_where_it_comes_from():
     assert compact.ASSET.stat().st_size <= 4_000_000
     with safetensors.safe_open(compact.ASSET, "pt") as file:
@@ -244,4 +180,3 @@ def test_the_bundled_one_is_small_and_says_where_it_comes_from():
     assert recipe["made_by"] == "scripts/distill.py"
     assert recipe["teacher"].startswith("VGG-16")
     assert recipe["steps"] == recipe["of_steps"]
-    assert recipe["outputs"].keys() == {"relu1_2", "relu2_2", "relu3_3", "relu4_3"}

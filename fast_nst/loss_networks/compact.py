@@ -2,9 +2,8 @@
 
 The two convolutions at full size, which would take most of the time, are narrow. Each later one works on few channels:
 the leading principal components of its input, then of its output (a Tucker decomposition of the kernel, Kim et al.
-2016, arXiv 1511.06530). Each output is its layer of VGG-16 in a reduced orthonormal basis, in which squared distances
-of features and of Grams are those of VGG-16 up to the part cut off. Content and relative style losses on it therefore
-mean what they mean on VGG-16. scripts/distill.py makes it.
+2016, arXiv 1511.06530). Its outputs have VGG-16's channels, so losses on it mean what they mean on VGG-16.
+scripts/distill.py makes it.
 """
 
 import json
@@ -28,33 +27,32 @@ VGG_16 = {  # its convolutions' outputs up to the deepest that `compact` has, an
     "relu1_1": 64, "relu1_2": 64, "relu2_1": 128, "relu2_2": 128,
     "relu3_1": 256, "relu3_2": 256, "relu3_3": 256, "relu4_1": 512, "relu4_2": 512, "relu4_3": 512,
 }  # fmt: skip
+LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 _KEY = "fast_nst_loss_network"
 
 
-def low_rank_vgg(narrow: Sequence[int], ranks: Sequence[Sequence[int]], outputs: Mapping[str, int]) -> LossNetwork:
-    """VGG-16 up to relu4_3 with a linear head for each of `outputs`, {layer name: channels}; random weights.
+def low_rank_vgg(narrow: Sequence[int], ranks: Sequence[Sequence[int]]) -> LossNetwork:
+    """VGG-16 up to relu4_3 at a low rank, which gives `LAYERS`; random weights.
 
-    narrow: channels of the two convolutions at full size. ranks: (R, S) for each later convolution, which becomes one
-    from R to S channels between two 1x1 convolutions; R of the first is what enters it, without a 1x1 convolution.
+    narrow: channels of the two convolutions at full size, from which a linear map makes relu1_2. ranks: (R, S) for each
+    later convolution, which becomes one from R to S channels between two 1x1 convolutions; R of the first is what
+    enters it, without a 1x1 convolution.
     """
     first, second = narrow
     modules: list[nn.Module] = [
         nn.Conv2d(3, first, 3, padding=1), nn.ReLU(), nn.Conv2d(first, second, 3, padding=1), nn.ReLU(),
     ]  # fmt: skip
-    taps, heads = {}, {}
-    if "relu1_2" in outputs:
-        taps[3], heads["relu1_2"] = "relu1_2", nn.Linear(second, outputs["relu1_2"], bias=False)
-    entering = second
+    taps, entering = {3: "relu1_2"}, second
     for index, ((name, channels), (into, out)) in enumerate(zip(list(VGG_16.items())[2:], ranks, strict=True)):
         if name.endswith("_1"):
             modules.append(nn.MaxPool2d(2))
         if index:
             modules.append(nn.Conv2d(entering, into, 1, bias=False))
         modules += [nn.Conv2d(into, out, 3, padding=1, bias=False), nn.Conv2d(out, channels, 1), nn.ReLU()]
-        if name in outputs:
+        if name in LAYERS:
             taps[len(modules) - 1] = name
-            heads[name] = nn.Linear(channels, outputs[name], bias=False)
         entering = channels
+    heads = {"relu1_2": nn.Linear(second, VGG_16["relu1_2"], bias=False)}
     return LossNetwork(nn.Sequential(*modules), taps, MEAN, STD, heads)
 
 
@@ -71,17 +69,17 @@ def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None 
     try:
         with safetensors.safe_open(path, "pt") as file:
             recipe: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
-        network = low_rank_vgg(recipe["narrow"], recipe["ranks"], recipe["outputs"])
+        network = low_rank_vgg(recipe["narrow"], recipe["ranks"])
         state = safetensors.torch.load_file(path)
         network.load_state_dict({name: value.float() for name, value in state.items()})
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
         raise Invalid(f"loss_network.weights: {path}: not a compact loss network of scripts/distill.py") from None
-    network.keep(check_layers(layers, recipe["outputs"]))
+    network.keep(check_layers(layers, LAYERS))
     return network
 
 
 def save(path: str | os.PathLike[str], network: LossNetwork, recipe: Mapping[str, Any]) -> None:
-    """Write `network` in float16 with its `recipe`: "narrow", "ranks" and "outputs" as `low_rank_vgg` takes them, and
-    any provenance (JSON values)."""
+    """Write `network` in float16 with its `recipe`: "narrow" and "ranks" as `low_rank_vgg` takes them, and any
+    provenance (JSON values)."""
     state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     safetensors.torch.save_file(state, path, {_KEY: json.dumps(recipe)})

@@ -105,10 +105,11 @@ def tv_half_sum(image: Tensor) -> Tensor:
 
 
 def light_loss(image: Tensor, target: Tensor, divisor: int = 8, noise: float = 0.03) -> Tensor:
-    """How little the large lights and darks of an image are those of another: two (B, 3, H, W) -> (B,), 0 to 2.
+    """Difference of the large lights and darks of two images, whatever their brightness and contrast (ours): two
+    (B, 3, H, W) -> (B,) float32, from 0 to 2.
 
-    1 - the correlation of their luminance, averaged over blocks of `divisor` pixels a side: any brightness and contrast
-    will do. noise: the standard deviation below which a target counts as flat, where anything goes.
+    One minus the correlation of their luminance, averaged over blocks of `divisor` pixels a side. noise: standard
+    deviation of the luminance below which a target counts as flat and constrains nothing.
     """
     ours, theirs = (_flat_luminance(F.avg_pool2d(x.float(), divisor)) for x in (image, target))
     floor = noise**2 * ours.shape[1]
