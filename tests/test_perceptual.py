@@ -359,3 +359,18 @@ def test_a_wrong_value_is_named(change, message, images):
     }  # fmt: skip
     with pytest.raises(Invalid, match=message):
         PerceptualLoss(loss_network(["relu1_2", "relu2_2"]), images[2], **table)
+
+
+def test_every_term_is_a_mean_over_the_batch():
+    """So that two processes of two images give the gradient of one with four."""
+    network = loss_network(["relu1_2", "relu3_3"]).double()
+    table = {
+        "content_layers": {"relu3_3": 1.0}, "style_layers": {"relu1_2": 1.0, "relu3_3": 1.0}, "content_weight": 1.0,
+        "style_weight": 10.0, "light_weight": 3.0, "tv_weight": 0.5, "style_scales": {1: 0.6, 2: 0.4},
+    }  # fmt: skip
+    loss = PerceptualLoss(network, torch.rand(1, 3, 64, 64), **table).to("cpu", torch.float64)
+    output, photograph = torch.rand(4, 3, 48, 48), torch.rand(4, 3, 48, 48)
+    whole = loss(output, photograph)
+    halves = [loss(output[i : i + 2], photograph[i : i + 2]) for i in (0, 2)]
+    for name, value in whole.items():
+        torch.testing.assert_close(value, (halves[0][name] + halves[1][name]) / 2, rtol=1e-6, atol=0)

@@ -16,7 +16,7 @@ from fast_nst.training import resume
 SCRIPT = str(ROOT / "scripts" / "train.py")
 
 
-def overrides(workplace: Path, steps: int = 20) -> list[str]:
+def overrides(workplace: Path, steps: int = 10) -> list[str]:
     return [
         *small(workplace), "style.image='my painting.png'", f"trainer.max_steps={steps}", "trainer.accelerator=cpu",
         "trainer.precision=32-true", "trainer.log_every_n_steps=10", f"preview.every_n_steps={steps}",

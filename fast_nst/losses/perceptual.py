@@ -84,12 +84,10 @@ class PerceptualLoss:
         self.loss_network = loss_network
         self.style_image = style_image
         self.blend = tuple((painting, number("loss.blend", weight, 0)) for painting, weight in blend)
-        for painting in (style_image, *(painting for painting, _ in self.blend)):
-            if style_weight and min(painting.shape[2:]) < self.smallest:
-                height, width = painting.shape[2:]
-                raise Invalid(
-                    f"style.size: got a painting of {width} x {height}; the loss needs {self.smallest} pixels on"
-                )
+        least = 8 * max((1, *self.style_scales))
+        for height, width in (painting.shape[2:] for painting in (style_image, *(image for image, _ in self.blend))):
+            if style_weight and min(height, width) < least:
+                raise Invalid(f"style.size: got a painting of {width} x {height}; the loss needs {least} pixels on")
         self.to(style_image.device)
 
     @property
