@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from fast_nst.validate import Invalid
+from fast_nst.errors import UserError
 
 # Pillow's name of the format (the allow-list of readers) -> the suffixes people give it.
 FORMATS = {
@@ -46,7 +46,7 @@ _MADE = "fast_nst"  # the key of a PNG's text that says what made it
 _SRGB = ImageCms.createProfile("sRGB")
 
 
-class ImageError(Invalid):
+class ImageError(UserError):
     """A picture that cannot be read or written; the message is one line for a person."""
 
 
@@ -190,14 +190,14 @@ def _scale(image: Image.Image, scale: float) -> Image.Image:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well: whole or not at all.
 
-    Raises Invalid: no permission, no space, no folder.
+    Raises UserError: no permission, no space, no folder.
     """
     path = Path(path)
     try:
         with _replacing(path) as temporary:
             yield temporary
     except OSError as error:
-        raise Invalid(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 @contextlib.contextmanager
@@ -217,18 +217,18 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise Invalid unless a file can be written in the folder of `path`, or in that where it is to be made."""
+    """Raise UserError unless a file can be written in the folder of `path`, or in that where it is to be made."""
     try:
         Path(path).exists()  # raises for a name that is too long
         folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise Invalid(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Before long work: raise Invalid unless `save_picture` can write `path`, by its suffix and its place."""
+    """Before long work: raise UserError unless `save_picture` can write `path`, by its suffix and its place."""
     _check_format(path)
     check_place(path)
 
@@ -254,7 +254,7 @@ def save_picture(
     """Write `image` (mode RGB) to `path`, the format by suffix; where it has no `alpha`, before white.
 
     made: how it came about (`was_made`), the only metadata, in a PNG alone: nothing of a photograph's comes through.
-    Raises Invalid.
+    Raises UserError.
     """
     _check_format(path)
     check_fits(path, *image.size)

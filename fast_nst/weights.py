@@ -18,22 +18,22 @@ from torch import Tensor, nn
 
 import fast_nst
 from fast_nst import networks
+from fast_nst.errors import UserError
 from fast_nst.image import replacing
 from fast_nst.networks import Network
 from fast_nst.networks.layers import LARGEST
-from fast_nst.state import check_readable, load_state
-from fast_nst.validate import Invalid
+from fast_nst.safe_load import check_readable, load_state
 
 FORMAT_VERSION = 1
 _KEY = "fast_nst"
 
 
-class WeightsError(Invalid):
+class WeightsError(UserError):
     """A weights file that cannot be read; the message is one line for a person."""
 
 
 def save(path: str | os.PathLike[str], network: nn.Module, description: dict[str, Any]) -> None:
-    """Write the parameters of `network` and its `description` to `path`, whole or not at all. Raises Invalid.
+    """Write the parameters of `network` and its `description` to `path`, whole or not at all. Raises UserError.
 
     description: JSON values; must hold "network": {"name": …, arguments of `networks.build`}. The format's and the
     package's version are added.
@@ -88,11 +88,11 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     try:
         state = load_state(path)
         if any(isinstance(value, int) and value > LARGEST for value in recipe.values()):
-            raise Invalid("a number in its description is too large")
+            raise UserError("a number in its description is too large")
         with torch.device("meta"):  # a description that lies takes no memory
             shapes = {name: value.shape for name, value in networks.build(**recipe).state_dict().items()}
         if shapes != {name: value.shape for name, value in state.items()}:
-            raise Invalid("its tensors have other names or shapes")
+            raise UserError("its tensors have other names or shapes")
         network = networks.build(**recipe)
         network.load_state_dict(state)
         _check_finite(state)
@@ -119,7 +119,7 @@ def load_pytorch_examples(path: str | os.PathLike[str]) -> Network:
     path = _existing(path)
     try:
         state = load_state(path)
-    except Invalid as error:
+    except UserError as error:
         raise WeightsError(str(error)) from None
     network = networks.build("johnson", pixels="rgb255")
     try:
@@ -162,7 +162,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
         raise WeightsError(f"{path}: is a directory; give the .safetensors file in it")
     try:
         check_readable(path)
-    except Invalid as error:
+    except UserError as error:
         raise WeightsError(str(error)) from None
     return path
 

@@ -100,7 +100,8 @@ def warm() -> subprocess.Popen[str]:
 
 def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command `python scripts/<script> <arguments>`, in a process of its own, for 300 seconds at most."""
-    command = [str(ROOT / "scripts" / script), *map(str, arguments)]
+    folder = next(f for f in ("scripts", "scripts/assets", "scripts/dev") if (ROOT / f / script).exists())
+    command = [str(ROOT / folder / script), *map(str, arguments)]
     if not hasattr(os, "fork") or sys.platform == "darwin":
         command = [sys.executable, *command]
         return subprocess.run(

@@ -6,7 +6,7 @@ import sys
 import torch
 import torch.nn.functional as F
 
-from fast_nst.networks.gpu_norm import InstanceNorm
+from fast_nst.ops.triton_norm import InstanceNorm
 
 
 def check(device: str, shape: tuple[int, int, int, int], relu: bool, dtype: torch.dtype, tolerance: float) -> None:

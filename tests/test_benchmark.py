@@ -1,21 +1,18 @@
 """The measuring and fuzzing scripts run, on little."""
 
 import json
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, run
-
-sys.path.insert(0, str(ROOT / "scripts"))
+from conftest import run
 
 
 def test_the_reference_is_the_peer_s_network_and_computes_what_ours_does():
-    import peer
+    import baseline
 
     from fast_nst import networks
 
-    reference, ours = peer.reference_network(), networks.build("johnson", pixels="rgb255")
+    reference, ours = baseline.reference_network(), networks.build("johnson", pixels="rgb255")
     assert sum(p.numel() for p in reference.parameters()) == 1_679_235
     theirs = list(reference.parameters())
     for mine, other in zip(ours.parameters(), theirs, strict=True):
@@ -30,7 +27,7 @@ def test_the_reference_is_the_peer_s_network_and_computes_what_ours_does():
         ("train", ["--size", 64, "--batch", 1], {"reference", "johnson:vgg16", "slim:compact"}),
         ("train", ["--size", 64, "--no-reference", "--cases", "slim:vgg19"], {"slim:vgg19"}),
         ("infer", ["--sizes", 32], {"32"}),
-        ("data", ["--root", "photographs"], {"leaves", "folder"}),
+        ("data", ["--root", "photographs"], {"synthetic", "folder"}),
     ],
 )
 def test_each_benchmark(workplace, what, options, cases):

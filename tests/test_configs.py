@@ -10,15 +10,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fast_nst import data, loss_networks, networks
-from fast_nst.data import style
+from fast_nst.commands import config
+from fast_nst.data import styles
 from fast_nst.loss_networks import NAMES, compact
 from fast_nst.loss_networks.vgg import layer_indices
 from fast_nst.losses import PerceptualLoss, functional
-from fast_nst.training.module import SCHEDULES
-
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import settings
+from fast_nst.methods.style_transfer import SCHEDULES
 
 CONFIGS = ROOT / "configs"
 
@@ -47,7 +44,7 @@ CHOICES = [
 def test_every_choice_composes_and_builds(group, name, photographs):
     cfg = composed(f"{group}={name}")
     networks.build(**cfg["network"])
-    assert style.load(style.find(cfg["style"]["image"]), 64).shape[1] == 3
+    assert styles.load(styles.find(cfg["style"]["image"]), 64).shape[1] == 3
     assert cfg["loss_network"]["name"] in NAMES
     assert cfg["optimizer"]["schedule"] in SCHEDULES
     layers = [*cfg["loss"]["content_layers"], *cfg["loss"]["style_layers"]]
@@ -66,8 +63,12 @@ def test_every_choice_composes_and_builds(group, name, photographs):
 
 def test_the_default_needs_nothing_but_the_package():
     cfg = composed()
-    assert (cfg["loss_network"]["name"], cfg["data"]["name"], cfg["network"]["name"]) == ("compact", "leaves", "slim")
-    assert cfg["loss"]["weighing"] == "relative"
+    assert (cfg["loss_network"]["name"], cfg["data"]["name"], cfg["network"]["name"]) == (
+        "compact",
+        "synthetic",
+        "slim",
+    )
+    assert cfg["loss"]["normalize"] is True
     layers = [*cfg["loss"]["content_layers"], *cfg["loss"]["style_layers"]]
     assert set(loss_networks.build("compact", layers).taps.values()) == set(layers)
     sizes = [size for name in ("style_scales", "content_scales") for size in cfg["loss"].get(name, ())]
@@ -122,7 +123,7 @@ def test_a_recipe_is_the_published_one(name):
 @pytest.mark.parametrize("name", [name for name in members("loss") if name != "default"])
 def test_a_published_loss_has_no_term_of_ours(name):
     loss = composed(f"loss={name}")["loss"]
-    assert loss["weighing"] == "absolute"
+    assert not loss.get("normalize", False)
     assert not set(loss) & {"style_scales", "content_scales", "light_weight", "jitter"}
 
 
@@ -135,13 +136,13 @@ def typed(monkeypatch):
 
         @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=script)
         def main(composed):
-            settings.settle(composed)
+            config.settle(composed)
             found.update(OmegaConf.to_container(composed, resolve=True))
 
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # which it sets; to be taken back
         with pytest.raises(SystemExit) as ended:
-            settings.run(main, script)
+            config.run(main, script)
         assert ended.value.code == 0
         return found
 
@@ -149,17 +150,17 @@ def typed(monkeypatch):
 
 
 GIVEN = {
-    "tv_weight": 0.25, "light_weight": 0.75, "jitter": 3, "content": "half_sum",
+    "tv_weight": 0.25, "light_weight": 0.75, "jitter": 3, "content_reduction": "half_sum",
     "tv": "half_sum", "pixel_range": 2.0,
 }  # fmt: skip
 
 
 def test_what_a_command_line_may_add_to_a_loss_are_its_arguments():
     arguments = inspect.signature(PerceptualLoss).parameters
-    assert {name.removeprefix("loss.") for name in settings.TABLES} == {
+    assert {name.removeprefix("loss.") for name in config.TABLES} == {
         name for name in arguments if name.endswith(("_layers", "_scales"))
     }
-    assert {f"loss.{name}" for name in GIVEN} == set(settings.OPTIONAL)
+    assert {f"loss.{name}" for name in GIVEN} == set(config.OPTIONAL)
     assert {*GIVEN} - {*arguments} == {"jitter"}  # of the training
 
 

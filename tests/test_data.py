@@ -12,9 +12,9 @@ from conftest import picture
 from PIL import Image
 
 from fast_nst import data, image
-from fast_nst.data import content, datamodule, folder, style
-from fast_nst.data.reader import UnreadablePictureWarning
-from fast_nst.validate import Invalid
+from fast_nst.data import content, datamodule, folder, styles
+from fast_nst.data.image_cache import UnreadablePictureWarning
+from fast_nst.errors import UserError
 
 CROPS = {"size": 32, "crop": "random_resized", "scale": (0.25, 1.0), "ratio": (0.8, 1.25), "val_images": 2,
          "val_size": 48, "seed": 0}  # fmt: skip
@@ -177,7 +177,7 @@ def test_folders_that_cannot_serve(tmp_path, photographs):
     ],
 )
 def test_a_wrong_value_is_named(photographs, change, message):
-    with pytest.raises(Invalid, match=message):
+    with pytest.raises(UserError, match=message):
         data.build("folder", root=photographs, **{**CROPS, **change})
 
 
@@ -201,13 +201,13 @@ def test_mnist(tmp_path):
 
 
 def test_leaves_are_the_default_and_need_nothing():
-    sets = data.build("leaves", count=3, **CROPS)
+    sets = data.build("synthetic", count=3, **CROPS)
     assert sets.train[0].shape == (3, 32, 32)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_what_the_steps_will_ask_for_is_drawn_ahead(monkeypatch):
-    sets = data.build("leaves", count=12, **CROPS)
+    sets = data.build("synthetic", count=12, **CROPS)
     images = content_data(sets, first=1, steps=4)
     assert len(list(images.drawing())) == 6 + 2
     assert len(images.drawing()) == 0
@@ -215,7 +215,7 @@ def test_what_the_steps_will_ask_for_is_drawn_ahead(monkeypatch):
     assert len(content_data(sets, 0, 2, rank=0, world=2).drawing()) == 2  # positions 0, 1, 4 and 5
     assert len(content_data(sets, 0, 2, rank=1, world=2).drawing()) == 0  # 2, 3, 6 and 7
     assert content_data(sets, 0, 4, device="cuda").drawing() is None
-    monkeypatch.setattr("fast_nst.data.leaves.pool.draw", None)  # nothing is drawn here
+    monkeypatch.setattr("fast_nst.data.synthetic.pool.draw", None)  # nothing is drawn here
     for position in range(2, 8):
         assert sets.train[position].shape == (3, 32, 32)
     assert sets.val[1].shape == (3, 48, 48)
@@ -225,7 +225,7 @@ def test_what_the_steps_will_ask_for_is_drawn_ahead(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_what_is_drawn_first_needs_no_workers(photographs):
-    sets = data.build("leaves", count=12, **CROPS)
+    sets = data.build("synthetic", count=12, **CROPS)
     assert content_data(sets, 0, 4, workers="auto").train_dataloader().num_workers == 0
     assert content_data(sets, 0, 4, workers="auto", device="cuda").train_dataloader().num_workers > 0
     assert content_data(sets, 0, 4).train_dataloader().num_workers == 1
@@ -249,18 +249,18 @@ def content_data(sets, first, steps, rank=0, world=1, device="cpu", workers=1):
 
 def test_style_sizes(tmp_path):
     picture(0, 120, 160).save(tmp_path / "a.png")
-    assert style.load(tmp_path / "a.png", 60).shape == (1, 3, 60, 80)
-    assert style.load(tmp_path / "a.png", 80, "longer").shape == (1, 3, 60, 80)
-    assert style.load(tmp_path / "a.png", None).shape == (1, 3, 120, 160)
+    assert styles.load(tmp_path / "a.png", 60).shape == (1, 3, 60, 80)
+    assert styles.load(tmp_path / "a.png", 80, "longer").shape == (1, 3, 60, 80)
+    assert styles.load(tmp_path / "a.png", None).shape == (1, 3, 120, 160)
     picture(0, 8, 8).save(tmp_path / "tiny.png")
     with pytest.raises(image.ImageError, match="too few"):
-        style.load(tmp_path / "tiny.png", None)
+        styles.load(tmp_path / "tiny.png", None)
     Image.new("RGB", (64, 64), (90, 80, 70)).save(tmp_path / "flat.png")
     with pytest.raises(image.ImageError, match="one colour all over"):
-        style.load(tmp_path / "flat.png")
+        styles.load(tmp_path / "flat.png")
 
 
 def test_bundled_styles():
-    assert style.find("bundled:starry_night.jpg").is_file()
+    assert styles.find("bundled:starry_night.jpg").is_file()
     with pytest.raises(image.ImageError, match=r"bundled:starry_night\.jpg"):
-        style.find("bundled:mona_lisa.jpg")
+        styles.find("bundled:mona_lisa.jpg")

@@ -1,4 +1,4 @@
-"""How the bundled loss network is made: scripts/distill.py, on little."""
+"""How the bundled loss network is made: scripts/assets/distill.py, on little."""
 
 import functools
 import itertools
@@ -7,21 +7,18 @@ import shutil
 import sys
 from pathlib import Path
 
+import distill
+import low_rank
 import numpy as np
 import pytest
 import safetensors
 import torch
-from conftest import ROOT, random_vgg_state, run
+from conftest import random_vgg_state, run
 from safetensors.torch import save_file
 
-from fast_nst import loss_networks, machine
+from fast_nst import device, loss_networks
 from fast_nst.loss_networks import compact
 from fast_nst.losses.functional import gram
-
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import distill
-import low_rank
 
 CONVOLUTIONS = len(compact.VGG_16)
 
@@ -137,7 +134,7 @@ def test_a_step_in_bfloat16_is_for_the_weights_in_float32():
 def test_it_makes_a_loss_network_and_says_how(workplace: Path, monkeypatch, capsys):
     """With little training of the first block, which is most of the time."""
     monkeypatch.setattr(distill, "low_rank", functools.partial(low_rank.low_rank, steps=5))
-    monkeypatch.setattr(machine, "keep_memory", lambda: None)  # of these tests' own process
+    monkeypatch.setattr(device, "keep_memory", lambda: None)  # of these tests' own process
     monkeypatch.chdir(workplace)
     save_file(random_vgg_state("vgg16", CONVOLUTIONS), workplace / "vgg16.safetensors")
     (workplace / "one style").mkdir(exist_ok=True)
@@ -177,6 +174,6 @@ def test_the_bundled_one_is_small_and_says_where_it_comes_from():
     assert compact.ASSET.stat().st_size <= 4_000_000
     with safetensors.safe_open(compact.ASSET, "pt") as file:
         recipe = json.loads(file.metadata()["fast_nst_loss_network"])
-    assert recipe["made_by"] == "scripts/distill.py"
+    assert recipe["made_by"] == "scripts/assets/distill.py"
     assert recipe["teacher"].startswith("VGG-16")
     assert recipe["steps"] == recipe["of_steps"]

@@ -18,6 +18,7 @@ from conftest import ENVIRONMENT, LOSS, ROOT, picture, random_vgg_state, run, sm
 from PIL import Image
 
 from fast_nst import networks, weights
+from fast_nst.commands import cli
 from fast_nst.image import ImageError
 
 
@@ -95,7 +96,7 @@ def infer(*arguments: str) -> tuple[str, list[str]]:
 
 PHOTO = "photographs/photo 0 (copy)=.png"
 OPTIONAL = [
-    "loss.tv_weight=2", "loss.light_weight=0.5", "loss.jitter=2", "loss.tv=half_sum",
+    "loss.tv_weight=2", "loss.light_weight=0.5", "loss.jitter=2", "loss.tv_reduction=half_sum",
     "loss.pixel_range=255",
 ]  # fmt: skip
 FAULTS = {
@@ -122,10 +123,10 @@ FAULTS = {
         "data.batch_size: got 99",  # lengstrom's own layers would be missed before that
     ),
     "after all that a loss may be given": (
-        *train("loss=johnson2016", *OPTIONAL, "loss.content=half_sum", "data.batch_size=99"), "data.batch_size: got 99"
+        *train("loss=johnson2016", *OPTIONAL, "loss.content_reduction=half_sum", "data.batch_size=99"), "data.batch_size: got 99"
     ),
     "after all that the default loss may be given": (
-        *train(*OPTIONAL, "loss.content=mean", "data.batch_size=99"), "data.batch_size: got 99"
+        *train(*OPTIONAL, "loss.content_reduction=mean", "data.batch_size=99"), "data.batch_size: got 99"
     ),
     "another optimizer's checkpoint": (
         *train("style.image='my painting.png'", "ckpt_path=run/checkpoints/last.ckpt", "optimizer=adam"),
@@ -144,7 +145,7 @@ FAULTS = {
     "a table of no loss": (*train("loss.light_scales={2: 1}"), "unknown key loss.light_scales; --help lists"),
     "a plus and a word like a key": (*train("+loss.tv_wait=1"), "+loss.tv_wait: unknown key"),
     "a table that is none": (*train("loss.content_layers=null"), "loss.content_layers: got None; allowed: {relu"),
-    "a list as a value": (*train("loss.weighing=[1,2]"), "loss.weighing: got [1, 2]; allowed: a single value"),
+    "a list as a value": (*train("loss.style_weight=[1,2]"), "loss.style_weight: got [1, 2]; allowed: a single value"),
     "a setting left out": (*train("~trainer.max_steps"), "~trainer.max_steps: cannot be left out"),
     "a bracket left out": (*train("loss.style_scales={1: 1"), "error: loss.style_scales={1: 1: not key=value"),
     "a style unknown to a series": (
@@ -165,8 +166,8 @@ FAULTS = {
     "a name for a folder above": (*train("style.name=.."), "style.name: got '..'"),
     "half precision on a CPU": (*train("trainer.precision=16-mixed", "trainer.accelerator=cpu"), "allowed on a CPU"),
     "workers of no number": (*train("data.workers=foo"), "data.workers: got 'foo'; allowed: auto, or"),
-    "a root for leaves": ("train.py", ["data.root=photographs"], "data.root: data=leaves, the default, draws"),
-    "a count for a folder": (*train("data.count=50"), "data.count: how many pictures data=leaves draws; folder"),
+    "a root for leaves": ("train.py", ["data.root=photographs"], "data.root: data=synthetic, the default, draws"),
+    "a count for a folder": (*train("data.count=50"), "data.count: how many pictures data=synthetic draws; folder"),
     "no root": ("train.py", ["data=coco"], "data.root: data=folder needs it"),
     "a huge style": (*train("style.size=100000"), "style.size: got 100000; allowed: a whole number from 16 to 8192"),
     "a folder of no mean": (
@@ -185,7 +186,7 @@ FAULTS = {
         "the deepest available in it is relu3_4",
     ),
     "another network's file for compact": (
-        *train("loss_network.weights='run/my painting.safetensors'"), "not a compact loss network of scripts/distill.py"
+        *train("loss_network.weights='run/my painting.safetensors'"), "not a compact loss network of scripts/assets/distill.py"
     ),
     "a repainting by no device": (
         "optimize.py", ["content='my painting.png'", "output=o.png", "device=abacus"], "device: abacus does not work"
@@ -269,7 +270,7 @@ FAULTS = {
     "less of a size": (*train("loss.style_scales={4: -1}"), "loss.style_scales.4: got -1; allowed: a number from 0 on"),
     "style at no size": (*train("loss.style_scales={0: 1}"), "loss.style_scales: got the divisor 0; allowed: whole"),
     "a sum in a relative loss": (
-        *train("loss.content=half_sum"), "loss.content: got 'half_sum'; allowed with weighing=relative: mean"
+        *train("loss.content_reduction=half_sum"), "loss.content_reduction: got 'half_sum'; allowed with normalize=true: mean"
     ),
     "a jitter of halves": (*train("loss.jitter=1.5"), "loss.jitter: got 1.5; allowed: a whole number from 0 on"),
     "a case of a benchmark": ("benchmark.py", ["train", "--cases", "slim:tiny"], "--cases: got 'tiny'; allowed: "),
@@ -375,12 +376,9 @@ class Broken(torch.utils.data.Dataset):
 
 
 def test_an_error_from_a_worker_process_is_one_line_too():
-    sys.path.insert(0, str(ROOT / "scripts"))
-    import command
-
     with pytest.raises(ImageError) as caught:
         next(iter(torch.utils.data.DataLoader(Broken(), num_workers=1)))
-    assert command.one_line(caught.value) == "a.jpg: damaged picture (too: short)"
+    assert cli.one_line(caught.value) == "a.jpg: damaged picture (too: short)"
 
 
 def limited(kilobytes: int, script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

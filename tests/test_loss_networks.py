@@ -8,9 +8,9 @@ from conftest import RECIPE, VGG19, little_compact, random_vgg_state
 from safetensors.torch import save_file
 
 from fast_nst import loss_networks
+from fast_nst.errors import UserError
 from fast_nst.image import to_tensor
 from fast_nst.loss_networks import compact, vgg
-from fast_nst.validate import Invalid
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_pth_file_with_code_is_refused_and_not_run(tmp_path):
 
     path = tmp_path / "trap.pth"
     torch.save({"features.0.weight": Trap()}, path)
-    with pytest.raises(Invalid, match="cannot be read as weights"):
+    with pytest.raises(UserError, match="cannot be read as weights"):
         loss_networks.build("vgg19", ["relu1_1"], path)
     assert not (tmp_path / "trapped").exists()
 
@@ -98,12 +98,12 @@ def test_a_pth_file_with_code_is_refused_and_not_run(tmp_path):
     ],
 )
 def test_a_wrong_wish_is_named(name, layers, message, vgg19_file):
-    with pytest.raises(Invalid, match=message):
+    with pytest.raises(UserError, match=message):
         loss_networks.build(name, layers, vgg19_file)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(Invalid, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         loss_networks.build("vgg19", ["relu1_1"], tmp_path / "none.safetensors")
 
 
@@ -113,7 +113,7 @@ def test_without_a_network_it_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", refuse)
-    with pytest.raises(Invalid, match=r"loss_network.weights=FILE.*loss_network=compact"):
+    with pytest.raises(UserError, match=r"loss_network.weights=FILE.*loss_network=compact"):
         loss_networks.build("vgg19", ["relu1_1"])
 
 
@@ -143,7 +143,7 @@ def test_unit_mean_activation(vgg19_file):
 
 
 def test_only_a_vgg_is_rescaled():
-    with pytest.raises(Invalid, match=r"loss_network\.unit_mean: only a VGG can be rescaled"):
+    with pytest.raises(UserError, match=r"loss_network\.unit_mean: only a VGG can be rescaled"):
         loss_networks.rescale_to_unit_mean(little_compact(), [torch.rand(1, 3, 16, 16)])
 
 
@@ -168,7 +168,7 @@ def test_a_compact_file_round_trip(tmp_path):
     for name, value in found.items():
         torch.testing.assert_close(value, wanted[name], rtol=1e-2, atol=1e-2)
     assert not any(parameter.requires_grad for parameter in again.parameters())
-    with pytest.raises(Invalid, match=r"'relu3_1' does not exist.* it has relu1_2, relu2_2, relu3_3, relu4_3"):
+    with pytest.raises(UserError, match=r"'relu3_1' does not exist.* it has relu1_2, relu2_2, relu3_3, relu4_3"):
         loss_networks.build("compact", ["relu3_1"], tmp_path / "c.safetensors")
 
 
@@ -176,12 +176,12 @@ def test_a_compact_file_round_trip(tmp_path):
 def test_a_file_that_is_no_compact_one_is_named(change, tmp_path):
     recipe = {**RECIPE, **change} if change else {}
     compact.save(tmp_path / "c.safetensors", little_compact(), recipe)
-    with pytest.raises(Invalid, match=r"c\.safetensors: not a compact loss network of scripts/distill\.py"):
+    with pytest.raises(UserError, match=r"c\.safetensors: not a compact loss network of scripts/assets/distill\.py"):
         loss_networks.build("compact", ["relu1_2"], tmp_path / "c.safetensors")
 
 
 def test_compact_has_no_other_pooling():
-    with pytest.raises(Invalid, match=r"loss_network\.pooling: got 'average'"):
+    with pytest.raises(UserError, match=r"loss_network\.pooling: got 'average'"):
         loss_networks.build("compact", ["relu1_2"], pooling="average")
 
 
@@ -241,7 +241,7 @@ def test_only_what_is_asked_for_is_computed():
         assert set(found) == set(wanted)
         assert all(torch.equal(value, whole[name]) for name, value in found.items())
         assert ran == list(range(1 + max(last[name] for name in wanted)))
-    with pytest.raises(Invalid, match="layer 'relu5_1' does not exist"):
+    with pytest.raises(UserError, match="layer 'relu5_1' does not exist"):
         network(image, ["relu1_2", "relu5_1"])
 
 

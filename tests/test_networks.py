@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from fast_nst import networks
-from fast_nst.networks.functional import pad, upsample_convolve
+from fast_nst.errors import UserError
 from fast_nst.networks.layers import InstanceNorm
-from fast_nst.validate import Invalid
+from fast_nst.ops.channels_last import pad, upsample_convolve
 
 
 def test_johnson_has_the_parameters_of_pytorch_examples():
@@ -114,7 +114,7 @@ def test_batch_norm_uses_the_batch():
     ],
 )
 def test_a_wrong_option_is_named(options, message):
-    with pytest.raises(Invalid, match=message):
+    with pytest.raises(UserError, match=message):
         networks.build(**{"name": "johnson", **options})
 
 
@@ -145,7 +145,7 @@ def test_the_noise_of_slim_is_the_same_at_every_call_and_its_margin_is_cut_off()
     bare.load_state_dict(ours.state_dict())
     by_hand = bare(F.pad(x, (16, 16, 16, 16), mode="reflect"))[:, :, 16:-16, 16:-16]
     torch.testing.assert_close(ours(x), by_hand)
-    with pytest.raises(Invalid, match="margin: got 6"):
+    with pytest.raises(UserError, match="margin: got 6"):
         networks.build("slim", margin=6)
 
 

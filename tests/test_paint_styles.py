@@ -13,7 +13,7 @@ STYLES = ROOT / "fast_nst" / "assets" / "styles"
 
 @pytest.fixture
 def paintings(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "assets")
     import painting
 
     return painting

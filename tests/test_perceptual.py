@@ -7,9 +7,10 @@ from conftest import ROOT, picture
 from losses import loss_network, settings
 
 from fast_nst import loss_networks, networks
+from fast_nst.errors import UserError
 from fast_nst.image import to_tensor
-from fast_nst.losses import PerceptualLoss, functional, layers_needed, perceptual
-from fast_nst.validate import Invalid
+from fast_nst.losses import PerceptualLoss, functional, layers_needed
+from fast_nst.losses.terms import TV
 
 PRESETS = sorted(path.stem for path in (ROOT / "configs" / "loss").glob("*.yaml"))
 
@@ -142,10 +143,25 @@ def test_a_blend_of_paintings_has_the_mean_gram(images):
     table = {**settings("default"), "style_scales": {1: 1.0}}
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
     other = images[1][:1, :, :20]
-    blended = PerceptualLoss(network, images[2], [(other, 0.5)], **table)
+    blended = PerceptualLoss(network, [images[2], other], [1.0, 0.5], **table)
     first, second = (numpy_features(network, image)["relu2_2"][0] for image in (images[2], other))
+    target = torch.einsum("s,sij->ij", blended.style_weights[0], blended.grams[1]["relu2_2"])
     wanted = (slow_gram(first) + 0.5 * slow_gram(second)) / 1.5
-    np.testing.assert_allclose(blended.grams[1]["relu2_2"][0].numpy(), wanted, rtol=1e-4)
+    np.testing.assert_allclose(target.numpy(), wanted, rtol=1e-4)
+
+
+def test_style_weights_choose_and_mix_styles_image_by_image(images):
+    table = settings("default")
+    network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
+    output, content, first = images
+    second = content[:1, :, :40]
+    both = PerceptualLoss(network, [first, second], **table)
+    single = [PerceptualLoss(network, style, **table) for style in (first, second)]
+    chosen = both(output, content, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    expected = [loss(output[i : i + 1], content[i : i + 1])["style"] for i, loss in enumerate(single)]
+    torch.testing.assert_close(chosen["style"], sum(expected) / 2)
+    mixed = PerceptualLoss(network, [first, second], [0.25, 0.75], **table)(output, content)
+    torch.testing.assert_close(both(output, content, torch.tensor([[0.25, 0.75]]))["style"], mixed["style"])
 
 
 # Sizes that leave something over, in a 64 x 80 image.
@@ -171,16 +187,16 @@ def test_the_default_is_relative(scales, images):
     assert terms["loss"] == pytest.approx(total, rel=1e-4)
 
 
-@pytest.mark.parametrize("weighing", ["relative", "absolute"])
-def test_a_term_is_a_weighted_sum_over_sizes_and_layers(weighing, images):
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_term_is_a_weighted_sum_over_sizes_and_layers(normalize, images):
     table = {
         "content_layers": {"relu1_2": 0.5, "relu2_2": 2.0}, "style_layers": {"relu1_2": 1.5, "relu3_3": 0.5},
-        "content_weight": 3.0, "style_weight": 2.0, "weighing": weighing, **SIZES,
+        "content_weight": 3.0, "style_weight": 2.0, "normalize": normalize, **SIZES,
     }  # fmt: skip
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
     output, photograph, painting = images
-    content = slow_content(network, table, (output, photograph), weighing == "relative")
-    style = slow_style(network, table, (output, painting), weighing == "relative")
+    content = slow_content(network, table, (output, photograph), normalize)
+    style = slow_style(network, table, (output, painting), normalize)
     terms = PerceptualLoss(network, painting, **table)(output, photograph)
     assert float(terms["content"]) == pytest.approx(content, rel=1e-4)
     assert float(terms["style"]) == pytest.approx(style, rel=1e-4)
@@ -302,7 +318,7 @@ def test_a_term_without_weight_is_not_computed(images):
 def test_a_term_of_the_pixels_without_weight_is_not_computed(images, monkeypatch):
     monkeypatch.setattr(functional, "light_loss", None)
     for function in ("mean", "half_sum"):
-        monkeypatch.setitem(perceptual.TV, function, None)
+        monkeypatch.setitem(TV, function, None)
     table = {"content_layers": {"relu1_2": 1.0}, "style_layers": {"relu1_2": 1.0}, "content_weight": 1.0}
     network = loss_network(["relu1_2"])
     terms = PerceptualLoss(network, images[2], **table, style_weight=1.0)(*images[:2])
@@ -337,10 +353,9 @@ def test_the_smallest_image_is_eight_pixels_at_the_coarsest_scale(images):
         ({"light_weight": float("inf")}, "loss.light_weight: got inf"),
         ({"content_weight": 0, "style_weight": 0}, "all 0"),
         ({"content_weight": 0, "style_weight": 0, "light_weight": 1}, "all 0"),
-        ({"weighing": "heavy"}, "allowed: relative, absolute"),
-        ({"content": "sum", "weighing": "absolute"}, "loss.content: got 'sum'; allowed: mean, half_sum"),
-        ({"content": "half_sum"}, "loss.content: got 'half_sum'; allowed with weighing=relative: mean$"),
-        ({"tv": "max"}, "allowed: mean, half_sum"),
+        ({"content_reduction": "sum"}, "loss.content_reduction: got 'sum'; allowed: mean, half_sum"),
+        ({"content_reduction": "half_sum", "normalize": True}, "'half_sum'; allowed with normalize=true: mean$"),
+        ({"tv_reduction": "max"}, "allowed: mean, half_sum"),
         ({"style_scales": {0: 1.0}}, "loss.style_scales: got the divisor 0; allowed: whole numbers from 1 on"),
         ({"style_scales": {4: -1}}, "loss.style_scales.4: got -1"),
         ({"content_scales": {1.5: 1.0}}, "loss.content_scales: got the divisor 1.5"),
@@ -357,7 +372,7 @@ def test_a_wrong_value_is_named(change, message, images):
         "content_layers": {"relu2_2": 1.0}, "style_layers": {"relu1_2": 1.0}, "content_weight": 1, "style_weight": 10,
         **change,
     }  # fmt: skip
-    with pytest.raises(Invalid, match=message):
+    with pytest.raises(UserError, match=message):
         PerceptualLoss(loss_network(["relu1_2", "relu2_2"]), images[2], **table)
 
 

@@ -2,15 +2,12 @@
 
 import re
 import shlex
-import sys
 
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import settings
+from fast_nst.commands import config
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -39,12 +36,12 @@ def test_every_training_command_composes(line):
 def test_every_key_of_the_table_exists():
     keys = re.findall(r"[`\"]((?:data|trainer|loss|style|loss_network|optimizer)\.\w+)=", README)
     assert len(keys) > 5
-    assert any(key in settings.TABLES for key in keys)
+    assert any(key in config.TABLES for key in keys)
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cfg = compose("train")
     for key in keys:
         group, name = key.split(".")
-        assert name in cfg[group] or key in (*settings.OPTIONAL, *settings.TABLES), key
+        assert name in cfg[group] or key in (*config.OPTIONAL, *config.TABLES), key
 
 
 def test_every_file_and_style_named_exists():

@@ -14,8 +14,8 @@ import torch
 from conftest import ENVIRONMENT, ROOT, random_vgg_state, run, small
 from safetensors.torch import save_file
 
+from fast_nst.errors import UserError
 from fast_nst.training import resume
-from fast_nst.validate import Invalid
 
 STEPS = 200
 
@@ -131,7 +131,7 @@ def test_a_signal_before_the_first_step_is_told(workplace, number):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_ends_the_drawing_of_content_images(workplace, name):
     folder = f"drawing {name}"
-    leaves = ["data=leaves", "data.count=30000", "trainer.max_steps=60000", f"output_dir='{folder}'"]  # minutes
+    leaves = ["data=synthetic", "data.count=30000", "trainer.max_steps=60000", f"output_dir='{folder}'"]  # minutes
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), *leaves]
     with subprocess.Popen(command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         while not process.stderr.readline().startswith("drawing content images  1/"):
@@ -144,7 +144,7 @@ def test_a_signal_ends_the_drawing_of_content_images(workplace, name):
 
 def test_the_time_limit_counts_the_drawing_of_content_images(workplace):
     result = run(
-        "train.py", *overrides(workplace), "data=leaves", "data.count=30000", "trainer.max_steps=60000",
+        "train.py", *overrides(workplace), "data=synthetic", "data.count=30000", "trainer.max_steps=60000",
         "trainer.max_time=00:00:00:01", "output_dir=limited", cwd=workplace,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -189,7 +189,7 @@ def test_a_checkpoint_that_is_none(tmp_path):
     damaged.write_bytes(b"no checkpoint")
     torch.save({"state_dict": {}}, other)
     for path in (damaged, other):
-        with pytest.raises(Invalid, match="damaged, or not a checkpoint of"):
+        with pytest.raises(UserError, match="damaged, or not a checkpoint of"):
             resume.read(path)
 
 
@@ -203,5 +203,5 @@ def test_what_changed_is_named_by_its_key():
     ]
     assert resume.check(before, before, 5, 9) == []
     assert resume.check(before, {**before, "network": {"w": 1, "fine_noise": 0.0}}, 5, 9) == []
-    with pytest.raises(Invalid, match=r"other settings \(network.w: 1 before, 2 now\)"):
+    with pytest.raises(UserError, match=r"other settings \(network.w: 1 before, 2 now\)"):
         resume.check(before, {**before, "network": {"w": 2}}, 1, 9)

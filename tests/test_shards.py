@@ -11,8 +11,8 @@ from conftest import ENVIRONMENT, picture, run, small
 
 from fast_nst import data
 from fast_nst.data import shards
-from fast_nst.data.reader import UnreadablePictureWarning
-from fast_nst.validate import Invalid
+from fast_nst.data.image_cache import UnreadablePictureWarning
+from fast_nst.errors import UserError
 
 SIZES = (3, 1, 4)  # unequal on purpose
 
@@ -92,7 +92,7 @@ def test_damage(folder, tmp_path):
     ):
         assert found[8] is None
     (folder / "part-004.tar").write_bytes(b"no tar file at all" * 100)
-    with pytest.raises(Invalid, match=r"part-004.tar: cannot be read as a tar file"):
+    with pytest.raises(UserError, match=r"part-004.tar: cannot be read as a tar file"):
         shards.Shards(folder, 64, index_dir=tmp_path / "index")
 
 
@@ -102,7 +102,7 @@ def test_damage(folder, tmp_path):
 )
 def test_no_shards(tmp_path, monkeypatch, root, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Invalid, match=message):
+    with pytest.raises(UserError, match=message):
         shards.Shards(root, 64, index_dir=tmp_path / "index")
 
 

@@ -6,10 +6,10 @@ from PIL import Image
 from torch import nn
 
 from fast_nst import image, networks, stylize
-from fast_nst.stylize import strips
+from fast_nst.errors import UserError
+from fast_nst.stylize import tiles
 from fast_nst.stylize.color import keep_chroma, keep_statistics, luma
 from fast_nst.stylize.sheet import sheet
-from fast_nst.validate import Invalid
 
 
 class Negative(nn.Module):
@@ -34,7 +34,7 @@ def test_strength(photograph):
     assert torch.equal(stylize.stylize_tensor(Negative(), photograph, 0.0), photograph)
     half = stylize.stylize_tensor(Negative(), photograph, 0.5)
     torch.testing.assert_close(half, (full + photograph) / 2)
-    with pytest.raises(Invalid, match="strength: got 2"):
+    with pytest.raises(UserError, match="strength: got 2"):
         stylize.stylize_tensor(Negative(), photograph, 2)
 
 
@@ -117,6 +117,6 @@ def test_strips_without_room_on_the_disk_say_so(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(strips.tempfile, "TemporaryFile", lambda **_: Full())
-    with pytest.raises(Invalid, match=r"no room for a large picture's strips .No space left on device"):
+    monkeypatch.setattr(tiles.tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(UserError, match=r"no room for a large picture's strips .No space left on device"):
         stylize.stylize_strips(networks.build("slim", width=4).eval(), picture(1, 80, 80), 32)

@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fast_nst import image, validate
-from fast_nst.data.content import ContentImages, Source
+from fast_nst import errors, image
+from fast_nst.data.dataset import ContentImages, Source
 from fast_nst.data.folder import Folder
-from fast_nst.data.leaves import Leaves
 from fast_nst.data.mnist import Mnist
 from fast_nst.data.shards import Shards
+from fast_nst.data.synthetic import SyntheticPhotographs
 
 __all__ = ["SOURCES", "Sets", "build"]
 
-SOURCES = ("leaves", "folder", "shards", "mnist")
-DRAWN = ("leaves", "mnist")  # nothing in them can be damaged
+SOURCES = ("synthetic", "folder", "shards", "mnist")
+DRAWN = ("synthetic", "mnist")  # nothing in them can be damaged
 PROBES = 16  # pictures read before a run
 
 
@@ -42,23 +42,25 @@ def build(
     cache_mib: int = 512,
     max_unreadable: float = 0.5,
 ) -> Sets:
-    """The sets of the source `name`: "leaves" (`count` synthetic pictures), "folder" (below `root`), "shards" (tar
+    """The sets of the source `name`: "synthetic" (`count` synthetic pictures), "folder" (below `root`), "shards" (tar
     files) or "mnist". cache_mib, max_unreadable: `reader.Reader`.
 
     size: of the square crops, in pixels. crop, scale, ratio: how they are cut, `content.ContentImages`.
     val_images: pictures held out, a fifth at most, all of which can be read; val_size: of their centre crop, in pixels.
-    With a single picture, both sets are that picture. Raises Invalid naming the argument, what came, what is allowed.
+    With a single picture, both sets are that picture. Raises UserError naming the argument, what came, what is allowed.
     """
-    validate.one_of("data.name", name, SOURCES)
-    validate.whole_number("data.size", size, 16)
-    validate.whole_number("data.val_size", val_size, 16)
-    validate.whole_number("data.val_images", val_images, 1)
-    validate.whole_number("data.cache_mib", cache_mib, 0)
+    errors.check_choice("data.name", name, SOURCES)
+    errors.check_int("data.size", size, 16)
+    errors.check_int("data.val_size", val_size, 16)
+    errors.check_int("data.val_images", val_images, 1)
+    errors.check_int("data.cache_mib", cache_mib, 0)
     source: Source
     unreadable: set[int] = set()
-    if name == "leaves":
+    if name == "synthetic":
         # Crops of at least half a side then need no enlarging.
-        source = Leaves(count=validate.whole_number("data.count", count, 1), size=max(2 * size, val_size), seed=seed)
+        source = SyntheticPhotographs(
+            count=errors.check_int("data.count", count, 1), size=max(2 * size, val_size), seed=seed
+        )
     elif root is None:
         raise image.ImageError(f"data.root: data={name} needs it, data.root=DIR, what holds the photographs")
     elif name in ("folder", "shards"):

@@ -10,52 +10,53 @@ from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
-from fast_nst import validate
+from fast_nst import errors
 from fast_nst.data import Sets
-from fast_nst.data.content import StepSampler
-from fast_nst.data.leaves import Leaves
-from fast_nst.validate import Invalid
+from fast_nst.data.batch import Batch
+from fast_nst.data.dataset import StepSampler
+from fast_nst.data.synthetic import SyntheticPhotographs
+from fast_nst.errors import UserError
 
 GRACE = 20.0  # seconds that a worker outlives a SIGTERM
 
 
 class ContentData(pl.LightningDataModule):
-    """Batches (B, 3, S, S) in [0, 1] without end for training, those of the held-out pictures for validation.
+    """Endless batches, {"content": (B, 3, S, S) in [0, 1]}, to train on; held-out ones to validate.
 
     batch_size: images a process and step. workers: processes that decode and crop; "auto" for as many as pay, where all
     is drawn before the first step (`drawing`) none: to crop takes a step less time than a worker beside it takes from
-    it. A resumed run goes on with the step it stopped at. Raises Invalid for values out of range.
+    it. A resumed run goes on with the step it stopped at. Raises UserError for values out of range.
     """
 
     def __init__(self, sets: Sets, batch_size: int, workers: int | str = "auto") -> None:
         super().__init__()
         self.sets = sets
-        self.batch_size = validate.whole_number("data.batch_size", batch_size, 1)
+        self.batch_size = errors.check_int("data.batch_size", batch_size, 1)
         if batch_size > len(sets.train):
-            raise Invalid(
+            raise UserError(
                 f"data.batch_size: got {batch_size}; allowed: up to {len(sets.train)}, the content images that "
                 f"there are to train on"
             )
         if workers != "auto" and not isinstance(workers, int):
-            raise Invalid(f"data.workers: got {workers!r}; allowed: auto, or a whole number from 0 on")
-        self.workers = None if workers == "auto" else validate.whole_number("data.workers", workers, 0)
+            raise UserError(f"data.workers: got {workers!r}; allowed: auto, or a whole number from 0 on")
+        self.workers = None if workers == "auto" else errors.check_int("data.workers", workers, 0)
 
     def _draws_first(self) -> bool:
         assert self.trainer is not None
         on_cpu, forks = self.trainer.strategy.root_device.type == "cpu", multiprocessing.get_start_method() == "fork"
-        return isinstance(self.sets.train.source, Leaves) and on_cpu and forks and self.workers != 0
+        return isinstance(self.sets.train.source, SyntheticPhotographs) and on_cpu and forks and self.workers != 0
 
-    def _loader(self, **arguments: Any) -> DataLoader[Tensor]:
+    def _loader(self, **arguments: Any) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.workers
         if workers is None:
-            # To fork amid a training, for validation, would cut its large pages besides (`machine.keep_memory`).
+            # To fork amid a training, for validation, would cut its large pages besides (`keep_memory`).
             workers = 0 if self._draws_first() else max(1, min(8, _cores() - 1))
         return DataLoader(
             **arguments, num_workers=workers, pin_memory=on_gpu, persistent_workers=workers > 0,
-            worker_init_fn=_outlive_interrupts,
+            worker_init_fn=_outlive_interrupts, collate_fn=_collate,
         )  # fmt: skip
 
     def _sampler(self) -> StepSampler:
@@ -71,23 +72,28 @@ class ContentData(pl.LightningDataModule):
         """
         if not self._draws_first():
             return None
-        leaves = self.sets.train.source
-        assert isinstance(leaves, Leaves)
+        photographs = self.sets.train.source
+        assert isinstance(photographs, SyntheticPhotographs)
         assert self.trainer is not None
         batches = itertools.islice(self._sampler(), max(0, self.trainer.max_steps - self.trainer.global_step))
         shown = self.sets.train.shown(itertools.chain.from_iterable(batches))
-        wanted = [index for index in dict.fromkeys([*shown, *self.sets.val.indices]) if not leaves.drawn(index)]
+        wanted = [index for index in dict.fromkeys([*shown, *self.sets.val.indices]) if not photographs.drawn(index)]
         return DataLoader(
-            leaves, None, sampler=wanted, num_workers=max(1, _cores() // self.trainer.num_devices), collate_fn=_forget,  # type: ignore[arg-type]
+            photographs, None, sampler=wanted, num_workers=max(1, _cores() // self.trainer.num_devices), collate_fn=_forget,  # type: ignore[arg-type]
             worker_init_fn=_outlive_interrupts,
         )  # fmt: skip
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader(dataset=self.sets.train, batch_sampler=self._sampler())
 
-    def val_dataloader(self) -> DataLoader[Tensor]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         # All of them on every process: they are few, and shares of unequal size would have other means.
         return self._loader(dataset=self.sets.val, batch_size=self.batch_size)
+
+
+def _collate(images: list[Tensor]) -> Batch:
+    """(3, S, S) each -> a batch."""
+    return {"content": default_collate(images)}
 
 
 def _outlive_interrupts(worker: int) -> None:

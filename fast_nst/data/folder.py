@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from fast_nst import image
-from fast_nst.data.reader import Reader, UnreadablePictureWarning
+from fast_nst.data.image_cache import Reader, UnreadablePictureWarning
 
 
 def list_pictures(

@@ -4,13 +4,13 @@ import os
 
 from PIL import Image
 
-from fast_nst.validate import Invalid
+from fast_nst.errors import UserError
 
 
 class Mnist:
     """The 60,000 training digits by index, grey turned to RGB, 28x28; below `root`, downloaded there if missing.
 
-    Raises Invalid where they are neither there nor to be had.
+    Raises UserError where they are neither there nor to be had.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -19,7 +19,7 @@ class Mnist:
         try:
             self.digits = torchvision.datasets.MNIST(root, train=True, download=True)
         except (OSError, RuntimeError) as error:
-            raise Invalid(
+            raise UserError(
                 f"data.root: {root}: MNIST is not there and cannot be downloaded here ({error}); put its four "
                 f"*-ubyte.gz files into {os.path.join(root, 'MNIST', 'raw')}"
             ) from None

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from fast_nst import image
-from fast_nst.data.reader import Reader
-from fast_nst.validate import Invalid
+from fast_nst.data.image_cache import Reader
+from fast_nst.errors import UserError
 
 
 class Shard(NamedTuple):
@@ -35,7 +35,7 @@ class Shard(NamedTuple):
 def expand(root: str | os.PathLike[str]) -> list[str]:
     """The shards that `root` names: a folder of .tar files, one file, a pattern with * or {000..123}; URLs too.
 
-    Raises Invalid where there are none.
+    Raises UserError where there are none.
     """
     text = os.path.expanduser(os.fspath(root))
     if "{" in text and ".." in text:
@@ -43,7 +43,7 @@ def expand(root: str | os.PathLike[str]) -> list[str]:
         numbers, _, after = rest.partition("}")
         first, _, last = numbers.partition("..")
         if not (first.isdigit() and last.isdigit()):
-            raise Invalid(f"data.root: {text}: {{{numbers}}} is no range like {{000..123}}")
+            raise UserError(f"data.root: {text}: {{{numbers}}} is no range like {{000..123}}")
         return [f"{before}{number:0{len(first)}d}{after}" for number in range(int(first), int(last) + 1)]
     if "://" not in text:
         pattern = os.path.join(glob.escape(text), "*.tar") if os.path.isdir(text) else text
@@ -53,11 +53,11 @@ def expand(root: str | os.PathLike[str]) -> list[str]:
             files, path = fsspec.core.url_to_fs(text)
             found = sorted(files.unstrip_protocol(name) for name in files.glob(path))
         except (OSError, ValueError, ImportError) as error:
-            raise Invalid(f"data.root: {text}: cannot be listed ({error})") from None
+            raise UserError(f"data.root: {text}: cannot be listed ({error})") from None
     else:
         found = [text]
     if not found:
-        raise Invalid(
+        raise UserError(
             f"data.root: {text}: no such shard; give a folder of .tar files, or a pattern like DIR/{{000..123}}.tar"
         )
     return found
@@ -67,7 +67,7 @@ class Shards:
     """The pictures of tar shards by index, RGB; None for one that cannot be read. The rest: `reader.Reader`.
 
     Of a sample with several pictures the first counts. index_dir: where the places of the pictures are kept, by the
-    shard's URL, size and time; None: the user's cache folder. Raises Invalid for a shard that cannot be read.
+    shard's URL, size and time; None: the user's cache folder. Raises UserError for a shard that cannot be read.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Shards:
             self.shards = list(pool.map(lambda url: _index(url, folder), expand(root)))
         self.starts = np.cumsum([0, *(len(shard.offsets) for shard in self.shards)])
         if not len(self):
-            raise Invalid(f"data.root: {root}: its shards hold no picture ({', '.join(sorted(image.SUFFIXES))})")
+            raise UserError(f"data.root: {root}: its shards hold no picture ({', '.join(sorted(image.SUFFIXES))})")
         self.reader = Reader(len(self), shorter, cache_mib, max_unreadable)
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ def _index(url: str, folder: Path) -> Shard:
             with image.replacing(kept) as temporary, open(temporary, "wb") as file:
                 np.save(file, places)
     except (OSError, tarfile.TarError, ValueError, ImportError) as error:
-        raise Invalid(f"data.root: {url}: cannot be read as a tar file ({' '.join(str(error).split())})") from None
+        raise UserError(f"data.root: {url}: cannot be read as a tar file ({' '.join(str(error).split())})") from None
     return Shard(url, places[:, 0], places[:, 1])
 
 

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterable
 
+from fast_nst.errors import UserError
 from fast_nst.loss_networks.compact import build_compact
 from fast_nst.loss_networks.network import LossNetwork
 from fast_nst.loss_networks.vgg import VARIANTS, build_vgg, rescale_to_unit_mean
-from fast_nst.validate import Invalid
 
 __all__ = ["NAMES", "LossNetwork", "build", "rescale_to_unit_mean"]
 
@@ -23,12 +23,12 @@ def build(
 
     name: "compact" (ships with the package), "vgg16" or "vgg19". weights, pooling: see
     `vgg.build_vgg` and `compact.build_compact`.
-    Raises Invalid naming the argument, what came and what is allowed.
+    Raises UserError naming the argument, what came and what is allowed.
     """
     if name not in NAMES:
-        raise Invalid(f"loss_network.name: got {name!r}; allowed: {', '.join(NAMES)}")
+        raise UserError(f"loss_network.name: got {name!r}; allowed: {', '.join(NAMES)}")
     if name != "compact":
         return build_vgg(name, layers, weights, pooling)
     if pooling != "max":
-        raise Invalid(f"loss_network.pooling: got {pooling!r}; compact was distilled with 'max'")
+        raise UserError(f"loss_network.pooling: got {pooling!r}; compact was distilled with 'max'")
     return build_compact(layers, weights)

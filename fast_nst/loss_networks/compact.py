@@ -3,7 +3,7 @@
 The two convolutions at full size, which would take most of the time, are narrow. Each later one works on few channels:
 the leading principal components of its input, then of its output (a Tucker decomposition of the kernel, Kim et al.
 2016, arXiv 1511.06530). Its outputs have VGG-16's channels, so losses on it mean what they mean on VGG-16.
-scripts/distill.py makes it.
+scripts/assets/distill.py makes it.
 """
 
 import json
@@ -17,10 +17,10 @@ import safetensors
 import safetensors.torch
 from torch import nn
 
+from fast_nst.errors import UserError
 from fast_nst.loss_networks.network import LossNetwork, check_layers
 from fast_nst.loss_networks.vgg import MEAN, STD
-from fast_nst.state import check_readable
-from fast_nst.validate import Invalid
+from fast_nst.safe_load import check_readable
 
 ASSET = Path(str(files("fast_nst"))) / "assets" / "compact.safetensors"
 VGG_16 = {  # its convolutions' outputs up to the deepest that `compact` has, and their channels
@@ -57,15 +57,15 @@ def low_rank_vgg(narrow: Sequence[int], ranks: Sequence[Sequence[int]]) -> LossN
 
 
 def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None = None) -> LossNetwork:
-    """The distilled loss network, able to give `layers`. weights: a file of scripts/distill.py; None: the package's.
+    """The distilled loss network, able to give `layers`. weights: a file of scripts/assets/distill.py; None: the package's.
 
-    Raises Invalid for a layer that it does not have, or a file that is not one of these.
+    Raises UserError for a layer that it does not have, or a file that is not one of these.
     """
     path = ASSET if weights is None else Path(weights)
     try:
         check_readable(path)
-    except Invalid as error:
-        raise Invalid(f"loss_network.weights: {error}") from None
+    except UserError as error:
+        raise UserError(f"loss_network.weights: {error}") from None
     try:
         with safetensors.safe_open(path, "pt") as file:
             recipe: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
@@ -73,7 +73,9 @@ def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None 
         state = safetensors.torch.load_file(path)
         network.load_state_dict({name: value.float() for name, value in state.items()})
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
-        raise Invalid(f"loss_network.weights: {path}: not a compact loss network of scripts/distill.py") from None
+        raise UserError(
+            f"loss_network.weights: {path}: not a compact loss network of scripts/assets/distill.py"
+        ) from None
     network.keep(check_layers(layers, LAYERS))
     return network
 

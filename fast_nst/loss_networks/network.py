@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from fast_nst.validate import Invalid
+from fast_nst.errors import UserError
 
 
 class LossNetwork(nn.Module):
@@ -73,14 +73,14 @@ class LossNetwork(nn.Module):
 
 
 def check_layers(layers: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
-    """`layers` without repeats. Raises Invalid for one that is not among `known`, or none at all."""
+    """`layers` without repeats. Raises UserError for one that is not among `known`, or none at all."""
     names, wanted = list(known), tuple(dict.fromkeys(layers))
     for layer in wanted:
         if layer not in names:
-            raise Invalid(
+            raise UserError(
                 f"layer {layer!r} does not exist in this loss network; it has {', '.join(names)}; "
                 "loss_network=vgg16 and vgg19 have more"
             )
     if not wanted:
-        raise Invalid(f"no layer was asked for; this loss network has {', '.join(names)}")
+        raise UserError(f"no layer was asked for; this loss network has {', '.join(names)}")
     return wanted

@@ -11,9 +11,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from fast_nst.errors import UserError
 from fast_nst.loss_networks.network import LossNetwork, check_layers
-from fast_nst.state import load_state
-from fast_nst.validate import Invalid
+from fast_nst.safe_load import load_state
 
 # torchvision's name of the configuration and its ImageNet weights.
 VARIANTS = {
@@ -48,10 +48,10 @@ def build_vgg(
     variant: "vgg16" or "vgg19". weights: a file in torchvision's layout (`features.0.weight` …; .safetensors, or .pth
     read without running code; later layers may be missing), or None for torchvision's own (a download, cached).
     pooling: "max", or "average" (Gatys 2015, sec. Methods: slightly more appealing results).
-    Raises Invalid for an unknown layer, one deeper than the file reaches, or a file of another shape.
+    Raises UserError for an unknown layer, one deeper than the file reaches, or a file of another shape.
     """
     if pooling not in ("max", "average"):
-        raise Invalid(f"loss_network.pooling: got {pooling!r}; allowed: 'max', 'average'")
+        raise UserError(f"loss_network.pooling: got {pooling!r}; allowed: 'max', 'average'")
     indices = layer_indices(variant)
     wanted = check_layers(layers, indices)
     deepest = max(wanted, key=indices.__getitem__)
@@ -59,7 +59,7 @@ def build_vgg(
     source = f"{variant}'s download" if weights is None else str(weights)
     own = {f"features.{index - 1}.{part}" for index in indices.values() for part in ("weight", "bias")}
     if strange := [key for key in state if key.startswith("features.") and key not in own]:
-        raise Invalid(f"{source}: has {strange[0]}, {variant} has none: another network?")
+        raise UserError(f"{source}: has {strange[0]}, {variant} has none: another network?")
     _check_reach(state, indices, deepest, source)
     with torch.device("meta"):  # no time spent on random weights; the file's take their place
         features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[VARIANTS[variant][0]])
@@ -67,7 +67,7 @@ def build_vgg(
     for key, value in features.state_dict().items():
         shape, needed = tuple(state[f"features.{key}"].shape), tuple(value.shape)
         if shape != needed:
-            raise Invalid(f"{source}: features.{key} has shape {shape}, {variant} needs {needed}: another network?")
+            raise UserError(f"{source}: features.{key} has shape {shape}, {variant} needs {needed}: another network?")
     features.load_state_dict({key: state[f"features.{key}"].float() for key in features.state_dict()}, assign=True)
     for index, module in enumerate(features):
         if isinstance(module, nn.MaxPool2d) and pooling == "average":
@@ -81,13 +81,13 @@ def rescale_to_unit_mean(network: LossNetwork, images: Iterable[Tensor]) -> None
 
     images: (B, 3, H, W) in [0, 1] each. Every convolution undoes the scale of its inputs, so that the network computes
     the same up to a factor a filter. A filter that never fires is left alone.
-    Raises Invalid for a network that is no VGG.
+    Raises UserError for a network that is no VGG.
     """
     if len(network.heads):
-        raise Invalid("loss_network.unit_mean: only a VGG can be rescaled; take loss_network=vgg19 or vgg16")
+        raise UserError("loss_network.unit_mean: only a VGG can be rescaled; take loss_network=vgg19 or vgg16")
     states = [network.normalize(image) for image in images]
     if not states:
-        raise Invalid("rescaling to unit mean activation needs at least one image")
+        raise UserError("rescaling to unit mean activation needs at least one image")
     undo: Tensor | None = None
     for module in network.features:
         if isinstance(module, nn.Conv2d):
@@ -105,8 +105,8 @@ def rescale_to_unit_mean(network: LossNetwork, images: Iterable[Tensor]) -> None
 def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         return load_state(path)
-    except Invalid as error:
-        raise Invalid(f"loss_network.weights: {error}") from None
+    except UserError as error:
+        raise UserError(f"loss_network.weights: {error}") from None
 
 
 def _check_reach(state: dict[str, Tensor], indices: dict[str, int], deepest: str, source: str) -> None:
@@ -116,9 +116,9 @@ def _check_reach(state: dict[str, Tensor], indices: dict[str, int], deepest: str
             break
         reached = name
     if reached is None:
-        raise Invalid(f"{source}: holds no VGG weights in torchvision's layout (features.0.weight …)")
+        raise UserError(f"{source}: holds no VGG weights in torchvision's layout (features.0.weight …)")
     if indices[deepest] > indices[reached]:
-        raise Invalid(f"{source}: {deepest} was asked for; the deepest available in it is {reached}")
+        raise UserError(f"{source}: {deepest} was asked for; the deepest available in it is {reached}")
 
 
 def _download(variant: str) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ def _download(variant: str) -> dict[str, Tensor]:
             torch.hub.download_url_to_file(weights.url, str(path), path.stem.rpartition("-")[2])
         return dict(weights.get_state_dict(progress=False, check_hash=True))
     except OSError as error:  # URLError too
-        raise Invalid(
+        raise UserError(
             f"loss_network={variant}: its weights cannot be downloaded here ({error}); give a file in torchvision's "
             f"layout with loss_network.weights=FILE, or take loss_network=compact, which ships with the package"
         ) from None

@@ -74,7 +74,7 @@ def content_loss(features: Tensor, target: Tensor) -> Tensor:
 
 def content_half_sum(features: Tensor, target: Tensor) -> Tensor:
     """Half the summed squared difference (Gatys 2015 eq. 1): two (B, C, H, W) -> (B,) float32."""
-    return (features.float() - target.float()).square().sum((1, 2, 3)) / 2
+    return (_at_least_float32(features) - _at_least_float32(target)).square().sum((1, 2, 3)) / 2
 
 
 def style_loss(grams: Tensor, target: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def energy(x: Tensor) -> Tensor:
 
 def tv_mean(image: Tensor) -> Tensor:
     """Total variation, the mean squared difference of neighbours across plus that down: (B, 3, H, W) -> (B,)."""
-    image = image.float()
+    image = _at_least_float32(image)
     across, down = image.diff(dim=3), image.diff(dim=2)
     return across.square().mean((1, 2, 3)) + down.square().mean((1, 2, 3))
 
@@ -99,7 +99,7 @@ def tv_half_sum(image: Tensor) -> Tensor:
 
     fast-neural-style's TotalVariation.lua states only a gradient; this is the function that has it.
     """
-    image = image.float()
+    image = _at_least_float32(image)
     across, down = image.diff(dim=3)[:, :, :-1], image.diff(dim=2)[:, :, :, :-1]
     return (across.square() + down.square()).sum((1, 2, 3)) / 2
 
@@ -111,7 +111,7 @@ def light_loss(image: Tensor, target: Tensor, divisor: int = 8, noise: float = 0
     One minus the correlation of their luminance, averaged over blocks of `divisor` pixels a side. noise: standard
     deviation of the luminance below which a target counts as flat and constrains nothing.
     """
-    ours, theirs = (_flat_luminance(F.avg_pool2d(x.float(), divisor)) for x in (image, target))
+    ours, theirs = (_flat_luminance(F.avg_pool2d(_at_least_float32(x), divisor)) for x in (image, target))
     floor = noise**2 * ours.shape[1]
     product = (ours * theirs).sum(1)
     return 1 - product / ((ours.square().sum(1) + floor) * (theirs.square().sum(1) + floor)).sqrt()

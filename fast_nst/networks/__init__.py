@@ -1,13 +1,13 @@
-"""Image transformation networks: photograph in, stylised photograph out. `build` is the one way to make one."""
+"""Image transformation networks by name: `build(name)(content, style)` -> output. Each has `num_styles` and `scale`."""
 
 from typing import Any
 
+from fast_nst.errors import UserError
 from fast_nst.networks.johnson import Johnson
 from fast_nst.networks.slim import Slim
-from fast_nst.validate import Invalid
 
+NETWORKS: dict[str, type[Johnson] | type[Slim]] = {"johnson": Johnson, "slim": Slim}
 Network = Johnson | Slim
-NETWORKS: dict[str, type[Network]] = {"johnson": Johnson, "slim": Slim}
 
 __all__ = ["NETWORKS", "Network", "build"]
 
@@ -15,13 +15,13 @@ __all__ = ["NETWORKS", "Network", "build"]
 def build(name: str, **arguments: Any) -> Network:
     """The network `name` with its constructor's `arguments`, freshly initialised from torch's global generator.
 
-    Raises Invalid naming the argument, what came and what is allowed.
+    Raises UserError naming the argument, what came and what is allowed.
     """
     if name not in NETWORKS:
-        raise Invalid(f"network.name: got {name!r}; allowed: {', '.join(NETWORKS)}")
+        raise UserError(f"network.name: got {name!r}; allowed: {', '.join(NETWORKS)}")
     try:
         return NETWORKS[name](**arguments)
     except TypeError as error:
-        raise Invalid(f"network {name}: {error}") from None
+        raise UserError(f"network {name}: {error}") from None
     except ValueError as error:
-        raise Invalid(f"network.{error}") from None
+        raise UserError(f"network.{error}") from None

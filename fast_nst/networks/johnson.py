@@ -10,8 +10,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fast_nst.errors import UserError, check_int, check_number
 from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, decode, encode
-from fast_nst.validate import Invalid, number, whole_number
 
 PADDINGS = ("reflection", "zero", "reflection_once")
 UPSAMPLINGS = ("nearest", "transposed")
@@ -27,6 +27,8 @@ class Johnson(nn.Module):
     pixels: what the network takes and gives inside, `layers.encode`. final_norm: normalise the last layer (lengstrom).
     init_std: truncated normal weights of that deviation in place of torch's default.
     """
+
+    num_styles, scale = 1, 1
 
     def __init__(
         self,
@@ -44,20 +46,20 @@ class Johnson(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(filters, Sequence) or isinstance(filters, str) or len(filters) != 3:
-            raise Invalid(f"filters: got {filters!r}; allowed: three positive numbers")
+            raise UserError(f"filters: got {filters!r}; allowed: three positive numbers")
         for channels in filters:
-            whole_number("filters", channels, 1, LARGEST)
-        whole_number("blocks", blocks, 0, LARGEST)
-        whole_number("kernel", kernel, 1, LARGEST)
-        number("norm_eps", norm_eps, 0)
+            check_int("filters", channels, 1, LARGEST)
+        check_int("blocks", blocks, 0, LARGEST)
+        check_int("kernel", kernel, 1, LARGEST)
+        check_number("norm_eps", norm_eps, 0)
         if init_std is not None:
-            number("init_std", init_std, 0)
+            check_number("init_std", init_std, 0)
         if kernel % 2 == 0:
-            raise Invalid(f"kernel: got {kernel}; allowed: an odd kernel")
+            raise UserError(f"kernel: got {kernel}; allowed: an odd kernel")
         if padding not in PADDINGS:
-            raise Invalid(f"padding: got {padding!r}; allowed: {', '.join(PADDINGS)}")
+            raise UserError(f"padding: got {padding!r}; allowed: {', '.join(PADDINGS)}")
         if upsampling not in UPSAMPLINGS:
-            raise Invalid(f"upsampling: got {upsampling!r}; allowed: {', '.join(UPSAMPLINGS)}")
+            raise UserError(f"upsampling: got {upsampling!r}; allowed: {', '.join(UPSAMPLINGS)}")
         once = padding == "reflection_once"
         outer = "zero" if once else padding  # the Lua code zero-pads the strided and outer convolutions
         inner = "none" if once else padding
@@ -96,7 +98,8 @@ class Johnson(nn.Module):
                 if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                     nn.init.trunc_normal_(module.weight, std=init_std, a=-2 * init_std, b=2 * init_std)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
+        x = content
         height, width = x.shape[2:]
         missing_h, missing_w = (max(0, self.smallest - side) for side in (height, width))
         y = encode(x, self.pixels)

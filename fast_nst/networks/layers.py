@@ -5,8 +5,8 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from fast_nst.networks.functional import instance_norm, pad, rectify, upsample_convolve
-from fast_nst.validate import Invalid
+from fast_nst.errors import UserError
+from fast_nst.ops.channels_last import instance_norm, pad, rectify, upsample_convolve
 
 LARGEST = 4096  # of a whole number that describes a network
 
@@ -31,7 +31,7 @@ def make_norm(kind: str, channels: int, eps: float) -> nn.Module:
         return InstanceNorm(channels, eps)
     if kind == "batch":
         return nn.BatchNorm2d(channels, eps)
-    raise Invalid(f"norm: got {kind!r}; allowed: 'instance', 'batch'")
+    raise UserError(f"norm: got {kind!r}; allowed: 'instance', 'batch'")
 
 
 class ConvBlock(nn.Module):
@@ -134,7 +134,7 @@ def encode(x: Tensor, pixels: str) -> Tensor:
         return x
     if pixels == "caffe":
         return x.flip(1) * 255 - _caffe_mean(x.device)
-    raise Invalid(f"pixels: got {pixels!r}; allowed: 'centred', 'rgb255', 'unit', 'caffe'")
+    raise UserError(f"pixels: got {pixels!r}; allowed: 'centred', 'rgb255', 'unit', 'caffe'")
 
 
 def decode(y: Tensor, pixels: str) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fast_nst.networks.functional import pad
+from fast_nst.errors import UserError, check_int, check_number
 from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, decode, encode
-from fast_nst.validate import Invalid, number, whole_number
+from fast_nst.ops.channels_last import pad
 
 
 class Slim(nn.Module):
@@ -32,20 +32,21 @@ class Slim(nn.Module):
 
     TILE = 1024  # pixels of the photograph after which its noise is the same again
     SMALLEST = 16  # pixels a side that two halvings need for their reflections
+    num_styles, scale = 1, 1
 
     def __init__(
         self, width: int = 32, blocks: int = 5, noise: float = 0.2, margin: int = 16, fine_noise: float = 0.0
     ) -> None:
         super().__init__()
-        whole_number("width", width, 2, LARGEST)
-        whole_number("blocks", blocks, 0, LARGEST)
-        number("noise", noise, 0)
-        number("fine_noise", fine_noise, 0)
+        check_int("width", width, 2, LARGEST)
+        check_int("blocks", blocks, 0, LARGEST)
+        check_number("noise", noise, 0)
+        check_number("fine_noise", fine_noise, 0)
         # For `stylize.strips`: pixels reflected around a photograph, those of them cut off again, `encode`'s argument.
-        self.border = self.cut = whole_number("margin", margin, 0, 1024)
+        self.border = self.cut = check_int("margin", margin, 0, 1024)
         self.pixels = "centred"
         if margin % 4:
-            raise Invalid(f"margin: got {margin}; allowed: a multiple of 4")
+            raise UserError(f"margin: got {margin}; allowed: a multiple of 4")
         # No biases before a norm, which takes them out again: their gradient would be rounding errors alone.
         self.down = nn.Sequential(
             ConvBlock(3, width, 7, stride=2, bias=False),
@@ -60,7 +61,8 @@ class Slim(nn.Module):
             ConvBlock(width // 2, 3, 3, norm=None, relu=False),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
+        x = content
         height, width = x.shape[2:]
         margin = 0 if self.training else self.border
         missing_h, missing_w = (max(0, max(self.SMALLEST, margin + 1) - side) for side in (height, width))
@@ -82,8 +84,8 @@ class Noise(nn.Conv2d):
 
     def __init__(self, octaves: int, channels: int, side: int, std: float) -> None:
         super().__init__(octaves, channels, 1, bias=False)
-        self.side = side
-        self.at: Tensor | None = None  # rows and columns of the shift, (2,), in place of what is drawn
+        self.side = self.max_shift = side
+        self.shift: Tensor | None = None  # rows and columns, (2,); None: drawn at random
         self.register_buffer("tile", noise_tile(octaves, side), persistent=False)
         if not self.weight.is_meta:  # for which torch would import its compiler, a second
             nn.init.normal_(self.weight, std=std * octaves**-0.5)
@@ -93,7 +95,7 @@ class Noise(nn.Conv2d):
         tile = self.get_buffer("tile")
         shift: Any = (top, 0)
         if self.training:
-            shift = torch.randint(self.side, (2,)).tolist() if self.at is None else self.at
+            shift = torch.randint(self.side, (2,)).tolist() if self.shift is None else self.shift
         b, _, *sides = features.shape
         for dim, first, length in zip((2, 3), shift, sides, strict=True):
             tile = tile.index_select(dim, (torch.arange(length, device=tile.device) + first) % self.side)

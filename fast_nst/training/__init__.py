@@ -1,1 +1,1 @@
-"""Training in Lightning: the module, the callbacks, and what the machine does well."""
+"""What every method shares: optimizers, schedules, callbacks, checkpoints and resume."""

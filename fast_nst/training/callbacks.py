@@ -1,41 +1,31 @@
-"""What a run shows and leaves: progress, pictures, checkpoints, the weights file."""
+"""Progress bar, preview and weights file of a run."""
 
-import contextlib
 import math
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins import TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fast_nst import image, weights
-from fast_nst.data.content import ContentImages
 from fast_nst.data.datamodule import ContentData
+from fast_nst.data.dataset import ContentImages
 from fast_nst.stylize.sheet import sheet
-from fast_nst.training import resume
-from fast_nst.training.module import Diverged, StyleTransfer
-from fast_nst.validate import Failure
+from fast_nst.training.checkpoint import signalled
+from fast_nst.training.divergence import check_finite
 
 
 def seconds_left(trainer: pl.Trainer) -> float:
     """Until trainer.max_time; infinity without one."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)]  # type: ignore[attr-defined]
     return min((max(0.0, left) for timer in timers if (left := timer.time_remaining()) is not None), default=math.inf)
-
-
-def signalled(trainer: pl.Trainer) -> bool:
-    """Whether a signal asks this process to end."""
-    return any(callback.signal for callback in trainer.callbacks if isinstance(callback, SaveCheckpoint))  # type: ignore[attr-defined]
 
 
 class Progress(pl.callbacks.ProgressBar):
@@ -87,13 +77,13 @@ class Progress(pl.callbacks.ProgressBar):
         self._begin(trainer)  # before the first batch is made
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Tensor, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._begin(trainer)  # a run that goes on has no start of its only epoch
         self.step_begun = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.in_steps += time.monotonic() - self.step_begun
         # Reading a loss waits for the device: not every step.
@@ -129,19 +119,6 @@ class Progress(pl.callbacks.ProgressBar):
         self._close()
 
 
-class StopOnNan(pl.Callback):
-    """Raise `Diverged` when the loss is NaN or infinite; looked at every `every_n_steps`, since looking waits."""
-
-    def __init__(self, every_n_steps: int) -> None:
-        self.every_n_steps = every_n_steps
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
-    ) -> None:
-        if trainer.global_step % self.every_n_steps == 0 and not torch.isfinite(outputs["loss"]):
-            raise Diverged(trainer.global_step, "the loss")
-
-
 class Preview(pl.Callback):
     """A sheet of the style image, some content images and their results: to TensorBoard as it learns, and to `path`."""
 
@@ -154,15 +131,15 @@ class Preview(pl.Callback):
         self.written = -1  # the step of the last one
 
     @torch.no_grad()
-    def _write(self, trainer: pl.Trainer, module: StyleTransfer) -> None:
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or trainer.global_step == self.written:
             return
         self.written = trainer.global_step
         if self.batch is None:
             self.batch = torch.stack([self.contents[i] for i in range(self.count)])
-        module.network.eval()
-        results = torch.cat([module(item[None].to(module.device)).float().cpu() for item in self.batch])
-        module.network.train()
+        network = cast(nn.Module, module.network).eval()
+        results = torch.cat([network(item[None].to(module.device)).float().cpu() for item in self.batch])
+        network.train()
         picture = sheet(self.style_image, self.batch, results)
         image.save_picture(picture, self.path)
         for logger in trainer.loggers:
@@ -170,14 +147,12 @@ class Preview(pl.Callback):
                 logger.experiment.add_image("preview", image.to_tensor(picture)[0], trainer.global_step)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, StyleTransfer)
         if trainer.global_step % self.every_n_steps == 0:
             self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, StyleTransfer)
         self._write(trainer, pl_module)
 
 
@@ -199,121 +174,8 @@ class SaveWeights(pl.Callback):
         self.losses = {name.removeprefix("val/"): float(metrics[name]) for name in metrics if name.startswith("val/")}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, StyleTransfer)
         if trainer.is_global_zero:
-            pl_module.check_finite()
+            network = cast(nn.Module, pl_module.network)
+            check_finite(network, trainer.global_step)
             description = {**self.description, "steps": trainer.global_step, "held_out_losses": self.losses}
-            weights.save(self.path, pl_module.network, description)
-
-
-class Interrupted(Failure):
-    """A signal asked the run to stop, and it saved first; the message holds the command to go on."""
-
-    def __init__(self, number: int, step: int, command: str) -> None:
-        super().__init__(f"{signal.Signals(number).name} at step {step}: saved. Go on with: {command}")
-        self.exit_code = 128 + number
-
-
-class TooSoon(Failure):
-    """A SIGTERM before the first step."""
-
-    exit_code = 128 + signal.SIGTERM
-
-    def __init__(self) -> None:
-        super().__init__("SIGTERM before the first step: nothing was to be saved")
-
-
-class SaveCheckpoint(pl.Callback):
-    """`path` every `every_n_steps`, at the end, and on SIGINT, SIGTERM, SIGHUP or SIGUSR1 after the step under way,
-    when the run ends with `Interrupted`. A second signal has its ordinary effect at once.
-
-    settings: kept in the checkpoint (`resume.KEY`). command: what goes on from it.
-    """
-
-    SIGNALS = tuple(
-        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
-    )
-    AGREE = 10  # steps between the processes of a run asking each other for signals: each asking waits
-
-    def __init__(self, path: Path, every_n_steps: int, settings: Mapping[str, Any], command: str) -> None:
-        self.path, self.every_n_steps, self.settings, self.command = path, every_n_steps, dict(settings), command
-        self.saved_step = -1
-        self.signal = 0
-        self.handlers: dict[int, Any] = {}
-
-    def _catch(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._release()
-        text = f"\n{signal.Signals(number).name}: saving after this step; again stops at once, unsaved\n"
-        with contextlib.suppress(OSError):  # no terminal any more; print may be in the middle of a line
-            os.write(2, text.encode())
-
-    def _release(self) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        self.handlers = {}
-
-    def _stopping(self, trainer: pl.Trainer) -> bool:
-        if trainer.world_size == 1:
-            return self.signal != 0
-        if trainer.global_step % self.AGREE:
-            return False
-        return trainer.strategy.reduce_boolean_decision(self.signal != 0, all=False)
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step != self.saved_step:
-            self.saved_step = trainer.global_step
-            trainer.save_checkpoint(self.path)
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        checkpoint[resume.KEY] = self.settings
-
-    def listen(self, numbers: Sequence[int] = (signal.SIGINT,)) -> None:
-        """Keep the signals for the end of the next step; of the others Lightning needs its own until training starts.
-
-        To be called before the run says that it starts: a shell's background jobs come with SIGINT ignored."""
-        for number in numbers:
-            if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:  # SIGHUP, under nohup
-                continue
-            self.handlers[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-            signal.signal(number, self._catch)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.received_sigterm:  # which Lightning would only now and then look for
-            raise TooSoon
-        self.listen(self.SIGNALS)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
-    ) -> None:
-        stopping = self._stopping(trainer)
-        if stopping or trainer.global_step % self.every_n_steps == 0:
-            self._save(trainer)
-        if stopping:
-            raise Interrupted(self.signal or signal.SIGTERM, trainer.global_step, self.command)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._release()
-        self._save(trainer)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._release()  # a run that was complete already has neither start nor end
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._release()
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints written beside their place and renamed, so that none is ever half-written."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        write: Callable[..., None] = super().save_checkpoint
-        with image.replacing(path) as temporary:
-            try:
-                write(checkpoint, temporary, storage_options)
-            except RuntimeError as error:  # torch's writer, on a full disk
-                raise OSError(str(error).splitlines()[0]) from None
+            weights.save(self.path, network, description)

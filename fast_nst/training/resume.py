@@ -1,11 +1,11 @@
-"""Going on from a checkpoint: what the run that wrote it was, and what may be different now."""
+"""Resuming from a checkpoint: what the run that wrote it was, and what may be different now."""
 
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fast_nst.state import load_pickle
-from fast_nst.validate import Invalid
+from fast_nst.errors import UserError
+from fast_nst.safe_load import load_pickle
 
 KEY = "fast_nst"  # of the run's settings in a checkpoint
 # What has no part in the result.
@@ -14,37 +14,37 @@ _FREE = (
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_time", "trainer.log_every_n_steps",
     "trainer.val_every_n_steps", "trainer.cuda_graphs",
 )  # fmt: skip
-# What a checkpoint from before there was such a setting had.
-_SINCE = {"network.fine_noise": 0.0}
 _FIXED = ("network", "style", "optimizer.name")  # they do not fit; half of each painting is neither
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The settings that a checkpoint was written under, and its step: {"settings", "step"}. Raises Invalid."""
+    """The settings that a checkpoint was written under, and its step: {"settings", "step"}. Raises UserError."""
     try:
         checkpoint = load_pickle(path)
         return {"settings": dict(checkpoint[KEY]), "step": int(checkpoint["global_step"])}
-    except (Invalid, LookupError, ValueError, TypeError):
-        raise Invalid(f"ckpt_path: {os.fspath(path)}: damaged, or not a checkpoint of scripts/train.py") from None
+    except (UserError, LookupError, ValueError, TypeError):
+        raise UserError(f"ckpt_path: {os.fspath(path)}: damaged, or not a checkpoint of train") from None
 
 
 def check(before: Mapping[str, Any], now: Mapping[str, Any], step: int, steps: int) -> list[str]:
     """What changed between two runs' settings, a text each, for a run that goes on from `step` to `steps`.
 
-    Raises Invalid where the result would make no sense.
+    Raises UserError where the result would make no sense.
     """
     changed = list(_differences(dict(_flat(before)), dict(_flat(now))))
     if refused := [text for name, text in changed if _is_under(name, _FIXED)]:
-        raise Invalid(f"ckpt_path: its run cannot go on with other settings ({'; '.join(refused)}); start a new run")
+        raise UserError(f"ckpt_path: its run cannot go on with other settings ({'; '.join(refused)}); start a new run")
     if steps < step:
-        raise Invalid(f"trainer.max_steps: got {steps}; the checkpoint to go on from is past that, at step {step}")
+        raise UserError(f"trainer.max_steps: got {steps}; the checkpoint to go on from is past that, at step {step}")
     return [text for _, text in changed]
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in sorted({*before, *now}):
-        old, new = before.get(name, _SINCE.get(name)), now.get(name)
-        if old != new and not _is_under(name, _FREE):
+        old, new = before.get(name), now.get(name)
+        # An argument that one of the two versions does not know has its default.
+        missing = _is_under(name, ("network",)) and not (name in before and name in now)
+        if old != new and not missing and not _is_under(name, _FREE):
             yield name, f"{name}: {old} before, {new} now"
 
 
@@ -58,3 +58,17 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def _is_under(name: str, groups: tuple[str, ...]) -> bool:
     return any(name == group or name.startswith(f"{group}.") for group in groups)
+
+
+def set_learning_rate(checkpoint: dict[str, Any], learning_rate: float) -> None:
+    """Put this run's `learning_rate` into the states of a `checkpoint`, which would restore that of its own run."""
+    groups = [group for state in checkpoint.get("optimizer_states", ()) for group in state["param_groups"]]
+    before = groups[-1]["initial_lr"] if groups else 0  # the last group is the kernels'
+    if before in (0, learning_rate):
+        return
+    factor = learning_rate / before
+    for group in groups:
+        group["lr"], group["initial_lr"] = group["lr"] * factor, group["initial_lr"] * factor
+    for state in checkpoint["lr_schedulers"]:
+        for key in ("base_lrs", "_last_lr"):
+            state[key] = [rate * factor for rate in state[key]]

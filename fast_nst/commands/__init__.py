@@ -1,0 +1,33 @@
+"""The commands, one file each: parse, build, run. Installed: `fast-nst COMMAND …`; in a clone: `scripts/COMMAND.py`."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import TracebackType
+
+NAMES = ("train", "infer", "optimize", "evaluate", "sheet")
+
+
+def _without_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _without_traceback  # here, because Ctrl-C may come while a command imports torch
+
+
+def main() -> None:
+    """`fast-nst COMMAND …`: run that command with the rest of the command line."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        print(f"usage: fast-nst COMMAND …\n\ncommands: {', '.join(NAMES)}; fast-nst COMMAND --help explains one")
+        return
+    if name not in NAMES:
+        print(f"error: fast-nst: unknown command {name!r}; use one of {', '.join(NAMES)}", file=sys.stderr)
+        sys.exit(2)
+    # Lightning starts further processes with argv[0] and the rest of argv, so argv[0] must name the command.
+    own = Path(sys.argv[0]).with_name(f"fast-nst-{name}")
+    sys.argv = [str(own) if own.exists() else sys.argv[0], *sys.argv[2:]]
+    importlib.import_module(f"fast_nst.commands.{name}").command_line()

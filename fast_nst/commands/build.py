@@ -1,0 +1,63 @@
+"""What the scripts build out of a composed configuration alike."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fast_nst import loss_networks
+from fast_nst.commands.config import CONFIGS
+from fast_nst.data import styles
+from fast_nst.data.folder import Folder
+from fast_nst.errors import UserError, check_number
+from fast_nst.image import to_tensor
+from fast_nst.losses import PerceptualLoss, layers_needed
+
+LONGEST_NAME = 200  # bytes; with what is added to it a file system takes it
+
+
+def loss_settings(loss: str = "default") -> dict[str, Any]:
+    """The arguments of the loss that train.py has with `loss=`."""
+    terms: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONFIGS / "loss" / f"{loss}.yaml"))  # type: ignore[assignment]
+    terms.pop("jitter", None)  # of the training
+    return terms
+
+
+def optimizer_settings() -> dict[str, Any]:
+    """What train.py has by default under `optimizer`."""
+    return OmegaConf.to_container(OmegaConf.load(CONFIGS / "optimizer" / "muon.yaml"))  # type: ignore[return-value]
+
+
+def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> PerceptualLoss:
+    """The perceptual loss of `cfg` on the CPU, each painting's `style.side` resized to `size`."""
+    network = dict(cfg["loss_network"])
+    unit_mean = network.pop("unit_mean")
+    layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
+    loss_network = loss_networks.build(layers=layers, **network)
+    if unit_mean is not None:
+        folder = Folder(unit_mean, 256, name="loss_network.unit_mean")
+        pictures = (folder[i] for i in range(len(folder)))
+        loss_networks.rescale_to_unit_mean(loss_network, (to_tensor(p) for p in pictures if p is not None))
+    paintings = [(painting, 1.0), *further_paintings(cfg)]
+    images = [styles.load(file, size, cfg["style"]["side"]) for file, _ in paintings]
+    terms = {key: value for key, value in cfg["loss"].items() if key != "jitter"}  # of the training
+    return PerceptualLoss(loss_network, images, [share for _, share in paintings], **terms)
+
+
+def style_name(cfg: dict[str, Any], painting: Path) -> str:
+    """What files are named after: `style.name`, or the painting's own."""
+    name = str(cfg["style"]["name"] or painting.stem)
+    if name != Path(name).name or name == "..":
+        raise UserError(f"style.name: got {name!r}; allowed: a file's name, without a folder")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise UserError(f"style.name: got {name[:20]}…; allowed: up to {LONGEST_NAME} letters")
+    return name
+
+
+def further_paintings(cfg: dict[str, Any]) -> list[tuple[Path, float]]:
+    """The files of `style.blend` and their weights."""
+    blend = cfg["style"]["blend"] or {}
+    if not isinstance(blend, dict):
+        raise UserError(f"style.blend: got {blend!r}; allowed: {{FILE: weight}}")
+    return [(styles.find(str(name)), check_number(f"style.blend.{name}", share, 0)) for name, share in blend.items()]

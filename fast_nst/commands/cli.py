@@ -1,0 +1,102 @@
+"""What every script does with an error: one line on stderr, no traceback; exit code 2 for a user's mistake, else 1."""
+
+import argparse
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from fast_nst.errors import RunError, UserError
+from fast_nst.image import check_place
+
+# An OSError that nothing closer could name better: a folder that may not be looked into, a full disk.
+MISTAKES = (UserError, HydraException, OmegaConfBaseException, OSError)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def typed(name: str) -> str:
+    """What to type for the script `name`, in the way that this one was called."""
+    if Path(sys.argv[0]).stem.startswith("fast-nst"):
+        return f"fast-nst {name}"
+    return f"python {shlex.quote(str(Path(sys.argv[0]).with_name(f'{name}.py')))}"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` on one line; of one that a worker process passed on, without its traceback."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    text = str(error).strip()
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        text = text.splitlines()[-1].partition(": ")[2]
+    if unknown := re.search(r"Key '.*' is not in struct\s+full_key: (\S+)", text):
+        return f"unknown key {unknown[1]}; --help lists all of them"
+    return " ".join(text.partition("Config search path:")[0].split())
+
+
+def report(error: BaseException) -> int:
+    """Say on one line what went wrong; the exit code for it."""
+    if isinstance(error, OverrideParseException):
+        word = str(error.override).removeprefix("++")  # which `settings.run` may have put there
+        message = f"{word}: not key=value as Hydra reads it; a value with signs in it needs quotes: \"key='…'\""
+    else:
+        while not isinstance(error, UserError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # Hydra wraps the error that names the key
+        message = one_line(error)
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    if rank == "0" or not isinstance(error, RunError) or error.exit_code < 128:  # every process is interrupted
+        print(f"error: {message}", file=sys.stderr)
+    return error.exit_code if isinstance(error, RunError) else 2
+
+
+def check_new(
+    option: str, path: str | Path, overwrite: bool, inputs: Iterable[str | Path], more: str = "--overwrite"
+) -> None:
+    """Raises UserError if `path` is one of `inputs`, cannot be written, or exists and `overwrite` is false; the message
+    tells how to allow it (`more`)."""
+    if Path(path).is_dir():
+        raise UserError(f"{option}: {path}: is a folder")
+    check_apart(option, [path], inputs)
+    if Path(path).exists() and not overwrite:
+        raise UserError(f"{option}: {path} exists already; give {more} or another file")
+    check_place(path)
+
+
+def check_json(path: Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """As `check_new`, of the file of figures that --json names."""
+    if path.suffix != ".json":
+        raise UserError(f"--json: {path}: give a name that ends in .json")
+    check_new("--json", path, overwrite, inputs)
+
+
+def check_apart(option: str, results: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
+    """Raises UserError where one of `results` is one of `inputs`, which are to be kept whatever is overwritten."""
+    kept = {os.path.realpath(path) for path in inputs}
+    for path in results:
+        if os.path.realpath(path) in kept:
+            raise UserError(f"{option}: {path}: an input, and the result would take its place; give another file")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call `main` and exit with what it returns; 2 after a user's mistake, 1 after a failure, 130 after Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name is bytes, not always of text
+    try:
+        sys.exit(main() or 0)
+    except (*MISTAKES, RunError) as error:
+        sys.exit(report(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

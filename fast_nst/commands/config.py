@@ -1,0 +1,140 @@
+"""A Hydra command line: what a user means by it, and one clear line for what cannot be meant."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from omegaconf import DictConfig, OmegaConf
+
+from fast_nst.commands import cli
+from fast_nst.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"  # a wheel, a clone
+TABLES = tuple(f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales"))
+# Arguments of the loss that a preset may leave out.
+OPTIONAL = tuple(
+    f"loss.{name}"
+    for name in (
+        "normalize",
+        "tv_weight",
+        "light_weight",
+        "jitter",
+        "content_reduction",
+        "tv_reduction",
+        "pixel_range",
+    )
+)
+LISTS = ("data.scale", "data.ratio", "network.filters", "trainer.devices")
+PATHS = (
+    "style.image", "style.name", "data.root", "loss_network.weights", "loss_network.unit_mean", "output_dir",
+    "ckpt_path", "start", "content", "output",
+)  # fmt: skip
+HYDRA_OPTIONS = (
+    "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
+    "--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info",
+)  # fmt: skip
+
+
+def run(main: Callable[[], None], config: str) -> None:
+    """`cli.run` of a script's Hydra `main` that composes configs/<config>.yaml, its command line checked
+    before Hydra reads it: a table may have keys that the one in the file does not (`settle`), and an experiment must be
+    one of this script's."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to cli.run, which prints one line
+    added = tuple(f"{name}=" for name in (*TABLES, *OPTIONAL))
+    sys.argv[1:] = [f"++{word}" if word.startswith(added) else word for word in sys.argv[1:]]
+
+    def checked() -> None:
+        own = OmegaConf.load(CONFIGS / f"{config}.yaml")
+        assert isinstance(own, DictConfig)
+        groups = {key for default in own["defaults"] if not isinstance(default, str) for key in default}
+        for word in sys.argv[1:]:
+            option, _, value = word.partition("=")
+            if option.startswith("--") and not any(known.startswith(option) for known in HYDRA_OPTIONS):
+                like = f"{option.removeprefix('--')}={value or 'VALUE'}"
+                raise UserError(f"{option}: no such option; a setting has no dashes, {like}; --help lists all of them")
+            if "=" in word and not word.startswith("-"):
+                check_group(OverridesParser.create().parse_overrides([word])[0], config, {*own}, groups)
+            if word.startswith("~") and not word.startswith(tuple(f"~{name}." for name in TABLES)):
+                raise UserError(f"{word}: cannot be left out; give another value")
+        main()
+
+    cli.run(checked)
+
+
+def check_group(override: Override, config: str, keys: set[str], groups: set[str]) -> None:
+    """Raises UserError where `override` gives one of the `groups` of configs/<config>.yaml anything but the name of
+    one that there is, and for an experiment that sets a key which is none of its groups or `keys`: it is another
+    script's."""
+    group = override.key_or_group
+    if group not in groups or override.value_type == ValueType.GLOB_CHOICE_SWEEP:  # Hydra's own choice among them
+        return
+    own = not any(word.startswith("--config-") for word in sys.argv)  # which brings groups from elsewhere
+    series = override.is_sweep_override()
+    for name in override.sweep_iterator() if series else [override.value()]:
+        name = getattr(name, "text", name)  # of what was in quotes
+        file = CONFIGS / group / f"{name}.yaml"
+        if not isinstance(name, str) or (own and not file.is_file()):  # all of a series, before the first is trained
+            known = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+            more = "; a painting of your own is style.image=FILE" if group == "style" else ""
+            got = name if series else override.get_value_element_as_str()
+            raise UserError(f"{group}: got {got}; allowed: {known}{more}")
+        known_file = group == "experiment" and file.is_file()
+        if strange := sorted({*OmegaConf.load(file)} - groups - keys if known_file else ()):
+            raise UserError(f"experiment={name}: not one of {config}.py, which has no {', '.join(strange)}")
+
+
+def settle(composed: DictConfig) -> None:
+    """Make of the command line what a user means by it. A table replaces the one of the file, where Hydra would keep
+    the keys that it leaves out. A new key, with a plus before it, is a mistake anywhere but in a table."""
+    check_kinds(composed)
+    parser = OverridesParser.create()
+    groups = HydraConfig.get().runtime.choices
+    for override in parser.parse_overrides(list(HydraConfig.get().overrides.task)):
+        key = override.key_or_group
+        known = key in (*groups, *OPTIONAL) or key.startswith((*(f"{name}." for name in TABLES), "style.blend"))
+        if override.is_add() and not known and key not in TABLES:
+            raise UserError(f"+{key}: unknown key; --help lists all of them")
+        if key in TABLES and isinstance(table := override.value(), dict):
+            OmegaConf.update(composed, key, table, merge=False)
+
+
+def check_kinds(composed: DictConfig) -> None:
+    """Raises UserError where the command line made a table or a list of what is one value in the files, or the reverse,
+    and for a path that is none. A whole number is a path too."""
+    job = HydraConfig.get()
+    choices = [f"{group}={name}" for group, name in job.runtime.choices.items() if name and "/" not in group]
+    reference = OmegaConf.to_container(hydra.compose(str(job.job.config_name), choices), resolve=True)
+    for key, value, plain in _pairs(OmegaConf.to_container(composed), reference):
+        if isinstance(value, str) and value.startswith("${"):
+            continue  # what it stands for is a setting of its own
+        if key in PATHS and value == "":
+            raise UserError(f"{key}: got an empty name")  # an unset variable of a shell; pathlib's current folder
+        if key in PATHS and isinstance(value, int) and not isinstance(value, bool):
+            OmegaConf.update(composed, key, str(value))
+        elif isinstance(plain, dict):
+            if not isinstance(value, dict):
+                like = str(plain).replace("'", "")
+                raise UserError(f"{key}: got {value!r}; allowed: {like}, or the like")
+        elif isinstance(plain, bool) and not isinstance(value, bool):
+            raise UserError(f"{key}: got {value!r}; allowed: true, false")
+        elif (isinstance(value, dict) and key != "style.blend") or (isinstance(value, list) and key not in LISTS):
+            raise UserError(f"{key}: got {value!r}; allowed: a single value")
+        elif key in PATHS and not isinstance(value, str) and (value is not None or plain is not None):
+            quoted = "" if value is None else f"; quoted it is one: \"{key}='{value}'\""
+            raise UserError(f"{key}: got {value!r}; allowed: a path{quoted}")
+
+
+def _pairs(value: Any, plain: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key, its value in one tree, its value in the other), outermost first; a table's own keys are its affair."""
+    if key:
+        yield key, value, plain
+    if isinstance(value, dict) and isinstance(plain, dict) and key not in TABLES:
+        for name in value.keys() & plain.keys():
+            yield from _pairs(value[name], plain[name], f"{key}.{name}" if key else name)

@@ -1,0 +1,239 @@
+"""Score trained networks: held-out losses, and how many steps of the slow method reach the same objective.
+
+python scripts/evaluate.py starry_night.safetensors --style painting.jpg --content photographs --json scores.json
+python scripts/evaluate.py a.safetensors b.safetensors --style painting.jpg --content photographs \
+    --loss-network vgg19 --loss-network-weights vgg19.safetensors --sheet sheet.png
+
+The objective is content + 10 style, relative losses with Johnson 2016's layers. "Equivalent
+steps" are the L-BFGS steps that Gatys' optimisation takes on the same image, from noise as in Johnson 2016 (figure 5)
+and from the photograph, until its objective is no more than the network's. SSIM, and LPIPS where its weights are at
+hand or can be downloaded, are to the photograph: how much of it is left.
+"""
+
+import contextlib
+import json
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+from tqdm import tqdm
+
+from fast_nst import image, loss_networks, stylize, weights
+from fast_nst.commands import cli
+from fast_nst.data import styles
+from fast_nst.data.dataset import center_square
+from fast_nst.data.folder import list_pictures
+from fast_nst.device import keep_memory
+from fast_nst.errors import UserError, check_int, check_number
+from fast_nst.evaluate import Curves, equivalent_steps
+from fast_nst.loss_networks import compact
+from fast_nst.losses import PerceptualLoss
+from fast_nst.losses.functional import tv_mean
+from fast_nst.networks import Network
+from fast_nst.stylize.sheet import grid, grid_size
+
+CONTENT = {"relu3_3": 1.0}
+STYLE = dict.fromkeys(("relu1_2", "relu2_2", "relu3_3", "relu4_3"), 1.0)  # Johnson 2016's
+STARTS = ("noise", "content")
+SHOWN = 4  # images of the sheet
+
+
+def squares(folder: str, count: int, size: int) -> list[Tensor]:
+    """The centre squares of the first `count` photographs that can be read, (1, 3, size, size)."""
+    found: list[Tensor] = []
+    for path in list_pictures(folder, "--content"):
+        if len(found) == count:
+            break
+        try:
+            picture = image.open_picture(path).on_white()
+        except image.ImageError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        found.append(image.to_tensor(center_square(picture, size)))
+    if not found:
+        raise UserError(f"--content: {folder}: no picture in it can be read")
+    return found
+
+
+def quartiles(values: list[float]) -> dict[str, float]:
+    """Median, first and third quartile."""
+    low, middle, high = np.percentile(values, (25, 50, 75))
+    return {"median": float(middle), "quartile_1": float(low), "quartile_3": float(high)}
+
+
+def likenesses(lpips: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """Measures of two (1, 3, H, W) in [0, 1]: SSIM, and with `lpips` that too, where its weights can be had."""
+
+    def ssim(result: Tensor, photograph: Tensor) -> Tensor:
+        found = structural_similarity_index_measure(result, photograph, data_range=1.0)
+        assert isinstance(found, Tensor)
+        return found
+
+    found: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"SSIM": ssim}
+    if lpips:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # what is said of a download
+                found["LPIPS"] = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
+        except (OSError, RuntimeError) as error:  # no network; a broken download
+            print(f"without LPIPS, its weights cannot be had: {error}", file=sys.stderr)
+    return found
+
+
+def plot(curves: list[np.ndarray], value: float, side: int) -> Image.Image:
+    """Curves of the objective, logarithmic, from noise and from the photograph, and ours as a line; a square."""
+    picture = Image.new("RGB", (side, side), "white")
+    draw = ImageDraw.Draw(picture)
+    logs = [np.log10(np.maximum(curve, 1e-6)) for curve in curves]
+    low = min(min(float(log.min()) for log in logs), float(np.log10(value))) - 0.05
+    high = min(max(float(log.max()) for log in logs), low + 3)
+
+    def y(log: float) -> float:
+        return 4 + (side - 8) * (high - min(log, high)) / (high - low)
+
+    for log, color in zip(logs, ("black", "gray"), strict=True):
+        points = [(4 + (side - 8) * i / max(1, len(log) - 1), y(float(v))) for i, v in enumerate(log)]
+        draw.line(points, fill=color, width=2)
+    draw.line([(4, y(float(np.log10(value)))), (side - 4, y(float(np.log10(value))))], fill="red", width=2)
+    return picture
+
+
+def measure(
+    trained: Mapping[str, tuple[Network, Mapping[str, Any]]],
+    photographs: list[Tensor],
+    loss: PerceptualLoss,
+    curves: Curves,
+    steps: int,
+    likeness_of: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+    shown: int,
+) -> tuple[dict[str, dict[str, list[float]]], list[list[Image.Image]]]:
+    """{weights file: {figure: one value a photograph}}, and a row of the sheet for each of the first `shown`."""
+    tables: dict[str, dict[str, list[float]]] = {path: {} for path in trained}
+    first = tables[next(iter(trained))]
+    rows: list[list[Image.Image]] = []
+    bar = tqdm(total=len(photographs) * len(STARTS) * steps, unit="step", desc=f"{photographs[0].shape[2]} px")
+    for index, photograph in enumerate(photographs, 1):
+        slow = {start: curves.get(photograph, loss, steps, start, bar.update) for start in STARTS}
+        bar.update(index * len(STARTS) * steps - bar.n)  # of curves that were kept
+        results = []
+        for path, (network, _) in trained.items():
+            result = stylize.stylize_tensor(network, photograph)
+            results.append(image.to_pillow(result))
+            with torch.no_grad():
+                terms = {key: float(value) for key, value in loss(result, photograph).items()}
+                terms["tv"] = float(tv_mean(result))
+                terms |= {key: float(likeness(result.cpu(), photograph.cpu())) for key, likeness in likeness_of.items()}
+            for start, (curve, _) in slow.items():
+                terms[f"equivalent steps from {start}"] = equivalent_steps(curve, terms["loss"])
+            for key, value in terms.items():
+                tables[path].setdefault(key, []).append(value)
+        if len(rows) < shown:
+            reached = max(1, int(first["equivalent steps from noise"][-1]))
+            as_many = image.to_pillow(curves.get(photograph, loss, reached, "noise")[1])
+            lines = plot([slow[s][0] for s in STARTS], first["loss"][-1], photograph.shape[2])
+            end = image.to_pillow(slow["noise"][1])
+            rows.append([image.to_pillow(photograph), *results, as_many, end, lines])
+    bar.close()
+    return tables, rows
+
+
+def main() -> None:
+    parser = cli.Parser(description="Score trained networks against the slow method.")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="+")
+    parser.add_argument("--content", required=True, metavar="DIR", help="held-out photographs")
+    parser.add_argument("--style", metavar="FILE", help="the painting (default: the package's of that name)")
+    parser.add_argument("--images", type=int, default=20, help="at most (default: %(default)s)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256])
+    parser.add_argument("--steps", type=int, default=300, help="of the slow method, at most (default: %(default)s)")
+    parser.add_argument("--loss-network", default="compact", choices=loss_networks.NAMES)
+    parser.add_argument("--loss-network-weights", metavar="FILE")
+    parser.add_argument(
+        "--style-weight", type=float, default=10.0,
+        help="of the objective, content + weight x style, of every network alike (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache", default=".fast_nst_curves", metavar="DIR",
+        help="where the slow method's curves stay (default: %(default)s, in the current folder)",
+    )  # fmt: skip
+    parser.add_argument("--lpips", action="store_true", help="beside SSIM, if its weights can be had")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--sheet", metavar="FILE", help="a picture: photograph, results, the slow method's, curves")
+    parser.add_argument("--overwrite", action="store_true", help="replace what --json and --sheet name")
+    arguments = parser.parse_args()
+    keep_memory()
+    for name in ("images", "steps"):
+        check_int(f"--{name}", getattr(arguments, name), 1)
+    for size in arguments.sizes:
+        check_int("--sizes", size, 32)
+    check_number("--style-weight", arguments.style_weight, 0)
+    inputs = [*arguments.weights, *list_pictures(arguments.content, "--content")]
+    inputs += [] if arguments.style is None else [styles.find(arguments.style)]
+    if arguments.sheet is not None:
+        image.check_writable(arguments.sheet)
+        cli.check_new("--sheet", arguments.sheet, arguments.overwrite, inputs)
+        rows_shown = min(SHOWN, arguments.images)
+        image.check_fits(arguments.sheet, *grid_size(rows_shown, len(arguments.weights) + 4, arguments.sizes[0]))
+    if arguments.json is not None:
+        cli.check_json(arguments.json, arguments.overwrite, inputs)
+    if Path(arguments.cache).is_file():
+        raise UserError(f"--cache: {arguments.cache}: is a file; give a folder")
+    image.check_place(Path(arguments.cache) / "curves")
+    trained = {path: weights.load(path) for path in arguments.weights}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for network, _ in trained.values():
+        network.to(device)
+    name = "_".join(next(iter(trained.values()))[1].get("style", {}).get("names", ["?"]))
+    try:
+        painting = styles.load(styles.find(arguments.style or f"{styles.BUNDLED}{name}.jpg"), 256)
+    except image.ImageError as error:
+        raise error if arguments.style else UserError(f"--style: give the painting of {name}, --style FILE") from None
+    loss_network = loss_networks.build(arguments.loss_network, [*CONTENT, *STYLE], arguments.loss_network_weights)
+    loss = PerceptualLoss(
+        loss_network, painting, content_layers=CONTENT, style_layers=STYLE, content_weight=1.0,
+        style_weight=arguments.style_weight,
+    ).to(device)  # fmt: skip
+    # A downloaded VGG is what its name says; compact changes with the package.
+    file = arguments.loss_network_weights or (compact.ASSET if arguments.loss_network == "compact" else None)
+    digest = "" if file is None else weights.sha256(file)
+    curves = Curves(arguments.cache, f"{arguments.loss_network} {digest} {sorted(STYLE)} {arguments.style_weight}")
+
+    likeness_of = likenesses(arguments.lpips)
+    figures: dict[str, Any] = {path: {} for path in trained}
+    rows: list[list[Image.Image]] = []
+    for size in arguments.sizes:
+        photographs = [x.to(device) for x in squares(arguments.content, arguments.images, size)]
+        shown = SHOWN if arguments.sheet is not None and size == arguments.sizes[0] else 0
+        tables, pictures = measure(trained, photographs, loss, curves, arguments.steps, likeness_of, shown)
+        rows += pictures
+        for path, table in tables.items():
+            figures[path][str(size)] = {
+                key: quartiles(values) if "steps" in key else statistics.fmean(values) for key, values in table.items()
+            }
+    for path, by_size in figures.items():
+        for size_, found in by_size.items():
+            print(f"{path}  {size_} px, {arguments.loss_network}, style weight {arguments.style_weight:g}")
+            for key, value in found.items():
+                if isinstance(value, dict):
+                    more = " or more" if value["median"] >= arguments.steps else ""
+                    text = f"{value['median']:.0f}{more} ({value['quartile_1']:.0f} to {value['quartile_3']:.0f})"
+                else:
+                    text = f"{value:.4f}"
+                print(f"  {key:30} {text}")
+    if arguments.json is not None:
+        with image.replacing(arguments.json) as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    if arguments.sheet is not None:
+        heads = ["photograph", *(Path(path).stem for path in trained), "slow method, as many steps",
+                 f"slow method, {arguments.steps} steps", "objective by step"]  # fmt: skip
+        image.save_picture(grid(rows, heads, arguments.sizes[0]), arguments.sheet)
+
+
+def command_line() -> None:
+    cli.run(main)

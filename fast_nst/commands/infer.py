@@ -1,0 +1,204 @@
+"""Repaint photographs with a trained network.
+
+python scripts/infer.py outputs/starry_night/…/starry_night.safetensors photo.jpg
+python scripts/infer.py starry_night.safetensors holiday/ -o painted/ --strength 0.8 --keep-colors
+"""
+
+import argparse
+import copy
+import os
+import queue
+import sys
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from fast_nst import image, stylize, weights
+from fast_nst.commands import cli
+from fast_nst.data.folder import list_pictures
+from fast_nst.device import find_devices, has_fast_bfloat16, is_out_of_memory, keep_memory, used_memory
+from fast_nst.errors import UserError, check_int, check_number
+from fast_nst.networks import Network
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def parse() -> argparse.Namespace:
+    parser = cli.Parser(
+        description="Repaint photographs with a trained network.",
+        epilog="The result of photo.jpg lies beside it as photo_<style>.png unless -o says otherwise.",
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", help="<style>.safetensors, or a .pth of pytorch/examples")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="photographs, or folders of them")
+    parser.add_argument("-o", "--output", metavar="OUTPUT", help="a file for one photograph, a folder for several")
+    parser.add_argument("--strength", type=float, default=1.0, help="0 the photograph … 1 the full style (default)")
+    parser.add_argument(
+        "--keep-colors", nargs="?", const="chroma", choices=tuple(stylize.KEEP_COLORS),
+        help="keep the photograph's colours: its chroma (default), or the statistics of its colours",
+    )  # fmt: skip
+    parser.add_argument("--size", type=int, metavar="N", help="pixels of the longer side (default: the photograph's)")
+    parser.add_argument(
+        "--device", default="auto",
+        help="cpu, cuda, mps, or several with commas, which share the photographs (default: all GPUs, else cpu)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="auto: bfloat16 where the device is fast at it",
+    )
+    parser.add_argument(
+        "--max-memory", type=float, metavar="GIB",
+        help="of the process, on a GPU of its own memory; what needs more is repainted in strips, the same picture but "
+        "slower (default: half of what is free)",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    words = sys.argv[1:]
+    for index, word in enumerate(words):  # its value may be left out before a file name too
+        if word == "--keep-colors" and words[index + 1 : index + 2] not in [[name] for name in stylize.KEEP_COLORS]:
+            words[index] = "--keep-colors=chroma"
+    return parser.parse_args(words)
+
+
+def plan(
+    inputs: list[str], output: str | None, style: str, unlisted: Callable[[OSError], None]
+) -> list[tuple[Path, Path]]:
+    """(photograph, result) pairs; `unlisted` is told of a folder within a folder that cannot be looked into. Raises
+    UserError where two results would share a file, or one take the place of a photograph."""
+    sources: list[tuple[Path, Path]] = []  # with the path below its folder, which -o FOLDER keeps
+    if "" in (*inputs, output):
+        raise UserError("INPUT, -o: got an empty name")  # an unset variable of a shell; pathlib's current folder
+    for item in dict.fromkeys(map(Path, inputs)):
+        if item.is_dir():
+            found = list_pictures(item, "INPUT", unlisted)
+            earlier = {path.with_name(f"{path.stem}_{style}.png") for path in found}
+            photographs = [path for path in found if path not in earlier and not image.was_made(path)]
+            if not photographs:
+                raise UserError(f"INPUT: {item}: contains only previous outputs; pass a file to stylize it again")
+            sources += [(path, path.relative_to(item)) for path in photographs]
+        else:
+            sources.append((item, Path(item.name)))
+    target = None if output is None else Path(output)
+    is_file = target is not None and target.suffix != "" and not (target.is_dir() or str(output).endswith("/"))
+    if target is not None and is_file:
+        if len(sources) > 1:
+            raise UserError(f"-o {target}: is one file, and there are {len(sources)} photographs; give a folder")
+        pairs = [(sources[0][0], target)]
+    elif target is not None:
+        stems = Counter(below.with_suffix("") for _, below in sources)  # photo.jpg beside photo.png
+        pairs = [
+            (source, target / (below.with_suffix(".png") if stems[below.with_suffix("")] == 1 else f"{below}.png"))
+            for source, below in sources
+        ]
+    else:
+        pairs = [(source, source.with_name(f"{source.stem}_{style}.png")) for source, _ in sources]
+    taken: dict[Path, Path] = {}
+    for source, result in pairs:
+        image.check_writable(result)
+        if result in taken:
+            other = "call infer.py for each" if target is not None else "give -o FOLDER"
+            raise UserError(f"{taken[result]} and {source} would both become {result}; rename one, or {other}")
+        taken[result] = source
+    cli.check_apart("-o", taken, taken.values())
+    return pairs
+
+
+class Share:
+    """A bar for one large photograph, which appears with the first thing that is told of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bar: tqdm | None = None
+
+    def tell(self, share: float) -> None:
+        if self.bar is None:
+            form = "{desc}: {percentage:3.0f} % {bar} {remaining} left"
+            self.bar = tqdm(total=1.0, desc=self.name, leave=False, mininterval=1, bar_format=form)
+        self.bar.update(share - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def main() -> int:
+    arguments = parse()
+    check_number("--strength", arguments.strength, 0, 1)
+    if arguments.max_memory is not None and check_number("--max-memory", arguments.max_memory, 0) == 0:
+        raise UserError("--max-memory: got 0; allowed: a number above 0")
+    if arguments.size is not None:
+        check_int("--size", arguments.size, 1)
+    if arguments.max_memory is None:
+        keep_memory()  # faster, and takes more of it
+    network, description = weights.load(arguments.weights)
+    devices = find_devices(arguments.device, "--device")
+    names = description.get("style", {}).get("names", [])
+    style = "_".join(Path(name).name for name in names) or Path(arguments.weights).stem
+    unlisted: list[str] = []
+    pairs = plan(arguments.inputs, arguments.output, style, lambda error: unlisted.append(cli.one_line(error)))
+    standing = [str(result) for _, result in pairs if result.exists()]
+    if standing and not arguments.overwrite:
+        more = f" and {len(standing) - 1} more" if len(standing) > 1 else ""
+        raise UserError(f"{standing[0]}{more}: exists already; give --overwrite or another -o")
+    if arguments.output is None:  # --overwrite is for results, whatever else is called like one
+        for path in standing:
+            if not image.was_made(path):
+                raise UserError(f"{path}: is no result of infer.py, which would take its place; move it, or give -o")
+    idle: queue.SimpleQueue[Network] = queue.SimpleQueue()  # a copy of the network for each device
+    for device in devices[: len(pairs)]:
+        idle.put(copy.deepcopy(network).to(device).to(memory_format=torch.channels_last))
+
+    def repaint(pair: tuple[Path, Path]) -> str | None:
+        """One photograph, on the next idle device; what went wrong."""
+        mine = idle.get()
+        device = next(mine.parameters()).device
+        dtype = PRECISIONS.get(arguments.precision)
+        if dtype is None:
+            dtype = torch.bfloat16 if has_fast_bfloat16(device.type) else torch.float32
+        memory = None
+        if arguments.max_memory is not None:
+            memory = int(arguments.max_memory * 2**30) - (used_memory() if device.type == "cpu" else 0)
+        share = Share(pair[0].name)
+        try:
+            stylize.stylize_file(
+                mine, *pair, arguments.size, arguments.strength, arguments.keep_colors, dtype, memory, share.tell, style
+            )
+        except image.TooLarge as error:
+            given = "" if arguments.max_memory is None else f" of --max-memory {arguments.max_memory:g}"
+            return f"{cli.one_line(error)} in the memory{given}"
+        except UserError as error:
+            return cli.one_line(error)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return f"{pair[0]}: too large for the memory of its device; give a smaller --size, or --device cpu"
+        finally:
+            share.close()
+            idle.put(mine)
+        return None
+
+    for message in unlisted:
+        print(f"error: {message}", file=sys.stderr)
+    failed = 0
+    pool = ThreadPoolExecutor(len(devices))
+    try:
+        jobs = [pool.submit(repaint, pair) for pair in pairs]
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=len(pairs) == 1 or None):
+            if (message := job.result()) is not None:
+                if len(pairs) == 1:
+                    raise UserError(message)
+                failed += 1
+                tqdm.write(f"error: {message}", file=sys.stderr)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the photographs under way alone
+    done = f"{len(pairs) - failed} of {len(pairs)} photographs repainted"
+    print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")
+    return 1 if failed or unlisted else 0
+
+
+def command_line() -> None:
+    cli.run(main)

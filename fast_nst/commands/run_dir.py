@@ -1,0 +1,77 @@
+"""Where a run writes, and the checkpoint that it goes on from."""
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from fast_nst.commands import cli
+from fast_nst.errors import UserError
+from fast_nst.image import check_place
+
+RUN_DIR = "FAST_NST_RUN_DIR"  # how the processes that Lightning starts learn the folder of the first one
+
+
+def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> tuple[Path, Path | None]:
+    """The folder of this run, and the checkpoint to go on from.
+
+    A run that goes on stays in its folder; `auto` is the checkpoint in `output_dir`, if there is one
+    yet, or of the style's newest run.
+    """
+    if ckpt_path is None:
+        if output_dir is not None:
+            if (Path(output_dir) / "checkpoints" / "last.ckpt").exists():
+                raise UserError(
+                    f"output_dir: {output_dir} holds a run; go on with ckpt_path=auto, or give another folder"
+                )
+            return Path(output_dir), None
+        if RUN_DIR in os.environ and "LOCAL_RANK" in os.environ:
+            return Path(os.environ[RUN_DIR]), None
+        return new_directory(name), None
+    if ckpt_path != "auto":
+        checkpoint = Path(ckpt_path)
+    elif output_dir is not None:
+        checkpoint = Path(output_dir) / "checkpoints" / "last.ckpt"
+    else:
+        found = sorted((Path("outputs") / name).glob("*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
+        checkpoint = found[-1] if found else Path("outputs") / name / "*" / "checkpoints" / "last.ckpt"
+    if not checkpoint.is_file() and ckpt_path == "auto" and output_dir is not None:
+        return Path(output_dir), None  # the first start of a job that is started again until it is done
+    if checkpoint.is_dir():
+        raise UserError(f"ckpt_path: {checkpoint}: is a directory; give the last.ckpt in its checkpoints/")
+    if not checkpoint.is_file():
+        raise UserError(f"ckpt_path: {checkpoint}: no such checkpoint")
+    if output_dir is None:
+        own = checkpoint.parent.name == "checkpoints"  # a copy elsewhere belongs to no run's folder
+        return (checkpoint.parent.parent if own else new_directory(name)), checkpoint
+    last = Path(output_dir) / "checkpoints" / "last.ckpt"
+    if last.exists() and not last.samefile(checkpoint):
+        raise UserError(
+            f"output_dir: {output_dir} holds another run than that of ckpt_path, {checkpoint}; give another folder, or "
+            "ckpt_path=auto for the run that is there"
+        )
+    return Path(output_dir), checkpoint
+
+
+def new_directory(name: str) -> Path:
+    """outputs/<style>/<time>, of which there is none yet."""
+    folder = base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
+    count = 1
+    while folder.exists():  # two runs of a series within a second
+        count += 1
+        folder = base.with_name(f"{base.name}_{count}")
+    return folder
+
+
+def check_files(config: Path, results: Iterable[Path], inputs: Iterable[Path], new: bool) -> None:
+    """Before the work: raises UserError where `config` or one of `results`, the files that a run writes, is one of its
+    `inputs`, cannot be written, or, for a `new` run, is there already. Every run writes its settings into `config`,
+    also one that came to nothing."""
+    files = [config, *results]
+    cli.check_apart("output_dir", files, inputs)
+    for file in files:
+        if file.is_dir():
+            raise UserError(f"output_dir: {file}: is a folder")
+        if new and file.exists() and (file != config or "ckpt_path:" not in config.read_text(errors="replace")):
+            raise UserError(f"output_dir: {file} is there already; give another folder")
+        check_place(file)

@@ -1,0 +1,162 @@
+"""Content images as a map from a position in an endless sequence to a crop, a pure function of (seed, position).
+
+Position p is image p mod N of epoch p div N. The order of an epoch and every crop and flip come from generators made
+of (seed, epoch, index), so that what a step sees does not depend on workers, processes or interruptions.
+"""
+
+import functools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from fast_nst import errors, image
+from fast_nst.errors import UserError
+
+CROPS = ("random_resized", "center")
+
+
+class Source(Protocol):
+    """N pictures by index; None for one that cannot be read."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Image.Image | None: ...
+
+
+Box = tuple[float, float, float, float]
+
+
+def random_resized_box(
+    rng: np.random.Generator, width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Box:
+    """The box (left, top, right, bottom) of a crop whose share of the area is uniform in `scale`, whose width/height is
+    log-uniform in `ratio`, anywhere in a picture (Szegedy et al. 2015, arXiv 1409.4842, sec. 6). What does not fit is
+    drawn again, ten times; then the largest centred box with an allowed ratio is taken."""
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = math.sqrt(area * aspect), math.sqrt(area / aspect)
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return left, top, left + w, top + h
+    w = min(width, height * ratio[1])
+    h = min(height, width / ratio[0])
+    return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
+
+
+def center_box(width: int, height: int) -> Box:
+    """The largest centred square: resizing it to S is resizing the shorter side to S and cropping the centre."""
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def center_square(picture: Image.Image, side: int) -> Image.Image:
+    """The largest square around the centre of `picture`, resized to `side`."""
+    return picture.resize((side, side), Image.Resampling.BICUBIC, box=center_box(*picture.size))
+
+
+class ContentImages(Dataset[Tensor]):
+    """position -> (3, size, size) in [0, 1]: a crop of picture `position mod N` in the order of its epoch.
+
+    source: the pictures. indices: which of them belong to this set. crop: "random_resized" with a flip every second
+    time, or "center". scale, ratio: of the random crop. shuffle: a new order each epoch, else the order of `indices`.
+    A picture that cannot be read is replaced by the next one that can; `source` tells of it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: list[int],
+        size: int,
+        crop: str = "random_resized",
+        scale: Sequence[float] = (0.25, 1.0),
+        ratio: Sequence[float] = (0.8, 1.25),
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        errors.check_int("data.size", size, 16)
+        errors.check_choice("data.crop", crop, CROPS)
+        for name, limits, top in (("data.scale", scale, 1.0), ("data.ratio", ratio, 100.0)):
+            if not (
+                isinstance(limits, list | tuple) and len(limits) == 2
+                and all(isinstance(limit, int | float) for limit in limits) and 0 < limits[0] <= limits[1] <= top
+            ):  # fmt: skip
+                raise UserError(f"{name}: got {limits}; allowed: two rising numbers above 0, up to {top}")
+        self.source, self.indices, self.size, self.crop = source, indices, size, crop
+        self.scale, self.ratio = (scale[0], scale[1]), (ratio[0], ratio[1])
+        self.shuffle, self.seed = shuffle, seed
+        # The order of an epoch is used N times and costs N: keep the last ones.
+        self._order = functools.lru_cache(maxsize=2)(self._make_order)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in self.__dict__.items() if key != "_order"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._order = functools.lru_cache(maxsize=2)(self._make_order)
+
+    def _make_order(self, epoch: int) -> np.ndarray:
+        order = np.asarray(self.indices)
+        return np.random.default_rng((self.seed, epoch)).permutation(order) if self.shuffle else order
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def shown(self, positions: Iterable[int]) -> list[int]:
+        """The pictures at `positions`, each once, in the order of their first place there."""
+        found: dict[int, None] = {}
+        for position in positions:
+            epoch, index = divmod(position, len(self))
+            found[int(self._order(epoch)[index])] = None
+            if len(found) == len(self):
+                break
+        return list(found)
+
+    def __getitem__(self, position: int) -> Tensor:
+        epoch, index = divmod(position, len(self.indices))
+        order = self._order(epoch)
+        for attempt in range(len(order)):
+            picture = self.source[int(order[(index + attempt) % len(order)])]
+            if picture is not None:
+                break
+        else:
+            raise image.ImageError("data: none of the content images can be read")
+        rng = np.random.default_rng((self.seed, epoch, index))
+        if self.crop == "center":
+            box, flip = center_box(*picture.size), False
+        else:
+            box = random_resized_box(rng, *picture.size, self.scale, self.ratio)
+            flip = bool(rng.integers(2))
+        crop = picture.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
+        values = np.array(crop)
+        return torch.from_numpy(values[:, ::-1].copy() if flip else values).permute(2, 0, 1).float() / 255
+
+
+class StepSampler(Sampler[list[int]]):
+    """Batches of positions for the steps `first`, `first + 1`, … without end.
+
+    Step s of `world` processes takes the positions from s * world * batch_size on, `batch_size` for each process, so
+    that two processes with two images see what one process with four would.
+    """
+
+    ENDLESS = 2**40  # a length, for Lightning fetches the first batch of what has none before a training starts
+
+    def __init__(self, batch_size: int, first: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.batch_size, self.first, self.rank, self.world = batch_size, first, rank, world
+
+    def __len__(self) -> int:
+        return self.ENDLESS
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.first
+        while True:
+            start = (step * self.world + self.rank) * self.batch_size
+            yield list(range(start, start + self.batch_size))
+            step += 1

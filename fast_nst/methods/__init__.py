@@ -1,0 +1,1 @@
+"""LightningModules, one a method: what a training step does."""

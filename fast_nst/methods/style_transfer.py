@@ -1,0 +1,161 @@
+"""Fast style transfer (Johnson 2016): train one network against a perceptual loss."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from fast_nst import device, errors
+from fast_nst.data.batch import Batch
+from fast_nst.losses import PerceptualLoss
+from fast_nst.ops.channels_last import prefers_channels_last
+from fast_nst.ops.cuda_graph import CaptureError, GraphedStep
+from fast_nst.training import optimizers
+from fast_nst.training.divergence import check_finite
+from fast_nst.training.jitter import jitter
+from fast_nst.training.resume import set_learning_rate
+
+SEED_STRIDE = 0x9E3779B1  # between the steps of two seeds, an odd number (Knuth's multiplicative hash)
+
+
+def training_terms(
+    network: Callable[..., Tensor], batch: Batch, offset: Tensor | None = None, *, loss: PerceptualLoss, pixels: int
+) -> dict[str, Tensor]:
+    """The loss's terms for what `network` paints of `batch`, both moved by `offset` or at random (`jitter`)."""
+    output = network(batch["content"], batch.get("style"))
+    output, content = jitter(output, batch["content"], pixels, offset)
+    return loss(output, content, batch.get("style"))
+
+
+class StyleTransfer(pl.LightningModule):
+    """Train `network` on batches of content images.
+
+    loss: held as a plain object, so that its loss network is in no checkpoint, broadcast or bucket.
+    name: of the optimizer, one of `optimizers.OPTIMIZERS`. total_steps: the length of the schedule. seed: all that is
+    random in a step is a function of the seed and the step, so that a resumed run equals an uninterrupted one.
+    jitter: pixels, see `jitter`. cuda_graphs: capture a step on one GPU and replay it (`GraphedStep`).
+    Raises UserError for values out of range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: PerceptualLoss,
+        name: str,
+        learning_rate: float,
+        schedule: str,
+        warmup_steps: int,
+        total_steps: int,
+        seed: int,
+        jitter: int = 0,
+        cuda_graphs: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.optimizer_name = errors.check_choice("optimizer.name", name, optimizers.OPTIMIZERS)
+        self.learning_rate = errors.check_number("optimizer.learning_rate", learning_rate, 0)
+        self.schedule = errors.check_choice("optimizer.schedule", schedule, optimizers.SCHEDULES)
+        self.warmup_steps = errors.check_int("optimizer.warmup_steps", warmup_steps, 0)
+        self.seed = errors.check_int("seed", seed, 0)
+        self.total_steps = errors.check_int("trainer.max_steps", total_steps, 1)
+        self.jitter = errors.check_int("loss.jitter", jitter, 0)
+        if not isinstance(cuda_graphs, bool):
+            raise errors.UserError(f"trainer.cuda_graphs: got {cuda_graphs!r}; allowed: true, false")
+        self.cuda_graphs = cuda_graphs
+        self.terms = partial(training_terms, loss=loss, pixels=self.jitter)
+        self.graphed: GraphedStep | None = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        terms = self.terms(self.network, batch) if self.graphed is None else self.graphed_terms(batch)
+        values = {name: value.detach() for name, value in terms.items()}
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.global_step + 1) % every == 0:  # log_dict costs the same whether or not the logger writes
+            self.log_dict({f"train/{name}": value for name, value in values.items()})
+        return {**values, "loss": terms["loss"]}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        terms = self.loss(self.network(batch["content"], batch.get("style")), batch["content"], batch.get("style"))
+        logged = {f"val/{name}": value for name, value in terms.items()}
+        self.log_dict(logged, batch_size=len(batch["content"]), sync_dist=True)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = optimizers.build(self.optimizer_name, self.network, self.learning_rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: optimizers.learning_rate_factor(step, self.schedule, self.warmup_steps, self.total_steps),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def setup(self, stage: str) -> None:
+        # Before DDP looks at the layouts.
+        if prefers_channels_last(self.trainer.strategy.root_device):
+            self.network.to(memory_format=torch.channels_last)
+
+    def on_fit_start(self) -> None:
+        # bfloat16 throughout the loss network; its sums are float32 all the same (losses.functional).
+        bf16 = str(self.trainer.precision).startswith("bf16")
+        self.loss.to(self.device, torch.bfloat16 if bf16 else torch.float32)
+        # Under 16-mixed the loss is scaled before its gradient; several processes average their gradients.
+        single = self.trainer.world_size == 1 and self.trainer.precision != "16-mixed"
+        if self.cuda_graphs and single and self.device.type == "cuda":
+            self.graphed = GraphedStep(self.network, self.terms, self.jitter, bf16)
+
+    def graphed_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """`terms` by the CUDA graph; without one, from here on and with a warning, where it cannot be captured."""
+        assert self.graphed is not None
+        try:
+            return self.graphed(batch)  # type: ignore[arg-type]
+        except CaptureError as error:
+            reason = str(error)
+        self.close_graph()
+        torch.cuda.empty_cache()  # a captured graph keeps a step's memory for itself
+        warnings.warn(f"no CUDA graph of a step here; steps are slower ({reason})", stacklevel=2)
+        return self.terms(self.network, batch)
+
+    def close_graph(self) -> None:
+        if self.graphed is not None:
+            self.graphed.close()
+            self.graphed = None
+
+    def on_fit_end(self) -> None:
+        self.close_graph()
+
+    def on_train_start(self) -> None:
+        # The memory format may differ after resuming; fused optimizers require state in the parameters' layout.
+        for optimizer in self.trainer.optimizers:
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        state[key] = torch.empty_like(parameter).copy_(value)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # The CPU's generator uses the lower 32 bits of a seed. Seeding the others too takes a millisecond.
+        torch.default_generator.manual_seed((self.seed * SEED_STRIDE + self.global_step) % 2**32)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_finite(self.network, self.global_step)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        set_learning_rate(checkpoint, self.learning_rate)
+
+    def memory_needed(self, batch_size: int, size: int, bf16: bool = False) -> int:
+        """About how many bytes a step takes on a CPU for `batch_size` images of `size` pixels a side: what autograd
+        keeps for the gradient, and half as much again while it is computed."""
+        self.loss.to("cpu", torch.bfloat16 if bf16 else torch.float32)
+        side = max(128, self.loss.smallest)
+        sample, network = torch.full((1, 3, side, side), 0.5), copy.deepcopy(self.network).train()
+        network.to(memory_format=torch.channels_last)
+
+        def compute() -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                self.loss(network(sample), sample)
+
+        with torch.random.fork_rng(devices=()):
+            return round(1.5 * device.kept_bytes(compute) * batch_size * (size / side) ** 2)

@@ -1,0 +1,130 @@
+"""A training step as one CUDA graph: captured once, then replayed by one call.
+
+Small networks are launch-bound on fast GPUs; a graph replaces thousands of kernel launches by one.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+WARM_UP = 2  # steps before a capture, in which kernels are chosen and compiled
+Terms = dict[str, Tensor]
+
+
+class CaptureError(RuntimeError):
+    """The step cannot be captured here. Errors of the step itself are raised as they are."""
+
+
+class CapturedGraph(NamedTuple):
+    """names, values: of the loss's terms, "loss" first; gradients: of "loss", one for each parameter. A replay
+    overwrites them."""
+
+    graph: torch.cuda.CUDAGraph
+    names: list[str]
+    values: Tensor
+    gradients: tuple[Tensor, ...]
+
+
+class _Replay(torch.autograd.Function):
+    """Replay a graph: the loss and all terms; the gradient is the captured one."""
+
+    @staticmethod
+    def forward(ctx: Any, captured: CapturedGraph, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        captured.graph.replay()
+        values = captured.values.clone()
+        ctx.gradients = captured.gradients
+        ctx.mark_non_differentiable(values)
+        return values[0].clone(), values
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_loss: Tensor, of_values: Tensor) -> tuple[None, *tuple[Tensor, ...]]:
+        return (None, *torch._foreach_mul(ctx.gradients, of_loss))
+
+
+class GraphedStep:
+    """The terms of a training step on one GPU: `terms(network, batch, offset)`, captured at the first call.
+
+    network: its parameters must stay where they are. Its modules with `max_shift` and `shift` (`Noise`) read their
+    random shift from `shift`, (2,), which is written to the GPU before a replay. terms: called with network, batch
+    and offset, (2,) random integers below `jitter`; returns {"loss": …, …}. Batches are of one shape. Take a
+    loss's gradient before the next call, which may overwrite it. bf16: autocast to bfloat16.
+    """
+
+    def __init__(self, network: nn.Module, terms: Callable[[Any, Any, Tensor], Terms], jitter: int, bf16: bool) -> None:
+        self.network, self.terms, self.bf16 = network, terms, bf16
+        self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.shifted = [module for module in network.modules() if hasattr(module, "max_shift")]
+        self.captured: CapturedGraph | None = None
+        self.device = next(iter(self.parameters.values())).device
+        limits = [jitter, jitter, *(cast(int, module.max_shift) for module in self.shifted for _ in range(2))]
+        self.limits = torch.tensor([max(1, limit) for limit in limits])
+        self.offsets = torch.zeros(len(limits), dtype=torch.long, device=self.device)
+        for k, module in enumerate(self.shifted):
+            module.shift = self.offsets[2 * k + 2 : 2 * k + 4]
+        self.side_stream = torch.cuda.Stream()
+        self.batch: dict[str, Tensor] = {}
+
+    def close(self) -> None:
+        """Let the network draw its own shifts again."""
+        for module in self.shifted:
+            module.shift = None  # type: ignore[assignment]
+        self.captured = None
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> Terms:
+        """The terms; "loss" has a gradient for the parameters. Raises CaptureError."""
+        if not self.batch:
+            self.batch = {name: torch.empty_like(value) for name, value in batch.items()}
+        for name, value in batch.items():
+            assert value.shape == self.batch[name].shape
+            self.batch[name].copy_(value)
+        draws = (torch.rand(len(self.limits), dtype=torch.float64) * self.limits).long()
+        self.offsets.copy_(draws, non_blocking=True)
+        if self.captured is None:
+            self.captured = self._capture()
+        loss, values = _Replay.apply(self.captured, *self.parameters.values())
+        return {**dict(zip(self.captured.names, values.unbind(), strict=True)), "loss": loss}
+
+    @contextlib.contextmanager
+    def _keep_buffers(self) -> Iterator[None]:
+        """Warm-up steps leave no trace in running statistics."""
+        buffers = {buffer: buffer.clone() for buffer in self.network.buffers()}
+        yield
+        for buffer, before in buffers.items():
+            buffer.copy_(before)
+
+    def _compute(self) -> tuple[Terms, tuple[Tensor, ...]]:
+        # Leaves of their own, on the same memory: those of an earlier step wait for another stream.
+        leaves = {name: value.detach().requires_grad_() for name, value in self.parameters.items()}
+
+        def network(*arguments: Tensor | None) -> Tensor:
+            result: Tensor = torch.func.functional_call(self.network, leaves, arguments)
+            return result
+
+        # A cached bfloat16 copy of a weight would be frozen into the graph.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+            terms = self.terms(network, self.batch, self.offsets[:2])
+        with torch.autocast(self.device.type, enabled=False):  # a trainer's autocast is not for gradients
+            return terms, torch.autograd.grad(terms["loss"], list(leaves.values()))
+
+    def _capture(self) -> CapturedGraph:
+        current = torch.cuda.current_stream()
+        self.side_stream.wait_stream(current)
+        with torch.cuda.stream(self.side_stream), torch.enable_grad(), self._keep_buffers():
+            for _ in range(WARM_UP):
+                self._compute()
+        current.wait_stream(self.side_stream)
+        try:
+            graph = torch.cuda.CUDAGraph()
+            # Capture this thread only: the one that pins the next batches would spoil it.
+            capture = torch.cuda.graph(graph, stream=self.side_stream, capture_error_mode="thread_local")
+            with capture, torch.enable_grad():
+                terms, gradients = self._compute()
+                values = torch.stack([term.detach() for term in terms.values()])
+        except RuntimeError as error:
+            torch.cuda.set_stream(current)  # a failed capture leaves its stream set
+            raise CaptureError(str(error).strip().partition("\n")[0]) from error
+        return CapturedGraph(graph, list(terms), values, gradients)

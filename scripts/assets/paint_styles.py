@@ -1,0 +1,46 @@
+"""Paints the style images that come with the package.
+
+python scripts/assets/paint_styles.py
+python scripts/assets/paint_styles.py --only starry_night --output painted
+
+The style images are painted by the modules in `painting/`, so nobody's copyright lies on them. Those need numpy and
+Pillow only, take about a minute together, and come out the same to the byte with the same library versions.
+"""
+
+import hashlib
+import time
+from pathlib import Path
+
+from painting import PAINTINGS, paint
+
+from fast_nst.commands import cli
+from fast_nst.image import replacing
+
+ASSETS = Path(__file__).resolve().parents[1] / "fast_nst" / "assets" / "styles"
+QUALITY = 88
+
+
+def main() -> None:
+    parser = cli.Parser(description="Paint the style images that come with the package.")
+    parser.add_argument("--only", nargs="+", choices=sorted(PAINTINGS), metavar="NAME", default=list(PAINTINGS),
+                        help="paint these alone: " + ", ".join(PAINTINGS))  # fmt: skip
+    parser.add_argument("--output", type=Path, default=ASSETS, metavar="DIR", help="folder for the JPEGs")
+    arguments = parser.parse_args()
+
+    for name in arguments.only:
+        started = time.perf_counter()
+        path = arguments.output / f"{name}.jpg"
+        image = paint(name)
+        with replacing(path) as temporary:
+            image.save(temporary, quality=QUALITY, optimize=True)
+        data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()[:12]
+        seconds = time.perf_counter() - started
+        print(
+            f"{path}  {image.width}x{image.height}  {len(data) // 1024} KB  {seconds:.1f} s  sha256 {digest}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)

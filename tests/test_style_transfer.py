@@ -1,0 +1,151 @@
+"""What a step of a training draws and goes by, and what goes on from a checkpoint."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ENVIRONMENT, ROOT, little_compact, picture
+from omegaconf import OmegaConf
+
+from fast_nst import networks
+from fast_nst.errors import UserError
+from fast_nst.image import to_tensor
+from fast_nst.losses import PerceptualLoss
+from fast_nst.methods.style_transfer import StyleTransfer
+from fast_nst.training.optimizers import learning_rate_factor
+
+
+def module(seed: int = 0, **changes) -> StyleTransfer:
+    loss = PerceptualLoss(
+        little_compact(), to_tensor(picture(1, 64, 64)), content_layers={"relu2_2": 1.0, "relu3_3": 1.0},
+        style_layers={"relu1_2": 1.0, "relu4_3": 1.0}, content_weight=1.0, style_weight=10.0,
+        style_scales={1: 0.5, 2: 0.5}, light_weight=3.0, normalize=True,
+    )  # fmt: skip
+    settings = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "optimizer" / "muon.yaml"))
+    network = networks.build("slim", width=8, blocks=1)
+    return StyleTransfer(network, loss, **{"total_steps": 9, "seed": seed, "jitter": 4, **settings, **changes})
+
+
+def test_what_a_step_draws_is_told_by_the_seed_and_the_step_alone(monkeypatch):
+    drawn = {}
+    for seed in (0, 1):
+        for step in (0, 1, 2):
+            monkeypatch.setattr(StyleTransfer, "global_step", step)
+            for _ in range(2):
+                training = module(seed)
+                training.on_train_batch_start(torch.empty(0), 0)
+                found = tuple(torch.randint(4, (20,)).tolist())
+                assert drawn.setdefault((seed, step), found) == found
+                torch.rand(7)
+    assert len(set(drawn.values())) == 6
+
+
+def test_a_step_goes_by_moved_pictures_and_a_validation_by_whole_ones(monkeypatch):
+    training, batch, logged = module(), torch.rand(2, 3, 64, 72), {}
+    monkeypatch.setattr(StyleTransfer, "log_dict", lambda self, terms, **_: logged.update(terms))
+    paint = training.network
+
+    def fixed(image: torch.Tensor, style: None = None) -> torch.Tensor:  # nothing random but the move
+        return paint.eval()(image)
+
+    output, places = fixed(batch), set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        found = training.terms(fixed, {"content": batch})
+        torch.manual_seed(seed)
+        top, left = torch.randint(4, (2,)).tolist()
+        places.add((top, left))
+        rows, columns = slice(top, top + 60), slice(left, left + 68)
+        wanted = training.loss(output[:, :, rows, columns], batch[:, :, rows, columns])
+        assert found.keys() == wanted.keys()
+        for name, value in found.items():
+            torch.testing.assert_close(value, wanted[name])
+    assert len(places) > 4
+    paint.eval()
+    training.validation_step({"content": batch}, 0)
+    for name, value in training.loss(output, batch).items():
+        torch.testing.assert_close(logged[f"val/{name}"], value)
+
+
+def test_gradients_of_two_halves_of_a_batch_average_to_those_of_the_whole():
+    """So that two processes with two images train as one with four does."""
+    training = module()
+    network = training.network.double()
+    training.loss.to("cpu", torch.float64)
+    content = torch.rand(4, 3, 64, 64, dtype=torch.float64)
+
+    def gradients(part: torch.Tensor) -> list[torch.Tensor]:
+        torch.manual_seed(0)  # every process draws the same jitter and noise
+        return list(torch.autograd.grad(training.terms(network, {"content": part})["loss"], list(network.parameters())))
+
+    halves = [gradients(content[:2]), gradients(content[2:])]
+    for whole, first, second in zip(gradients(content), *halves, strict=True):
+        atol = 1e-9 * max(1.0, float(whole.abs().max()))
+        torch.testing.assert_close((first + second) / 2, whole, rtol=0, atol=atol)
+
+
+def test_a_run_goes_on_at_its_own_learning_rate():
+    training = module()
+    before, now = 2 * training.learning_rate, training.learning_rate
+    checkpoint = {
+        "optimizer_states": [
+            {"param_groups": [{"initial_lr": before / 10, "lr": before / 20}, {"initial_lr": before, "lr": before / 2}]}
+        ],
+        "lr_schedulers": [{"base_lrs": [before / 10, before], "_last_lr": [before / 20, before / 2]}],
+    }
+    training.on_load_checkpoint(checkpoint)
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    assert [x for group in groups for x in group.values()] == pytest.approx([now / 10, now / 20, now, now / 2])
+    assert checkpoint["lr_schedulers"][0] == {
+        "base_lrs": pytest.approx([now / 10, now]), "_last_lr": pytest.approx([now / 20, now / 2]),
+    }  # fmt: skip
+
+
+def test_a_learning_rate_falls_from_its_whole_to_nothing():
+    falling = {name: [learning_rate_factor(step, name, 3, 40) for step in range(41)] for name in ("cosine", "linear")}
+    for step, (cosine, line) in enumerate(zip(*falling.values(), strict=True)):
+        rise = min(1, (step + 1) / 4)
+        assert cosine == pytest.approx(rise * math.cos(math.pi * step / 80) ** 2)
+        assert line == pytest.approx(rise * (1 - step / 40))
+    constant = [learning_rate_factor(step, "constant", 3, 40) for step in range(41)]
+    assert constant == [0.25, 0.5, 0.75] + [1.0] * 38
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"jitter": -1}, "loss.jitter: got -1; allowed: a whole number from 0 on"),
+        ({"jitter": 1.5}, "loss.jitter: got 1.5"),
+        ({"name": "sgd"}, "optimizer.name: got 'sgd'; allowed: muon, adam"),
+        ({"schedule": "steps"}, "optimizer.schedule: got 'steps'; allowed: cosine, linear, constant"),
+        ({"warmup_steps": -1}, "optimizer.warmup_steps: got -1"),
+        ({"learning_rate": float("nan")}, "optimizer.learning_rate: got nan"),
+        ({"total_steps": 0}, "trainer.max_steps: got 0"),
+        ({"cuda_graphs": "no"}, "trainer.cuda_graphs: got 'no'; allowed: true, false"),
+    ],
+)
+def test_a_wrong_value_is_named(change, message):
+    with pytest.raises(UserError, match=message):
+        module(**change)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells what is taken by /proc")
+def test_the_memory_of_a_step_is_foretold():
+    code = """
+import torch
+from fast_nst import device
+from fast_nst.training.jitter import jitter
+from test_style_transfer import module
+device.keep_memory()  # what is freed counts until the end
+training, batch = module(), torch.rand(4, 3, 512, 512)
+training.network.to(memory_format=torch.channels_last)
+before = device.used_memory()
+training.loss(*jitter(training.network(batch), batch, 4))["loss"].backward()
+print((device.used_memory() - before) / training.memory_needed(4, 512))
+"""
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert 0.6 < float(result.stdout) < 1.4
