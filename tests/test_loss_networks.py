@@ -176,7 +176,7 @@ def test_a_compact_file_round_trip(tmp_path):
 def test_a_file_that_is_no_compact_one_is_named(change, tmp_path):
     recipe = {**RECIPE, **change} if change else {}
     compact.save(tmp_path / "c.safetensors", little_compact(), recipe)
-    with pytest.raises(UserError, match=r"c\.safetensors: not a compact loss network of scripts/assets/distill\.py"):
+    with pytest.raises(UserError, match=r"c\.safetensors: not made by scripts/assets/distill\.py"):
         loss_networks.build("compact", ["relu1_2"], tmp_path / "c.safetensors")
 
 

@@ -58,9 +58,7 @@ def build(
     unreadable: set[int] = set()
     if name == "synthetic":
         # Crops of at least half a side then need no enlarging.
-        source = SyntheticPhotographs(
-            count=errors.check_int("data.count", count, 1), size=max(2 * size, val_size), seed=seed
-        )
+        source = SyntheticPhotographs(errors.check_int("data.count", count, 1), max(2 * size, val_size), seed)
     elif root is None:
         raise image.ImageError(f"data.root: data={name} needs it, data.root=DIR, what holds the photographs")
     elif name in ("folder", "shards"):

@@ -79,8 +79,8 @@ class ContentData(pl.LightningDataModule):
         shown = self.sets.train.shown(itertools.chain.from_iterable(batches))
         wanted = [index for index in dict.fromkeys([*shown, *self.sets.val.indices]) if not photographs.drawn(index)]
         return DataLoader(
-            photographs, None, sampler=wanted, num_workers=max(1, _cores() // self.trainer.num_devices), collate_fn=_forget,  # type: ignore[arg-type]
-            worker_init_fn=_outlive_interrupts,
+            photographs, None, sampler=wanted, collate_fn=_forget,  # type: ignore[arg-type]
+            num_workers=max(1, _cores() // self.trainer.num_devices), worker_init_fn=_outlive_interrupts,
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -57,9 +57,9 @@ def low_rank_vgg(narrow: Sequence[int], ranks: Sequence[Sequence[int]]) -> LossN
 
 
 def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None = None) -> LossNetwork:
-    """The distilled loss network, able to give `layers`. weights: a file of scripts/assets/distill.py; None: the package's.
+    """The distilled loss network, able to give `layers`.
 
-    Raises UserError for a layer that it does not have, or a file that is not one of these.
+    weights: a file of scripts/assets/distill.py; None: the package's. Raises UserError for a layer that it does not have, or a file that is not one of these.
     """
     path = ASSET if weights is None else Path(weights)
     try:
@@ -73,9 +73,7 @@ def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None 
         state = safetensors.torch.load_file(path)
         network.load_state_dict({name: value.float() for name, value in state.items()})
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
-        raise UserError(
-            f"loss_network.weights: {path}: not a compact loss network of scripts/assets/distill.py"
-        ) from None
+        raise UserError(f"loss_network.weights: {path}: not made by scripts/assets/distill.py") from None
     network.keep(check_layers(layers, LAYERS))
     return network
 
