@@ -59,7 +59,8 @@ def low_rank_vgg(narrow: Sequence[int], ranks: Sequence[Sequence[int]]) -> LossN
 def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None = None) -> LossNetwork:
     """The distilled loss network, able to give `layers`.
 
-    weights: a file of scripts/assets/distill.py; None: the package's. Raises UserError for a layer that it does not have, or a file that is not one of these.
+    weights: a file of scripts/assets/distill.py; None: the package's. Raises UserError for a layer that it
+    does not have or a file that is not one of these.
     """
     path = ASSET if weights is None else Path(weights)
     try:
