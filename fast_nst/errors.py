@@ -1,37 +1,43 @@
-"""Checks of a single value at the boundary: each error names the key, what came and what is allowed."""
+"""Errors, and checks of a single value: each error names the key, the value given and the values allowed."""
 
 from typing import Any
 
 
 class UserError(ValueError):
-    """A user's mistake: bad input or a value out of range. The message is one line that says what to do."""
+    """A user's mistake: bad input or a value out of range. The message is one line that suggests a fix."""
 
 
 class RunError(RuntimeError):
-    """Work that could not be finished through no mistake of the user's. The message is one line."""
+    """A failure that is not the user's mistake. The message is one line."""
 
     exit_code = 1
 
 
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 200 characters; its type's name if there is no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def check_int(name: str, value: Any, minimum: int, maximum: float = float("inf")) -> int:
-    """`value` if it is an int within [minimum, maximum]; UserError otherwise."""
+    """Return `value` if it is an int in [minimum, maximum]; raise UserError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
-        limit = f"from {minimum} on" if maximum == float("inf") else f"from {minimum} to {maximum}"
-        raise UserError(f"{name}: got {value!r}; allowed: a whole number {limit}")
+        limit = f">= {minimum}" if maximum == float("inf") else f"from {minimum} to {maximum}"
+        raise UserError(f"{name}: got {value!r}; allowed: an integer {limit}")
     return value
 
 
 def check_number(name: str, value: Any, minimum: float, maximum: float = float("inf")) -> float:
-    """`value` if it is a finite number within [minimum, maximum]; UserError otherwise."""
+    """Return `value` if it is a finite number in [minimum, maximum]; raise UserError otherwise."""
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     if not numeric or not minimum <= value <= maximum or value == float("inf"):
-        limit = f"from {minimum:g} on" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
+        limit = f">= {minimum:g}" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
         raise UserError(f"{name}: got {value!r}; allowed: a number {limit}")
     return value
 
 
 def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
-    """`value` if it is among `allowed`; UserError otherwise."""
+    """Return `value` if it is one of `allowed`; raise UserError otherwise."""
     if value not in allowed:
         raise UserError(f"{name}: got {value!r}; allowed: {', '.join(map(str, allowed))}")
     return value

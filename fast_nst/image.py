@@ -1,7 +1,7 @@
-"""Files <-> images: the only module that reads or writes pictures.
+"""Convert files to images and back: the only module that reads or writes image files.
 
-Every image inside the package is RGB, float32, range [0, 1], shape (B, 3, H, W). Whatever a file holds (EXIF rotation,
-ICC profile, CMYK, 16 bits, grey, palette, alpha, animation) is turned into that here, as a person would see it.
+Every image inside the package is RGB, float32, range [0, 1], shape (B, 3, H, W). EXIF orientation, ICC profiles, CMYK,
+16 bits, grayscale, palettes, alpha and animation are handled here.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import os
 import stat
 import struct
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,10 @@ from torch import Tensor
 
 from fast_nst.errors import UserError
 
-# Pillow's name of the format (the allow-list of readers) -> the suffixes people give it.
+# Pillow's format name (only these are read) -> its file suffixes.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (".mpo",),  # what some cameras write into a .jpg
+    "MPO": (".mpo",),  # some cameras write it into a .jpg
     "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
@@ -35,34 +36,36 @@ FORMATS = {
     "AVIF": (".avif",),
 }
 MOST_PIXELS = 178_956_970  # Pillow's own limit: half a gigabyte
-Image.init()  # registers every reader; Pillow's own lazy way knows only some of these names
+Image.init()  # registers every reader; Pillow's lazy loading knows only some of these names
 _READERS = tuple(name for name in FORMATS if name in Image.OPEN)
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-FOREIGN = frozenset((".heic", ".heif", ".jxl"))  # pictures too, which are not read: told, and not passed over
+FOREIGN = frozenset((".heic", ".heif", ".jxl"))  # listed as pictures, so that they are reported, not ignored
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-_LONGEST = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels of a side that their libraries write
+_LONGEST = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels a side that their libraries can write
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
-_MADE = "fast_nst"  # the key of a PNG's text that says what made it
+_PROVENANCE = "fast_nst"  # key of the PNG text chunk that marks an output
 _SRGB = ImageCms.createProfile("sRGB")
 
 
 class ImageError(UserError):
-    """A picture that cannot be read or written; the message is one line for a person."""
+    """An image file that cannot be read or written; the message is one line."""
 
 
 class TooLarge(ImageError):
-    """A picture of more pixels than are allowed."""
+    """An image with more pixels than allowed."""
 
 
 class Picture(NamedTuple):
-    """A decoded file: `rgb` in mode RGB and, where the file has transparency, `alpha` in mode L of the same size; what
-    nobody sees, below an alpha of 0, is white."""
+    """A decoded file: `rgb` (mode RGB) and, if the file has transparency, `alpha` (mode L, the same size).
+
+    Fully transparent pixels are white.
+    """
 
     rgb: Image.Image
     alpha: Image.Image | None
 
     def on_white(self) -> Image.Image:
-        """Without transparency: what a person sees before white."""
+        """Flatten onto white."""
         return self.rgb if self.alpha is None else _on_white(self.rgb, self.alpha)
 
 
@@ -70,11 +73,34 @@ def _on_white(rgb: Image.Image, mask: Image.Image) -> Image.Image:
     return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), mask)
 
 
-def open_picture(path: str | os.PathLike[str], shorter: int | None = None, most: int = MOST_PIXELS) -> Picture:
-    """Decode the picture at `path`, upright, in sRGB, 8 bits a channel; the first frame of an animation.
+class _AnySize:
+    """Lift Pillow's pixel limit, a global, until the last thread leaves the block; the caller checks sizes itself."""
 
-    `shorter`: a JPEG may be decoded at a reduced size whose shorter side is no less than this many pixels (fast).
-    `most`: pixels; a picture of more is `TooLarge` before it is decoded. Raises ImageError: the path, the reason.
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                Image.MAX_IMAGE_PIXELS = self.limit
+
+
+_ANY_SIZE = _AnySize()
+
+
+def open_picture(path: str | os.PathLike[str], shorter: int | None = None, most: int = MOST_PIXELS) -> Picture:
+    """Decode the image file at `path`: upright, sRGB, 8 bits a channel, the first frame of an animation.
+
+    shorter: a JPEG may be decoded at a reduced size, its shorter side at least this many pixels (fast).
+    most: pixels; a larger image raises TooLarge before it is decoded. Raises ImageError.
     """
     path = Path(path)
     try:
@@ -85,22 +111,20 @@ def open_picture(path: str | os.PathLike[str], shorter: int | None = None, most:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
     if stat.S_ISDIR(kind):
         raise ImageError(f"{path}: is a directory, not a picture")
-    if not stat.S_ISREG(kind):  # to open a pipe waits for whoever writes into it
-        raise ImageError(f"{path}: is no ordinary file")
-    if most > MOST_PIXELS:
-        Image.MAX_IMAGE_PIXELS = None  # from now on; every picture is checked below as well
+    if not stat.S_ISREG(kind):  # opening a pipe would block
+        raise ImageError(f"{path}: is not a regular file")
     return _decode(path, str(path), shorter, most)
 
 
 def decode_picture(data: bytes, name: str, shorter: int | None = None) -> Picture:
-    """As `open_picture`, of a file's bytes; `name` stands for its path in errors."""
+    """Decode a file's bytes like `open_picture`; errors call it `name`."""
     return _decode(io.BytesIO(data), name, shorter)
 
 
 def _decode(file: Path | io.BytesIO, path: str, shorter: int | None, most: int = MOST_PIXELS) -> Picture:
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of half as many pixels as it refuses; a large photograph is no reason for noise.
+        with warnings.catch_warnings(), _ANY_SIZE if most > MOST_PIXELS else contextlib.nullcontext():
+            # Pillow warns at half the size that it refuses; a large photograph needs no warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with Image.open(file, formats=_READERS) as image:
@@ -136,7 +160,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Picture:
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bits(image)
     if profile is not None:
-        # A profile that does not fit the data is common in the wild; the numbers are then taken as sRGB.
+        # Profiles that do not fit the data are common; such pixels are taken as sRGB.
         with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if image.mode not in ("L", "RGB", "CMYK", "LAB"):
@@ -144,13 +168,13 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Picture:
             converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
             if converted is not None:
                 image = converted
-    if image.mode != "RGB":  # a copy may be a gigabyte
+    if image.mode != "RGB":  # convert() copies even when the mode is the same, up to a gigabyte
         image = image.convert("RGB")
     return Picture(image if alpha is None else _on_white(image, alpha.point(lambda value: 255 * (value > 0))), alpha)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale a 16-bit or float grey image to 8 bits (Pillow's own conversion clips)."""
+    """Scale a 16-bit or float gray image to 8 bits (Pillow's own conversion clips)."""
     with np.errstate(invalid="ignore"):
         values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if image.mode == "F":
@@ -161,23 +185,23 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB Pillow image -> (1, 3, H, W) float32 in [0, 1]."""
+    """Convert an RGB Pillow image to (1, 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div_(255)
 
 
 def to_pillow(image: Tensor) -> Image.Image:
-    """(1, 3, H, W), clipped to [0, 1] -> an RGB Pillow image, rounded to 8 bits."""
+    """Convert (1, 3, H, W), clipped to [0, 1] and rounded to 8 bits, to an RGB Pillow image."""
     values = image[0].detach().float().clamp(0, 1).mul_(255).round_().to("cpu", torch.uint8)
     return Image.fromarray(values.permute(1, 2, 0).numpy())
 
 
 def resize_shorter(image: Image.Image, shorter: int) -> Image.Image:
-    """`image` with its shorter side resized to `shorter` pixels, bicubic, antialiased, the proportions kept."""
+    """Resize the shorter side to `shorter` pixels, keeping the aspect ratio: bicubic, antialiased."""
     return _scale(image, shorter / min(image.size))
 
 
 def resize_longer(image: Image.Image, longer: int) -> Image.Image:
-    """`image` with its longer side resized to `longer` pixels, bicubic, antialiased, the proportions kept."""
+    """Resize the longer side to `longer` pixels, keeping the aspect ratio: bicubic, antialiased."""
     return _scale(image, longer / max(image.size))
 
 
@@ -187,21 +211,21 @@ def _scale(image: Image.Image, scale: float) -> Image.Image:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well: whole or not at all.
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path next to `path`; rename it to `path` if the block succeeds, delete it otherwise.
 
-    Raises UserError: no permission, no space, no folder.
+    Raises UserError if the file cannot be written.
     """
     path = Path(path)
     try:
-        with _replacing(path) as temporary:
+        with _temporary_file(path) as temporary:
             yield temporary
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def _temporary_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -210,16 +234,16 @@ def _replacing(path: Path) -> Iterator[Path]:
         yield temporary
         mode = os.umask(0)
         os.umask(mode)
-        temporary.chmod(0o666 & ~mode)  # mkstemp's files are private; a result is an ordinary file
+        temporary.chmod(0o666 & ~mode)  # mkstemp creates private files
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise UserError unless a file can be written in the folder of `path`, or in that where it is to be made."""
+    """Raise UserError unless a file can be created in the folder of `path` or, if missing, in its nearest parent."""
     try:
-        Path(path).exists()  # raises for a name that is too long
+        Path(path).exists()  # raises if the name is too long
         folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -228,7 +252,7 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Before long work: raise UserError unless `save_picture` can write `path`, by its suffix and its place."""
+    """Raise UserError, before long work, unless `save_picture` can write `path` (its suffix, its folder)."""
     _check_format(path)
     check_place(path)
 
@@ -239,21 +263,22 @@ def _check_format(path: str | os.PathLike[str]) -> None:
 
 
 def check_fits(path: str | os.PathLike[str], width: int, height: int) -> None:
-    """Before long work: raise ImageError where the format of `path` cannot hold a picture of that size."""
+    """Raise ImageError, before long work, if the format of `path` cannot hold an image of this size."""
     suffix = Path(path).suffix.lower()
     if max(width, height) > (longest := _LONGEST.get(suffix, max(width, height))):
-        raise ImageError(f"{path}: {width} x {height} pixels; a {suffix} has up to {longest} a side, a .png more")
+        raise ImageError(f"{path}: {width} x {height} pixels; a {suffix} has up to {longest} a side; use .png")
 
 
 def save_picture(
     image: Image.Image,
     path: str | os.PathLike[str],
     alpha: Image.Image | None = None,
-    made: str | None = None,
+    provenance: str | None = None,
 ) -> None:
-    """Write `image` (mode RGB) to `path`, the format by suffix; where it has no `alpha`, before white.
+    """Write `image` (mode RGB) to `path` in the format of its suffix.
 
-    made: how it came about (`was_made`), the only metadata, in a PNG alone: nothing of a photograph's comes through.
+    alpha: transparency (mode L); flattened onto white if the format has none.
+    provenance: text stored in a PNG, by which `is_output` recognizes it. No other metadata is written.
     Raises UserError.
     """
     _check_format(path)
@@ -266,19 +291,19 @@ def save_picture(
     options: dict[str, Any] = {".jpg": {"quality": 95, "subsampling": 0}, ".webp": {"quality": 95}}.get(
         ".jpg" if suffix == ".jpeg" else suffix, {}
     )
-    if made is not None and suffix == ".png":
+    if provenance is not None and suffix == ".png":
         options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_text(_MADE, made)
-    with replacing(path) as temporary:
+        options["pnginfo"].add_text(_PROVENANCE, provenance)
+    with atomic_write(path) as temporary:
         image.save(temporary, **options)
 
 
-def was_made(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a PNG that `save_picture` wrote with `made`: a result, and no photograph."""
+def is_output(path: str | os.PathLike[str]) -> bool:
+    """Return whether `path` is a PNG that `save_picture` wrote with `provenance`: an output, not a photograph."""
     if Path(path).suffix.lower() != ".png" or not Path(path).is_file():
         return False
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            return _MADE in image.info
-    except Exception:  # damaged bytes; what reads the picture tells of them
+        with _ANY_SIZE, Image.open(path, formats=("PNG",)) as image:  # reads only the header
+            return _PROVENANCE in image.info
+    except Exception:  # a damaged file; reported when it is decoded
         return False

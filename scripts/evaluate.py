@@ -1,6 +1,6 @@
 """python scripts/evaluate.py starry_night.safetensors --content photographs"""
 
-from fast_nst.commands.evaluate import command_line
+from fast_nst.commands import run_command
 
 if __name__ == "__main__":
-    command_line()
+    run_command("evaluate")

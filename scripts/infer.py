@@ -1,6 +1,6 @@
 """python scripts/infer.py outputs/starry_night/…/starry_night.safetensors photo.jpg"""
 
-from fast_nst.commands.infer import command_line
+from fast_nst.commands import run_command
 
 if __name__ == "__main__":
-    command_line()
+    run_command("infer")

@@ -1,6 +1,6 @@
 """python scripts/optimize.py style=starry_night content=photo.jpg"""
 
-from fast_nst.commands.optimize import command_line
+from fast_nst.commands import run_command
 
 if __name__ == "__main__":
-    command_line()
+    run_command("optimize")

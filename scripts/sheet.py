@@ -1,6 +1,6 @@
 """python scripts/sheet.py a.jpg b.jpg --weights outputs/*/*/*.safetensors -o sheet.jpg"""
 
-from fast_nst.commands.sheet import command_line
+from fast_nst.commands import run_command
 
 if __name__ == "__main__":
-    command_line()
+    run_command("sheet")

@@ -1,6 +1,6 @@
 """python scripts/train.py style=starry_night"""
 
-from fast_nst.commands.train import command_line
+from fast_nst.commands import run_command
 
 if __name__ == "__main__":
-    command_line()
+    run_command("train")

@@ -1,4 +1,4 @@
-"""python kernels.py DEVICE: fails unless Triton's kernels are an instance norm, a ReLU and their gradients."""
+"""python kernels.py DEVICE: fail unless the Triton norm, its ReLU and its gradients match torch."""
 
 import itertools
 import sys
@@ -13,16 +13,17 @@ def check(device: str, shape: tuple[int, int, int, int], relu: bool, dtype: torc
     x = (torch.randn(shape, device=device) * 2 + 3).to(dtype).contiguous(memory_format=torch.channels_last)
     weight, bias = torch.randn(2, shape[1], device=device)
     wider = torch.randn(shape[0], shape[1], shape[2] + 2, shape[3], device=device, dtype=dtype)
-    gradient = wider.contiguous(memory_format=torch.channels_last)[:, :, 1:-1]  # with gaps between its items
-    known = [value.detach().requires_grad_() for value in (x, weight, bias)]
-    ours = InstanceNorm.apply(*known, 1e-5, relu)
+    gradient = wider.contiguous(memory_format=torch.channels_last)[:, :, 1:-1]  # with gaps between items
+    inputs = [value.detach().requires_grad_() for value in (x, weight, bias)]
+    ours = InstanceNorm.apply(*inputs, 1e-5, relu)
     exact = [value.detach().double().requires_grad_() for value in (x, weight, bias)]
-    theirs = F.group_norm(exact[0], shape[1], exact[1], exact[2], 1e-5)
-    theirs = F.relu(theirs) if relu else theirs
+    expected = F.group_norm(exact[0], shape[1], exact[1], exact[2], 1e-5)
+    expected = F.relu(expected) if relu else expected
     assert ours.dtype == dtype
     assert ours.is_contiguous(memory_format=torch.channels_last)
-    found = [ours, *torch.autograd.grad(ours, known, gradient)]
-    for a, b in zip(found, [theirs.detach(), *torch.autograd.grad(theirs, exact, gradient.double())], strict=True):
+    results = [ours, *torch.autograd.grad(ours, inputs, gradient)]
+    references = [expected.detach(), *torch.autograd.grad(expected, exact, gradient.double())]
+    for a, b in zip(results, references, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
 
 

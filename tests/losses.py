@@ -1,4 +1,4 @@
-"""What tests of losses start from: a loss's settings, and a small random loss network."""
+"""Helpers for tests of losses: the settings of a loss preset, and a small random loss network."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,15 +11,15 @@ from fast_nst.loss_networks import LossNetwork
 
 
 def settings(name: str) -> dict:
-    """The arguments of the loss that a training has with `loss=`."""
+    """Return the arguments of the loss preset `name`."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         table = OmegaConf.to_container(compose("train", [f"loss={name}"]), resolve=True)["loss"]
-    table.pop("jitter", None)  # of the training
+    table.pop("jitter", None)  # an argument of the training method
     return table
 
 
 def loss_network(layers: Iterable[str], widths: Mapping[str, int] | None = None) -> LossNetwork:
-    """A random network of VGG-19's layer names, four channels wide, with outputs of `widths`, or 3."""
+    """Build a random network with VGG-19's layer names and 4 channels; outputs have `widths` channels, or 3."""
     torch.manual_seed(1)
     modules: list[torch.nn.Module] = []
     taps, heads = {}, {}

@@ -15,7 +15,7 @@ from fast_nst.data import styles
 from fast_nst.loss_networks import NAMES, compact
 from fast_nst.loss_networks.vgg import layer_indices
 from fast_nst.losses import PerceptualLoss, functional
-from fast_nst.methods.style_transfer import SCHEDULES
+from fast_nst.training.optimizers import SCHEDULES
 
 CONFIGS = ROOT / "configs"
 
@@ -151,7 +151,7 @@ def typed(monkeypatch):
 
 GIVEN = {
     "tv_weight": 0.25, "light_weight": 0.75, "jitter": 3, "content_reduction": "half_sum",
-    "tv": "half_sum", "pixel_range": 2.0,
+    "tv_reduction": "half_sum", "pixel_range": 2.0, "normalize": False,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from conftest import picture
 from PIL import Image
 
 from fast_nst import data, image
-from fast_nst.data import content, datamodule, folder, styles
+from fast_nst.data import datamodule, dataset, folder, styles
 from fast_nst.data.image_cache import UnreadablePictureWarning
 from fast_nst.errors import UserError
 
@@ -20,7 +20,7 @@ CROPS = {"size": 32, "crop": "random_resized", "scale": (0.25, 1.0), "ratio": (0
          "val_size": 48, "seed": 0}  # fmt: skip
 
 
-def test_a_crop_is_a_function_of_seed_and_position(photographs):
+def test_crop_depends_only_on_seed_and_position(photographs):
     first, second = (data.build("folder", root=photographs, **CROPS).train for _ in range(2))
     assert torch.equal(first[5], second[5])
     again = pickle.loads(pickle.dumps(second))
@@ -32,7 +32,7 @@ def test_a_crop_is_a_function_of_seed_and_position(photographs):
     assert first[5].dtype == torch.float32
 
 
-def test_each_epoch_holds_each_picture_once():
+def test_each_epoch_has_each_picture_once():
     class Source:
         def __len__(self):
             return 7
@@ -40,29 +40,29 @@ def test_each_epoch_holds_each_picture_once():
         def __getitem__(self, index):
             return Image.new("RGB", (20, 20), (index, 0, 0))
 
-    images = content.ContentImages(Source(), list(range(7)), 16)
+    images = dataset.ContentImages(Source(), list(range(7)), 16)
     for epoch in range(3):
         seen = [round(float(images[7 * epoch + i][0, 0, 0]) * 255) for i in range(7)]
         assert sorted(seen) == list(range(7))
 
 
-def test_held_out_pictures_are_not_trained_on(photographs):
+def test_training_and_validation_sets_are_disjoint(photographs):
     sets = data.build("folder", root=photographs, **{**CROPS, "val_images": 16})
-    assert len(sets.train) == 7  # a fifth of eight at most
+    assert len(sets.train) == 7  # at most a fifth of eight are held out
     assert not set(sets.train.indices) & set(sets.val.indices)
     assert sets.val[0].shape == (3, 48, 48)
     assert torch.equal(sets.val[0], sets.val[0 + len(sets.val)])
 
 
-def test_one_photograph_is_enough(tmp_path):
+def test_single_photograph_is_in_both_sets(tmp_path):
     picture(0).save(tmp_path / "only.png")
     sets = data.build("folder", root=tmp_path, **CROPS)
     assert (len(sets.train), len(sets.val)) == (1, 1)
 
 
-def test_the_random_box_has_the_area_and_ratio_asked_for():
+def test_random_box_has_the_requested_area_and_ratio():
     rng = np.random.default_rng(0)
-    boxes = [content.random_resized_box(rng, 300, 200, (0.2, 0.5), (0.5, 2.0)) for _ in range(500)]
+    boxes = [dataset.random_resized_box(rng, 300, 200, (0.2, 0.5), (0.5, 2.0)) for _ in range(500)]
     shares = [(r - l) * (b - t) / 60000 for l, t, r, b in boxes]  # noqa: E741
     ratios = [(r - l) / (b - t) for l, t, r, b in boxes]  # noqa: E741
     assert 0.19 < min(shares) < 0.22 < 0.45 < max(shares) < 0.51
@@ -70,32 +70,32 @@ def test_the_random_box_has_the_area_and_ratio_asked_for():
     assert all(l >= 0 and t >= 0 and r <= 300.001 and b <= 200.001 for l, t, r, b in boxes)  # noqa: E741
 
 
-def test_a_box_that_cannot_fit_falls_back_to_the_middle():
-    left, top, right, bottom = content.random_resized_box(np.random.default_rng(0), 1000, 10, (0.9, 1.0), (0.8, 1.25))
+def test_box_that_cannot_fit_is_centered():
+    left, top, right, bottom = dataset.random_resized_box(np.random.default_rng(0), 1000, 10, (0.9, 1.0), (0.8, 1.25))
     assert (right - left) / (bottom - top) == pytest.approx(1.25)
     assert left + right == pytest.approx(1000)
 
 
-def test_the_centre_crop_is_resizing_and_cropping(photographs):
+def test_center_crop_equals_resizing_and_cropping(photographs):
     source = folder.Folder(photographs, 1000)
-    ours = content.ContentImages(source, [0], 24, crop="center", shuffle=False)[0]
-    theirs = image.to_tensor(image.resize_shorter(source[0], 24))[0][:, :, 4:28]
-    assert (ours - theirs).abs().max() < 0.02
+    crop = dataset.ContentImages(source, [0], 24, crop="center", shuffle=False)[0]
+    expected = image.to_tensor(image.resize_shorter(source[0], 24))[0][:, :, 4:28]
+    assert (crop - expected).abs().max() < 0.02
 
 
-def test_two_processes_see_what_one_would():
-    one = iter(content.StepSampler(4))
-    two = [iter(content.StepSampler(2, rank=rank, world=2)) for rank in range(2)]
+def test_two_processes_see_the_same_batches_as_one():
+    one = iter(dataset.StepSampler(4))
+    two = [iter(dataset.StepSampler(2, rank=rank, world=2)) for rank in range(2)]
     for _ in range(5):
         assert next(one) == [*next(two[0]), *next(two[1])]
-    later = iter(content.StepSampler(4, first=5))
+    later = iter(dataset.StepSampler(4, first=5))
     assert next(later) == next(one)
 
 
-def test_an_unreadable_picture_is_reported_once_and_skipped(photographs):
+def test_unreadable_picture_is_skipped_with_one_warning(photographs):
     (photographs / "broken.jpg").write_bytes(b"no picture")
-    (photographs / "notes.txt").write_text("not looked at")
-    images = content.ContentImages(folder.Folder(photographs, 64), list(range(9)), 32)
+    (photographs / "notes.txt").write_text("ignored")
+    images = dataset.ContentImages(folder.Folder(photographs, 64), list(range(9)), 32)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for position in range(27):
@@ -104,16 +104,16 @@ def test_an_unreadable_picture_is_reported_once_and_skipped(photographs):
     assert "broken.jpg" in str(caught[0].message)
 
 
-def test_too_many_unreadable_pictures_are_an_error(tmp_path):
+def test_too_many_unreadable_pictures_raise(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(image.ImageError, match=r"1 of 1 content images cannot be read, more than data.max_unreadable"):
-        content.ContentImages(folder.Folder(tmp_path, 64), [0], 32)[0]
-    patient = content.ContentImages(folder.Folder(tmp_path, 64, max_unreadable=1), [0], 32)
+        dataset.ContentImages(folder.Folder(tmp_path, 64), [0], 32)[0]
+    images = dataset.ContentImages(folder.Folder(tmp_path, 64, max_unreadable=1), [0], 32)
     with pytest.warns(UnreadablePictureWarning), pytest.raises(image.ImageError, match="none of the content"):
-        patient[0]
+        images[0]
 
 
-def test_what_is_held_out_can_be_read(photographs):
+def test_validation_set_is_readable(photographs):
     settings = {**CROPS, "val_images": 1}
     paths = folder.list_pictures(photographs)
     first = paths[data.build("folder", root=photographs, **settings).val.indices[0]]
@@ -125,7 +125,7 @@ def test_what_is_held_out_can_be_read(photographs):
     assert len(sets.train) == 6
 
 
-def test_one_of_two_photographs_is_enough(tmp_path):
+def test_single_readable_photograph_is_in_both_sets(tmp_path):
     picture(0).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.warns(UnreadablePictureWarning):
@@ -133,7 +133,7 @@ def test_one_of_two_photographs_is_enough(tmp_path):
     assert sets.train.indices == sets.val.indices == [0]
 
 
-def test_a_folder_that_cannot_be_looked_into(photographs, monkeypatch):
+def test_locked_folder_warns_or_raises(photographs, monkeypatch):
     scandir = os.scandir
 
     def locked(path):
@@ -143,19 +143,17 @@ def test_a_folder_that_cannot_be_looked_into(photographs, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", locked)
     name = "below"
-    told = []
-    assert len(folder.list_pictures(photographs, "INPUT", told.append)) == 7
-    assert [error.filename for error in told] == [str(photographs / "below")]
+    errors = []
+    assert len(folder.list_pictures(photographs, "INPUT", errors.append)) == 7
+    assert [error.filename for error in errors] == [str(photographs / "below")]
     with pytest.warns(UnreadablePictureWarning, match="below: Permission denied"):
         folder.list_pictures(photographs)
     name = "photographs"
-    with pytest.raises(
-        image.ImageError, match=r"data\.root: .*photographs: cannot be looked into \(Permission denied\)"
-    ):
+    with pytest.raises(image.ImageError, match=r"data\.root: .*photographs: cannot be opened \(Permission denied\)"):
         folder.list_pictures(photographs)
 
 
-def test_folders_that_cannot_serve(tmp_path, photographs):
+def test_unusable_folder_raises(tmp_path, photographs):
     (tmp_path / "empty").mkdir()
     for root, message in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "holds no picture"),
                           (photographs / "photo 0.png", "is a file"), (None, "data.root=DIR")):  # fmt: skip
@@ -176,13 +174,13 @@ def test_folders_that_cannot_serve(tmp_path, photographs):
         ({"val_images": 0}, "data.val_images"),
     ],
 )
-def test_a_wrong_value_is_named(photographs, change, message):
+def test_wrong_value_raises_with_its_key(photographs, change, message):
     with pytest.raises(UserError, match=message):
         data.build("folder", root=photographs, **{**CROPS, **change})
 
 
-def test_mnist(tmp_path):
-    """Its files as torchvision expects them, with three digits of our own."""
+def test_mnist_digits_are_rgb(tmp_path):
+    """In torchvision's file layout, with three made-up digits."""
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     digits = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)
@@ -195,18 +193,18 @@ def test_mnist(tmp_path):
             (raw / f"{part}-{name}").write_bytes(gzip.decompress((raw / f"{part}-{name}.gz").read_bytes()))
     sets = data.build("mnist", root=tmp_path, **{**CROPS, "crop": "center", "size": 28})
     assert len(sets.train) + len(sets.val) == 3
-    found = sets.train.source[1]
-    assert found.mode == "RGB"
-    assert np.array_equal(np.asarray(found)[..., 2], digits[1])
+    digit = sets.train.source[1]
+    assert digit.mode == "RGB"
+    assert np.array_equal(np.asarray(digit)[..., 2], digits[1])
 
 
-def test_leaves_are_the_default_and_need_nothing():
+def test_synthetic_source_needs_no_files():
     sets = data.build("synthetic", count=3, **CROPS)
     assert sets.train[0].shape == (3, 32, 32)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_what_the_steps_will_ask_for_is_drawn_ahead(monkeypatch):
+def test_drawing_loader_draws_the_images_of_all_steps(monkeypatch):
     sets = data.build("synthetic", count=12, **CROPS)
     images = content_data(sets, first=1, steps=4)
     assert len(list(images.drawing())) == 6 + 2
@@ -224,7 +222,7 @@ def test_what_the_steps_will_ask_for_is_drawn_ahead(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_what_is_drawn_first_needs_no_workers(photographs):
+def test_predrawn_images_use_no_workers(photographs):
     sets = data.build("synthetic", count=12, **CROPS)
     assert content_data(sets, 0, 4, workers="auto").train_dataloader().num_workers == 0
     assert content_data(sets, 0, 4, workers="auto", device="cuda").train_dataloader().num_workers > 0
@@ -233,12 +231,12 @@ def test_what_is_drawn_first_needs_no_workers(photographs):
     assert content_data(read, 0, 4, workers="auto").train_dataloader().num_workers > 0
 
 
-def test_photographs_are_not_drawn(photographs):
+def test_folder_has_no_drawing_loader(photographs):
     assert content_data(data.build("folder", root=photographs, **CROPS), 0, 10).drawing() is None
 
 
 def content_data(sets, first, steps, rank=0, world=1, device="cpu", workers=1):
-    """As a trainer has it at the step `first`."""
+    """Return the data module of a trainer at step `first`."""
     images = datamodule.ContentData(sets, batch_size=2, workers=workers)
     images.trainer = SimpleNamespace(
         global_step=first, max_steps=steps, global_rank=rank, world_size=world, num_devices=1,
@@ -247,7 +245,7 @@ def content_data(sets, first, steps, rank=0, world=1, device="cpu", workers=1):
     return images
 
 
-def test_style_sizes(tmp_path):
+def test_style_image_is_resized_and_checked(tmp_path):
     picture(0, 120, 160).save(tmp_path / "a.png")
     assert styles.load(tmp_path / "a.png", 60).shape == (1, 3, 60, 80)
     assert styles.load(tmp_path / "a.png", 80, "longer").shape == (1, 3, 60, 80)
@@ -256,11 +254,11 @@ def test_style_sizes(tmp_path):
     with pytest.raises(image.ImageError, match="too few"):
         styles.load(tmp_path / "tiny.png", None)
     Image.new("RGB", (64, 64), (90, 80, 70)).save(tmp_path / "flat.png")
-    with pytest.raises(image.ImageError, match="one colour all over"):
+    with pytest.raises(image.ImageError, match="has a single color"):
         styles.load(tmp_path / "flat.png")
 
 
-def test_bundled_styles():
+def test_bundled_style_is_found_by_name():
     assert styles.find("bundled:starry_night.jpg").is_file()
     with pytest.raises(image.ImageError, match=r"bundled:starry_night\.jpg"):
         styles.find("bundled:mona_lisa.jpg")

@@ -1,4 +1,4 @@
-"""What the machine is made to do."""
+"""Memory settings and out-of-memory detection."""
 
 import platform
 import subprocess
@@ -12,15 +12,15 @@ from conftest import ENVIRONMENT
 from fast_nst import device
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone")
-def test_freed_memory_serves_the_next_tensors():
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
+def test_freed_memory_is_reused():
     code = """
 import resource, sys, torch
 from fast_nst import device, networks
 if sys.argv[1] == "keep":
-    device.keep_memory()
-network, x = networks.build("slim"), torch.rand(1, 3, 1024, 1024)  # tensors over 32 MiB, of which glibc keeps none
-mapped = []  # pages mapped anew; now and then what is kept lies in pieces and grows by one more
+    device.keep_freed_memory()
+network, x = networks.build("slim"), torch.rand(1, 3, 1024, 1024)  # tensors over 32 MiB, which glibc does not keep
+mapped = []  # newly mapped pages; fragmentation adds some now and then
 for _ in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     with torch.inference_mode():
@@ -28,35 +28,35 @@ for _ in range(5):
     mapped.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(sorted(mapped)[2])
 """
-    kept, usual = (
+    kept, default = (
         int(subprocess.run([sys.executable, "-c", code, word], env=ENVIRONMENT, capture_output=True, check=True).stdout)
-        for word in ("keep", "usual")
+        for word in ("keep", "default")
     )
-    assert kept < usual / 10, (kept, usual)
+    assert kept < default / 10, (kept, default)
 
 
-LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone")
-@pytest.mark.skipif(not LARGE_PAGES.exists() or "[never]" in LARGE_PAGES.read_text(), reason="no large pages here")
-def test_tensors_lie_on_large_pages():
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
+@pytest.mark.skipif(not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="no huge pages here")
+def test_tensors_use_huge_pages():
     code = """
 import torch
 from fast_nst import device
-device.keep_memory()
+device.keep_freed_memory()
 x = [torch.ones(2**22) for _ in range(4)]  # 64 MiB
 lines = open("/proc/self/smaps_rollup").read().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("AnonHugePages")))
 """
-    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=True)
-    assert int(done.stdout) > 0.9 * 64 * 1024
+    result = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=True)
+    assert int(result.stdout) > 0.9 * 64 * 1024
 
 
-def test_want_of_memory_is_told_from_other_errors():
-    with pytest.raises(RuntimeError) as found:
+def test_out_of_memory_is_distinguished_from_other_errors():
+    with pytest.raises(RuntimeError) as error:
         torch.empty(2**58)
-    assert device.is_out_of_memory(found.value)
-    with pytest.raises(RuntimeError) as found:
+    assert device.is_out_of_memory(error.value)
+    with pytest.raises(RuntimeError) as error:
         torch.ones(2) @ torch.ones(3)
-    assert not device.is_out_of_memory(found.value)
+    assert not device.is_out_of_memory(error.value)

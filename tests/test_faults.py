@@ -170,7 +170,7 @@ FAULTS = {
     "a root for leaves": ("train.py", ["data.root=photographs"], "data.root: data=synthetic, the default, draws"),
     "a count for a folder": (*train("data.count=50"), "data.count: how many pictures data=synthetic draws; folder"),
     "no root": ("train.py", ["data=coco"], "data.root: data=folder needs it"),
-    "a huge style": (*train("style.size=100000"), "style.size: got 100000; allowed: a whole number from 16 to 8192"),
+    "a huge style": (*train("style.size=100000"), "style.size: got 100000; allowed: an integer from 16 to 8192"),
     "a folder of no mean": (
         *train(
             "loss_network=vgg19", "loss_network.weights=faulty/vgg.safetensors", "loss_network.unit_mean=nowhere",
@@ -184,7 +184,7 @@ FAULTS = {
     "a layer that compact lacks": (*train("loss=lengstrom"), "loss_network=vgg16 and vgg19 have more"),
     "a layer that the file does not reach": (
         *train("loss_network=vgg19", "loss_network.weights=faulty/vgg.safetensors"),
-        "the deepest available in it is relu3_4",
+        "the deepest layer in the file is relu3_4",
     ),
     "another network's file for compact": (
         *train("loss_network.weights='run/my painting.safetensors'"), "not made by scripts/assets/distill.py"
@@ -230,11 +230,11 @@ FAULTS = {
         *train("style.image=mine/other/preview.png", "output_dir=mine/other", "ckpt_path=auto"), "take its place"
     ),
     "a start in a place of the run's": (
-        *train("style.name=b", "output_dir=mine/there", "ckpt_path=auto", "start=mine/there/b.safetensors"),
+        *train("style.name=b", "output_dir=mine/there", "ckpt_path=auto", "init_from=mine/there/b.safetensors"),
         "would take its place",
     ),
     "a start with other pixels": (
-        *train("network=johnson", "start=faulty/rgb255.safetensors"), "its pixels are 'rgb255', this run's 'centred'"
+        *train("network=johnson", "init_from=faulty/rgb255.safetensors"), "its pixels are 'rgb255', this run's 'centred'"
     ),
     "another style for a complete run": (
         *train(
@@ -245,11 +245,11 @@ FAULTS = {
         "ckpt_path: a complete run, with other settings (loss.style_weight: 7 before, 3 now); start a new one",
     ),
     "a picture where an unfinished one goes": (
-        "optimize.py", [f"content='{PHOTO}'", "output=mine/keep.png"], "keep_unfinished.png is where an unfinished"
+        "optimize.py", [f"content='{PHOTO}'", "output=mine/keep.png"], "keep_unfinished.png: an unfinished result goes there"
     ),
     "a start that is optimize.py's output": (
         "optimize.py",
-        [f"content='{PHOTO}'", "start='my painting.png'", "output='my painting.png'", "overwrite=true"],
+        [f"content='{PHOTO}'", "init='my painting.png'", "output='my painting.png'", "overwrite=true"],
         "would take its place",
     ),
     "no number in a network": ("infer.py", ["faulty/nan.safetensors", PHOTO], "conv.weight is NaN or infinite"),
@@ -258,26 +258,26 @@ FAULTS = {
         *infer("mine/own/cat.png", "--overwrite"), "cat_my painting.png: is no result of infer.py"
     ),
     "an iPhone's photograph": (*infer("faulty/phone"), "IMG.heic: not a picture that can be read"),
-    "pipes alone": (*infer("faulty/pipes"), "pipe.png: is no ordinary file"),
+    "pipes alone": (*infer("faulty/pipes"), "pipe.png: is not a regular file"),
     "bad override": (*train("style.image=a=b(c"), "style.image"),
     "wrong type": (*train("data.batch_size=four"), "data.batch_size: got 'four'"),
     "negative weight": (*train("loss.style_weight=-1"), "loss.style_weight: got -1"),
     "weights all zero": (*train("loss.style_weight=0", "loss.content_weight=0"), "at least one must be positive"),
     "a time in minutes": (*train("trainer.max_time=30"), "trainer.max_time: got 30; allowed: DD:HH:MM:SS"),
-    "a start that is missing": (*train("start=nowhere.safetensors"), "nowhere.safetensors"),
-    "less than no light": (*train("loss.light_weight=-1"), "loss.light_weight: got -1; allowed: a number from 0 on"),
+    "a start that is missing": (*train("init_from=nowhere.safetensors"), "nowhere.safetensors"),
+    "less than no light": (*train("loss.light_weight=-1"), "loss.light_weight: got -1; allowed: a number >= 0"),
     "some light": (*train("loss=johnson2016", "loss.light_weight=some"), "loss.light_weight: got 'some'; allowed: a"),
     "lights for one": (*train("loss.light_weight=[1,2]"), "loss.light_weight: got [1, 2]; allowed: a single value"),
-    "less of a size": (*train("loss.style_scales={4: -1}"), "loss.style_scales.4: got -1; allowed: a number from 0 on"),
+    "less of a size": (*train("loss.style_scales={4: -1}"), "loss.style_scales.4: got -1; allowed: a number >= 0"),
     "style at no size": (*train("loss.style_scales={0: 1}"), "loss.style_scales: got the divisor 0; allowed: whole"),
     "a sum in a relative loss": (
         *train("loss.content_reduction=half_sum"), "got 'half_sum'; allowed with normalize=true"
     ),
-    "a jitter of halves": (*train("loss.jitter=1.5"), "loss.jitter: got 1.5; allowed: a whole number from 0 on"),
+    "a jitter of halves": (*train("loss.jitter=1.5"), "loss.jitter: got 1.5; allowed: an integer >= 0"),
     "a case of a benchmark": ("benchmark.py", ["train", "--cases", "slim:tiny"], "--cases: got 'tiny'; allowed: "),
     "no time": (*train("trainer.max_time=00:00:00:00"), "trainer.max_time: got"),
     "a start of another shape": (
-        *train("start='faulty/wide.safetensors'"), "wide.safetensors: a network of another shape than this run's: "
+        *train("init_from='faulty/wide.safetensors'"), "wide.safetensors: another network than this run's: "
     ),
     "zero steps": (*train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
     "batch too large": (*train("data.batch_size=99"), "data.batch_size: got 99"),
@@ -318,7 +318,7 @@ FAULTS = {
     "file for several": (*infer("photographs", "-o", "a.png"), "is one file, and there are 8 photographs"),
     "nowhere for a result": (*infer(PHOTO, "-o", "/proc/a.png"), "/proc/a.png: cannot be written"),
     "not our weights": ("infer.py", ["tiny.safetensors", PHOTO], "not one that fast_nst wrote"),
-    "a pipe": (*infer("faulty/pipe.jpg"), "pipe.jpg: is no ordinary file"),
+    "a pipe": (*infer("faulty/pipe.jpg"), "pipe.jpg: is not a regular file"),
     "a name too long": (*infer("a" * 300 + ".jpg"), "File name too long"),
     "a place in a file": (*infer("tiny.safetensors/a.jpg"), "Not a directory"),
     "little memory": (

@@ -1,5 +1,6 @@
-"""Files of every kind come in as a person sees them."""
+"""Reading and writing image files of every kind."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -27,7 +28,7 @@ def pixels(path) -> np.ndarray:
     return np.asarray(image.open_picture(path).rgb)
 
 
-def test_round_trip_of_a_tensor(tmp_path):
+def test_tensor_round_trips_through_a_png(tmp_path):
     x = image.to_tensor(picture(0))
     assert x.shape == (1, 3, 48, 64)
     assert 0 <= x.min() < x.max() <= 1
@@ -42,14 +43,14 @@ def test_every_written_format_reads_back(tmp_path, suffix):
     assert difference.mean() < 3
 
 
-def test_exif_orientation(tmp_path):
+def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned a quarter clockwise
+    exif[0x0112] = 6  # rotated 90 degrees clockwise
     path = write(tmp_path / "a.jpg", halves("RGB", "red", "blue"), exif=exif, quality=95)
-    found = pixels(path)
-    assert found.shape == (8, 6, 3)
-    assert found[0, 3, 0] > 200  # what was left is now above
-    assert found[7, 3, 2] > 200
+    values = pixels(path)
+    assert values.shape == (8, 6, 3)
+    assert values[0, 3, 0] > 200  # the left half is now at the top
+    assert values[7, 3, 2] > 200
 
 
 def test_no_metadata_is_written(tmp_path):
@@ -62,7 +63,7 @@ def test_no_metadata_is_written(tmp_path):
             assert not result.getexif()
 
 
-def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
+def test_16_bit_gray_is_scaled_not_clipped(tmp_path):
     values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
     path = write(tmp_path / "a.png", Image.fromarray(values))
     assert pixels(path)[0, :, 0].tolist() == [0, 100, 255]
@@ -70,59 +71,59 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
     assert pixels(path)[0, :, 0].tolist() == [0, 100, 255]
 
 
-def test_float_tiff(tmp_path):
+def test_float_tiff_is_scaled_and_nan_is_black(tmp_path):
     path = write(tmp_path / "a.tif", Image.fromarray(np.array([[0.0, 0.5, 1.0, np.nan]], dtype=np.float32)))
     assert pixels(path)[0, :, 0].tolist() == [0, 128, 255, 0]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
-def test_other_modes(tmp_path, mode):
+def test_color_modes_convert_to_rgb(tmp_path, mode):
     suffix = {"CMYK": "tif", "YCbCr": "jpg"}.get(mode, "png")
     path = write(tmp_path / f"a.{suffix}", halves("L", 255, 0).convert("RGB").convert(mode))
-    found = pixels(path)
-    assert found[3, 1].min() > 250
-    assert found[3, 6].max() < 5
+    values = pixels(path)
+    assert values[3, 1].min() > 250
+    assert values[3, 6].max() < 5
 
 
-def test_alpha_is_carried_through(tmp_path):
+def test_alpha_is_kept(tmp_path):
     source = Image.merge("RGBA", (*picture(0).split(), halves("L", 255, 0, (64, 48))))
-    found = image.open_picture(write(tmp_path / "a.png", source))
-    assert np.asarray(found.alpha)[0].tolist() == [255] * 32 + [0] * 32
-    image.save_picture(found.rgb, tmp_path / "b.png", found.alpha)
+    opened = image.open_picture(write(tmp_path / "a.png", source))
+    assert np.asarray(opened.alpha)[0].tolist() == [255] * 32 + [0] * 32
+    image.save_picture(opened.rgb, tmp_path / "b.png", opened.alpha)
     with Image.open(tmp_path / "b.png") as result:
         assert result.mode == "RGBA"
 
 
-def test_palette_with_transparency(tmp_path):
+def test_palette_transparency_becomes_alpha(tmp_path):
     source = halves("RGB", "red", "blue").quantize(4)
     index = source.getpixel((7, 0))
-    found = image.open_picture(write(tmp_path / "a.png", source, transparency=index))
-    assert np.asarray(found.alpha)[0].tolist() == [255] * 4 + [0] * 4
+    opened = image.open_picture(write(tmp_path / "a.png", source, transparency=index))
+    assert np.asarray(opened.alpha)[0].tolist() == [255] * 4 + [0] * 4
 
 
-def test_what_nobody_sees_is_white(tmp_path):
+def test_fully_transparent_pixels_are_white(tmp_path):
     hidden = Image.merge("RGBA", (*halves("RGB", "red", "blue").split(), halves("L", 255, 0)))
-    found = image.open_picture(write(tmp_path / "a.png", hidden))
-    assert np.asarray(found.rgb)[0].tolist() == [[255, 0, 0]] * 4 + [[255, 255, 255]] * 4
-    assert np.array_equal(np.asarray(found.on_white()), np.asarray(found.rgb))
-    image.save_picture(Image.new("RGB", (8, 6), "blue"), tmp_path / "b.bmp", found.alpha)
+    opened = image.open_picture(write(tmp_path / "a.png", hidden))
+    assert np.asarray(opened.rgb)[0].tolist() == [[255, 0, 0]] * 4 + [[255, 255, 255]] * 4
+    assert np.array_equal(np.asarray(opened.on_white()), np.asarray(opened.rgb))
+    image.save_picture(Image.new("RGB", (8, 6), "blue"), tmp_path / "b.bmp", opened.alpha)
     assert pixels(tmp_path / "b.bmp")[0].tolist() == [[0, 0, 255]] * 4 + [[255, 255, 255]] * 4
 
 
-def test_half_transparent_is_half_white(tmp_path):
+def test_partial_alpha_is_blended_with_white(tmp_path):
     half = Image.merge("RGBA", (*Image.new("RGB", (4, 4), (200, 0, 100)).split(), Image.new("L", (4, 4), 51)))
-    found = image.open_picture(write(tmp_path / "a.png", half))
-    assert np.asarray(found.rgb)[0, 0].tolist() == [200, 0, 100]
-    assert np.asarray(found.on_white())[0, 0].tolist() == [244, 204, 224]  # 0.2 of the colour, 0.8 of white
+    opened = image.open_picture(write(tmp_path / "a.png", half))
+    assert np.asarray(opened.rgb)[0, 0].tolist() == [200, 0, 100]
+    assert np.asarray(opened.on_white())[0, 0].tolist() == [244, 204, 224]  # 0.2 of the color, 0.8 of white
     assert image.open_picture(write(tmp_path / "b.png", picture(0))).on_white().size == (64, 48)
 
 
-def test_a_result_is_told_from_a_photograph(tmp_path):
-    image.save_picture(picture(0), tmp_path / "a.png", made="by hand")
+def test_only_a_png_with_provenance_is_an_output(tmp_path):
+    image.save_picture(picture(0), tmp_path / "a.png", provenance="by hand")
     image.save_picture(picture(0), tmp_path / "b.png")
-    image.save_picture(picture(0), tmp_path / "c.jpg", made="by hand")
+    image.save_picture(picture(0), tmp_path / "c.jpg", provenance="by hand")
     (tmp_path / "d.png").write_bytes(b"no picture")
-    assert [image.was_made(tmp_path / name) for name in ("a.png", "b.png", "c.jpg", "d.png")] == [
+    assert [image.is_output(tmp_path / name) for name in ("a.png", "b.png", "c.jpg", "d.png")] == [
         True,
         False,
         False,
@@ -130,7 +131,7 @@ def test_a_result_is_told_from_a_photograph(tmp_path):
     ]
 
 
-def test_an_icc_profile_is_applied(tmp_path):
+def test_icc_profile_is_applied(tmp_path):
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
     srgb = ImageCms.createProfile("sRGB")
     red = Image.new("RGB", (4, 4), (200, 30, 40))
@@ -139,12 +140,12 @@ def test_an_icc_profile_is_applied(tmp_path):
     assert np.abs(pixels(path)[0, 0].astype(int) - (200, 30, 40)).max() <= 3
 
 
-def test_a_broken_icc_profile_is_passed_over(tmp_path):
+def test_broken_icc_profile_is_ignored(tmp_path):
     path = write(tmp_path / "a.png", picture(0), icc_profile=b"nonsense" * 20)
     assert np.array_equal(pixels(path), np.asarray(picture(0)))
 
 
-def test_the_first_frame_of_an_animation(tmp_path):
+def test_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     for suffix in ("gif", "webp"):
         path = tmp_path / f"a.{suffix}"
@@ -167,7 +168,7 @@ def truncated(content: Image.Image, form: str) -> bytes:
         ("a.png", truncated(picture(0, 200, 300), "PNG"), "damaged"),
     ],
 )
-def test_a_bad_file_is_one_line(tmp_path, name, content, message):
+def test_damaged_file_raises_a_one_line_error(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(image.ImageError, match=message) as caught:
         image.open_picture(tmp_path / name)
@@ -175,7 +176,7 @@ def test_a_bad_file_is_one_line(tmp_path, name, content, message):
     assert str(tmp_path / name) in str(caught.value)
 
 
-def test_missing_file_directory_and_bomb(tmp_path):
+def test_missing_file_directory_and_bomb_raise(tmp_path):
     with pytest.raises(image.ImageError, match="no such file"):
         image.open_picture(tmp_path / "a.png")
     with pytest.raises(image.ImageError, match="is a directory"):
@@ -185,14 +186,45 @@ def test_missing_file_directory_and_bomb(tmp_path):
         image.open_picture(tmp_path / "bomb.png")
 
 
-def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path):
+def test_large_limit_leaves_pillow_limit_unchanged(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses 64 x 48 pixels
+    path = write(tmp_path / "a.png", picture(0))
+    with pytest.raises(image.TooLarge):
+        image.open_picture(path)
+    assert image.open_picture(path, most=image.MOST_PIXELS + 1).rgb.size == (64, 48)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    path.write_bytes(truncated(picture(0), "PNG"))
+    with pytest.raises(image.ImageError, match="damaged"):
+        image.open_picture(path, most=image.MOST_PIXELS + 1)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_pillow_limit_returns_with_the_last_reader(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    first.enter_context(image._ANY_SIZE)
+    second.enter_context(image._ANY_SIZE)
+    first.close()
+    assert Image.MAX_IMAGE_PIXELS is None
+    second.close()
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_output_above_pillow_limit_is_recognized(tmp_path, monkeypatch):
+    image.save_picture(picture(0), tmp_path / "a.png", provenance="by hand")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert image.is_output(tmp_path / "a.png")
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_unknown_suffix_raises_and_writes_nothing(tmp_path):
     with pytest.raises(image.ImageError, match=r"\.png"):
         image.save_picture(picture(0), tmp_path / "a.xyz")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("suffix", "longest"), [(".webp", 16383), (".jpg", 65500)])
-def test_the_longest_side_of_a_format(tmp_path, suffix, longest):
+def test_side_above_the_limit_of_a_format_raises(tmp_path, suffix, longest):
     path = tmp_path / f"long{suffix}"
     image.save_picture(Image.new("RGB", (longest, 1)), path)
     before = path.read_bytes()
@@ -201,12 +233,12 @@ def test_the_longest_side_of_a_format(tmp_path, suffix, longest):
     assert path.read_bytes() == before
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
 
     def fail() -> None:
-        with image.replacing(path) as temporary:
+        with image.atomic_write(path) as temporary:
             temporary.write_bytes(b"half")
             raise RuntimeError
 
@@ -216,13 +248,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_resizing_keeps_the_proportions():
+def test_resizing_keeps_the_aspect_ratio():
     assert image.resize_shorter(picture(0), 24).size == (32, 24)
     assert image.resize_longer(picture(0), 32).size == (32, 24)
     assert image.resize_longer(Image.new("RGB", (1000, 1)), 10).size == (10, 1)
 
 
-def test_a_large_jpeg_is_decoded_at_reduced_size(tmp_path):
+def test_large_jpeg_is_decoded_at_reduced_size(tmp_path):
     path = write(tmp_path / "a.jpg", picture(0, 480, 640))
-    assert min(image.open_picture(path, shorter=100).rgb.size) == 120  # a quarter, no less than asked
+    assert min(image.open_picture(path, shorter=100).rgb.size) == 120  # a quarter, at least the requested size
     assert image.open_picture(path).rgb.size == (640, 480)

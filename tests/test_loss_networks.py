@@ -21,13 +21,13 @@ def vgg19_file(tmp_path):
 
 
 def slow_vgg19(state, image, last):
-    """Convolution by convolution, from the plan of the paper's table 1."""
-    plan = [(0, "relu1_1"), (2, "relu1_2"), (5, "relu2_1"), (7, "relu2_2"), (10, "relu3_1"), (12, "relu3_2"),
+    """Compute VGG-19 convolution by convolution, as in the paper's table 1."""
+    table = [(0, "relu1_1"), (2, "relu1_2"), (5, "relu2_1"), (7, "relu2_2"), (10, "relu3_1"), (12, "relu3_2"),
             (14, "relu3_3"), (16, "relu3_4")]  # fmt: skip
     x = (image - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
         :, None, None
     ]
-    for index, name in plan:
+    for index, name in table:
         if name in ("relu2_1", "relu3_1"):
             x = F.max_pool2d(x, 2)
         x = F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=1).clamp_min(0)
@@ -37,13 +37,13 @@ def slow_vgg19(state, image, last):
 
 
 @pytest.mark.parametrize("layer", ["relu1_1", "relu2_2", "relu3_3", "relu3_4"])
-def test_vgg19_by_hand(vgg19_file, layer):
+def test_vgg19_matches_slow_reference(vgg19_file, layer):
     image = torch.rand(1, 3, 32, 40)
     before = image.clone()
     network = loss_networks.build("vgg19", [layer, "relu1_2"], vgg19_file)
-    found = network(image)
-    assert list(found) == sorted({layer, "relu1_2"})
-    torch.testing.assert_close(found[layer], slow_vgg19(_state(vgg19_file), image, layer), rtol=1e-4, atol=1e-5)
+    features = network(image)
+    assert list(features) == sorted({layer, "relu1_2"})
+    torch.testing.assert_close(features[layer], slow_vgg19(_state(vgg19_file), image, layer), rtol=1e-4, atol=1e-5)
     assert torch.equal(image, before)
 
 
@@ -53,22 +53,22 @@ def _state(path):
     return load_file(path)
 
 
-def test_vgg16_has_the_names_of_the_paper():
+def test_vgg16_layer_names_match_the_paper():
     names = list(vgg.layer_indices("vgg16"))
     assert names == ["relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu4_1", "relu4_2",
                      "relu4_3", "relu5_1", "relu5_2", "relu5_3"]  # fmt: skip
     assert vgg.layer_indices("vgg16")["relu4_3"] == 22  # as in torchvision's and pytorch/examples' slices
 
 
-def test_it_is_frozen_and_stays_in_evaluation_mode(vgg19_file):
+def test_network_is_frozen_and_stays_in_evaluation_mode(vgg19_file):
     network = loss_networks.build("vgg19", ["relu1_2"], vgg19_file)
     network.train()
     assert not any(module.training for module in network.modules())
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    assert len(network.features) == 4  # cut after the deepest layer used
+    assert len(network.features) == 4  # ends after the deepest layer used
 
 
-def test_a_pth_file_serves_too(vgg19_file, tmp_path):
+def test_pth_file_matches_safetensors(vgg19_file, tmp_path):
     path = tmp_path / "vgg19.pth"
     torch.save(_state(vgg19_file), path)
     image = torch.rand(1, 3, 16, 16)
@@ -76,7 +76,7 @@ def test_a_pth_file_serves_too(vgg19_file, tmp_path):
     assert torch.equal(a, b)
 
 
-def test_a_pth_file_with_code_is_refused_and_not_run(tmp_path):
+def test_pth_file_with_code_raises_and_does_not_run(tmp_path):
     class Trap:
         def __reduce__(self):
             return (open, (str(tmp_path / "trapped"), "w"))
@@ -91,23 +91,23 @@ def test_a_pth_file_with_code_is_refused_and_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("name", "layers", "message"),
     [
-        ("vgg19", ["relu4_1"], "deepest available in it is relu3_4"),
+        ("vgg19", ["relu4_1"], "deepest layer in the file is relu3_4"),
         ("vgg19", ["relu9_1"], "layer 'relu9_1' does not exist.*relu1_1"),
         ("resnet", ["relu1_1"], "allowed: compact, vgg16, vgg19"),
-        ("vgg19", [], "no layer was asked for"),
+        ("vgg19", [], "no layers given"),
     ],
 )
-def test_a_wrong_wish_is_named(name, layers, message, vgg19_file):
+def test_unknown_network_or_layer_raises(name, layers, message, vgg19_file):
     with pytest.raises(UserError, match=message):
         loss_networks.build(name, layers, vgg19_file)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_raises(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         loss_networks.build("vgg19", ["relu1_1"], tmp_path / "none.safetensors")
 
 
-def test_without_a_network_it_says_what_to_do(monkeypatch):
+def test_failed_download_suggests_alternatives(monkeypatch):
     def refuse(*_, **__):
         raise OSError("no route to host")
 
@@ -117,16 +117,16 @@ def test_without_a_network_it_says_what_to_do(monkeypatch):
         loss_networks.build("vgg19", ["relu1_1"])
 
 
-def test_average_pooling(vgg19_file):
+def test_average_pooling_averages_2x2_blocks(vgg19_file):
     image = torch.rand(1, 3, 16, 16)
     network = loss_networks.build("vgg19", ["relu1_2", "relu2_1"], vgg19_file, pooling="average")
-    found, state = network(image), _state(vgg19_file)
-    pooled = found["relu1_2"].unflatten(2, (8, 2)).unflatten(4, (8, 2)).mean((3, 5))
+    features, state = network(image), _state(vgg19_file)
+    pooled = features["relu1_2"].unflatten(2, (8, 2)).unflatten(4, (8, 2)).mean((3, 5))
     expected = F.conv2d(pooled, state["features.5.weight"], state["features.5.bias"], padding=1).relu()
-    torch.testing.assert_close(found["relu2_1"], expected)
+    torch.testing.assert_close(features["relu2_1"], expected)
 
 
-def test_unit_mean_activation(vgg19_file):
+def test_rescale_gives_unit_mean_activation(vgg19_file):
     images = [torch.rand(1, 3, 24, 24), torch.rand(2, 3, 16, 32)]
     network = loss_networks.build("vgg19", ["relu1_1", "relu1_2", "relu2_2"], vgg19_file)
     before = network(images[0])
@@ -142,12 +142,12 @@ def test_unit_mean_activation(vgg19_file):
         )
 
 
-def test_only_a_vgg_is_rescaled():
+def test_rescaling_compact_raises():
     with pytest.raises(UserError, match=r"loss_network\.unit_mean: only a VGG can be rescaled"):
         loss_networks.rescale_to_unit_mean(little_compact(), [torch.rand(1, 3, 16, 16)])
 
 
-def test_it_computes_in_its_own_precision_under_autocast(vgg19_file):
+def test_features_have_the_precision_of_the_weights_under_autocast(vgg19_file):
     network = loss_networks.build("vgg19", ["relu1_2"], vgg19_file)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert network(torch.rand(1, 3, 16, 16))["relu1_2"].dtype == torch.float32
@@ -155,39 +155,38 @@ def test_it_computes_in_its_own_precision_under_autocast(vgg19_file):
     assert network(torch.rand(1, 3, 16, 16))["relu1_2"].dtype == torch.bfloat16
 
 
-def test_a_compact_file_round_trip(tmp_path):
+def test_compact_file_round_trip(tmp_path):
     network, image = little_compact(), torch.rand(2, 3, 16, 24)
     compact.save(tmp_path / "c.safetensors", network, {**RECIPE, "made_by": "a test"})
-    again = loss_networks.build("compact", ["relu2_2", "relu4_3"], tmp_path / "c.safetensors")
-    found, wanted = again(image), network(image)
-    assert list(found) == ["relu2_2", "relu4_3"]
-    assert tuple(wanted) == compact.LAYERS
-    assert {name: tuple(value.shape) for name, value in found.items()} == {
+    loaded = loss_networks.build("compact", ["relu2_2", "relu4_3"], tmp_path / "c.safetensors")
+    features, expected = loaded(image), network(image)
+    assert list(features) == ["relu2_2", "relu4_3"]
+    assert tuple(expected) == compact.LAYERS
+    assert {name: tuple(value.shape) for name, value in features.items()} == {
         "relu2_2": (2, 128, 8, 12), "relu4_3": (2, 512, 2, 3),
     }  # fmt: skip
-    for name, value in found.items():
-        torch.testing.assert_close(value, wanted[name], rtol=1e-2, atol=1e-2)
-    assert not any(parameter.requires_grad for parameter in again.parameters())
+    for name, value in features.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-2)
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
     with pytest.raises(UserError, match=r"'relu3_1' does not exist.* it has relu1_2, relu2_2, relu3_3, relu4_3"):
         loss_networks.build("compact", ["relu3_1"], tmp_path / "c.safetensors")
 
 
 @pytest.mark.parametrize("change", [{"narrow": (4, 6)}, {"ranks": ((8, 4),) * 7}, {}])
-def test_a_file_that_is_no_compact_one_is_named(change, tmp_path):
+def test_file_that_is_not_compact_raises(change, tmp_path):
     recipe = {**RECIPE, **change} if change else {}
     compact.save(tmp_path / "c.safetensors", little_compact(), recipe)
     with pytest.raises(UserError, match=r"c\.safetensors: not made by scripts/assets/distill\.py"):
         loss_networks.build("compact", ["relu1_2"], tmp_path / "c.safetensors")
 
 
-def test_compact_has_no_other_pooling():
-    with pytest.raises(UserError, match=r"loss_network\.pooling: got 'average'"):
+def test_compact_with_average_pooling_raises():
+    with pytest.raises(UserError, match=r"loss_network\.pooling: got 'average'; allowed with compact: max"):
         loss_networks.build("compact", ["relu1_2"], pooling="average")
 
 
-def test_compact_by_hand():
-    """Two narrow convolutions, then of each convolution of the paper's a 1x1 to few channels, but for the first, one
-    3x3, and a 1x1 to as many as the paper's with the bias; a head for each output."""
+def test_compact_matches_slow_reference():
+    """Two narrow convolutions; each later one is a 1x1 (but not the first), a 3x3 and a 1x1 with bias."""
     network, image = little_compact(), torch.rand(2, 3, 33, 40)
     x = (image - torch.tensor(vgg.MEAN)[:, None, None]) / torch.tensor(vgg.STD)[:, None, None]
     state = dict(network.features.named_parameters())
@@ -195,8 +194,8 @@ def test_compact_by_hand():
     biases = iter([value for name, value in state.items() if name.endswith("bias")])
     channels = {"relu1_1": 4, "relu1_2": 8, "relu2_1": 128, "relu2_2": 128, "relu3_1": 256, "relu3_2": 256,
                 "relu3_3": 256, "relu4_1": 512, "relu4_2": 512, "relu4_3": 512}  # fmt: skip
-    found = network(image)
-    assert list(found) == ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
+    features = network(image)
+    assert list(features) == ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
     for name, width in channels.items():
         if name in ("relu2_1", "relu3_1", "relu4_1"):
             x = F.max_pool2d(x, 2)
@@ -211,42 +210,42 @@ def test_compact_by_hand():
             x = F.conv2d(x, next(weights), next(biases), padding=1)
         x = x.clamp_min(0)
         assert x.shape[1] == width
-        if name in found:
-            wanted = torch.einsum("oc,bchw->bohw", network.heads[name].weight, x) if name == "relu1_2" else x
-            torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-4)
+        if name in features:
+            expected = torch.einsum("oc,bchw->bohw", network.heads[name].weight, x) if name == "relu1_2" else x
+            torch.testing.assert_close(features[name], expected, rtol=1e-4, atol=1e-4)
     assert next(weights, None) is next(biases, None) is None
 
 
-def test_a_rank_of_all_that_enters_has_its_1x1_too():
-    """Where a 1x1 lies is told by the place alone, so that a file's layers do not depend on its ranks."""
+def test_full_rank_convolution_has_a_1x1_too():
+    """The layers of a file do not depend on its ranks."""
     channels = [8, *list(compact.VGG_16.values())[2:]]
-    network = compact.low_rank_vgg((4, 8), [(entering, 4) for entering in channels[:-1]])
+    network = compact.low_rank_vgg((4, 8), [(inputs, 4) for inputs in channels[:-1]])
     shapes = [tuple(layer.weight.shape) for layer in network.features if isinstance(layer, torch.nn.Conv2d)]
-    wanted = [(4, 3, 3, 3), (8, 4, 3, 3)]
-    for index, (entering, leaving) in enumerate(itertools.pairwise(channels)):
-        wanted += [(entering, entering, 1, 1)] * (index > 0) + [(4, entering, 3, 3), (leaving, 4, 1, 1)]
-    assert shapes == wanted
+    expected = [(4, 3, 3, 3), (8, 4, 3, 3)]
+    for index, (inputs, outputs) in enumerate(itertools.pairwise(channels)):
+        expected += [(inputs, inputs, 1, 1)] * (index > 0) + [(4, inputs, 3, 3), (outputs, 4, 1, 1)]
+    assert shapes == expected
 
 
-def test_only_what_is_asked_for_is_computed():
+def test_only_requested_layers_are_computed():
     network, image = little_compact(), torch.rand(1, 3, 16, 16)
     ran = []
     for index, layer in enumerate(network.features):
         layer.register_forward_hook(lambda *_, index=index: ran.append(index))
-    whole = network(image)
+    full = network(image)
     last = {name: index for index, name in network.taps.items()}
-    for wanted in (["relu1_2"], ["relu3_3", "relu2_2", "relu3_3"]):
+    for layers in (["relu1_2"], ["relu3_3", "relu2_2", "relu3_3"]):
         ran.clear()
-        found = network(image, wanted)
-        assert set(found) == set(wanted)
-        assert all(torch.equal(value, whole[name]) for name, value in found.items())
-        assert ran == list(range(1 + max(last[name] for name in wanted)))
+        features = network(image, layers)
+        assert set(features) == set(layers)
+        assert all(torch.equal(value, full[name]) for name, value in features.items())
+        assert ran == list(range(1 + max(last[name] for name in layers)))
     with pytest.raises(UserError, match="layer 'relu5_1' does not exist"):
         network(image, ["relu1_2", "relu5_1"])
 
 
 @pytest.mark.skipif(not VGG19.exists(), reason="needs the real VGG-19")
-def test_the_real_vgg19_prefers_a_photograph_to_noise():
+def test_real_vgg19_activations_are_sparse_on_a_photograph():
     from conftest import SHARED
 
     from fast_nst.image import open_picture
@@ -254,5 +253,5 @@ def test_the_real_vgg19_prefers_a_photograph_to_noise():
     network = loss_networks.build("vgg19", ["relu3_4"], VGG19)
     photograph = to_tensor(open_picture(SHARED / "content" / "chicago.jpg").rgb)
     noise = torch.rand_like(photograph)
-    sparse = [float((network(image)["relu3_4"] > 0).float().mean()) for image in (photograph, noise)]
-    assert 0.05 < sparse[0] < 0.6
+    active = [float((network(image)["relu3_4"] > 0).float().mean()) for image in (photograph, noise)]
+    assert 0.05 < active[0] < 0.6

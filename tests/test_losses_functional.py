@@ -6,7 +6,7 @@ from torch import Tensor
 from fast_nst.losses import functional
 
 
-def test_gram_is_a_slow_loop():
+def test_gram_matches_slow_loop():
     features = torch.randn(2, 3, 4, 5)
     expected = torch.zeros(2, 3, 3)
     for b in range(2):
@@ -19,12 +19,12 @@ def test_gram_is_a_slow_loop():
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_gram_has_the_gradient_of_its_values(layout):
+def test_gram_gradient_is_correct(layout):
     features = torch.randn(2, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     assert torch.autograd.gradcheck(functional.gram, features)
 
 
-def test_gram_of_bfloat16_is_summed_in_float32_under_autocast():
+def test_gram_of_bfloat16_sums_in_float32_under_autocast():
     features = torch.rand(1, 8, 64, 64).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ours = functional.gram(features)
@@ -37,13 +37,13 @@ def test_gram_of_large_half_precision_values_stays_finite():
     assert functional.gram(torch.full((1, 2, 64, 64), 3e4, dtype=torch.float16)).isfinite().all()
 
 
-def test_tv_of_a_ramp():
-    ramp = torch.arange(4.0).expand(1, 3, 5, 4)  # neighbours across differ by 1, those down by 0
+def test_tv_of_a_ramp_is_known():
+    ramp = torch.arange(4.0).expand(1, 3, 5, 4)  # horizontal neighbors differ by 1, vertical ones by 0
     torch.testing.assert_close(functional.tv_mean(ramp), torch.tensor([1.0]))
     torch.testing.assert_close(functional.tv_half_sum(ramp), torch.tensor([3 * 4 * 3 / 2]))
 
 
-def test_tv_half_sum_has_the_gradient_of_the_lua_code():
+def test_tv_half_sum_gradient_matches_the_lua_code():
     image = torch.randn(1, 3, 5, 6, requires_grad=True)
     (ours,) = torch.autograd.grad(functional.tv_half_sum(image).sum(), image)
     x, lua = image.detach(), torch.zeros_like(image)
@@ -58,14 +58,14 @@ def test_tv_half_sum_has_the_gradient_of_the_lua_code():
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_content_and_energy_are_mean_squares_and_have_their_gradients(layout):
+def test_content_loss_and_energy_are_mean_squares_with_correct_gradients(layout):
     a, b = (torch.randn(2, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=layout) for _ in range(2))
     torch.testing.assert_close(functional.content_loss(a, b), ((a - b) ** 2).mean((1, 2, 3)).double())
     torch.testing.assert_close(functional.energy(a), (a**2).mean((1, 2, 3)))
     assert torch.autograd.gradcheck(lambda x: functional.content_loss(x, b), a.requires_grad_())
 
 
-def test_content_of_bfloat16_is_summed_in_float32():
+def test_content_loss_of_bfloat16_sums_in_float32():
     a, b = torch.rand(2, 8, 64, 64).bfloat16(), torch.rand(2, 8, 64, 64).bfloat16()
     ours = functional.content_loss(a, b)
     assert ours.dtype == torch.float32
@@ -73,7 +73,7 @@ def test_content_of_bfloat16_is_summed_in_float32():
 
 
 def slow_light(image: np.ndarray, target: np.ndarray, divisor: int, noise: float) -> float:
-    """The term of one image, (3, H, W) each, block by block and pixel by pixel."""
+    """Compute the light loss of one image, (3, H, W), block by block and pixel by pixel."""
     columns: list[list[float]] = []
     for picture in (image, target):
         blocks = []
@@ -87,16 +87,16 @@ def slow_light(image: np.ndarray, target: np.ndarray, divisor: int, noise: float
                 blocks.append(total / divisor**2)
         columns.append(blocks)
     means = [sum(blocks) / len(blocks) for blocks in columns]
-    both = ours = theirs = 0.0
+    covariance = variance_a = variance_b = 0.0
     for a, b in zip(*columns, strict=True):
-        both += (a - means[0]) * (b - means[1]) / len(columns[0])
-        ours += (a - means[0]) ** 2 / len(columns[0])
-        theirs += (b - means[1]) ** 2 / len(columns[0])
-    return float(1 - both / np.sqrt((ours + noise**2) * (theirs + noise**2)))
+        covariance += (a - means[0]) * (b - means[1]) / len(columns[0])
+        variance_a += (a - means[0]) ** 2 / len(columns[0])
+        variance_b += (b - means[1]) ** 2 / len(columns[0])
+    return float(1 - covariance / np.sqrt((variance_a + noise**2) * (variance_b + noise**2)))
 
 
 def patches(seed: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """(2, 3, 40, 56): gray blocks of eight pixels a side, at random from black to white, or between those values."""
+    """Return (2, 3, 40, 56): 8 x 8 blocks of random gray between `low` and `high`."""
     blocks = torch.rand(2, 1, 5, 7, generator=torch.Generator().manual_seed(seed)) * (high - low) + low
     return blocks.repeat_interleave(8, 2).repeat_interleave(8, 3).expand(-1, 3, -1, -1).contiguous()
 
@@ -106,8 +106,8 @@ def light(image: Tensor, target: Tensor, **settings: float) -> list[float]:
 
 
 @pytest.mark.parametrize(("settings", "divisor", "noise"), [({}, 8, 0.03), ({"divisor": 5, "noise": 0.2}, 5, 0.2)])
-def test_light_is_a_slow_correlation(settings, divisor, noise):
-    """Image by image, at a size that leaves something over."""
+def test_light_matches_slow_correlation(settings, divisor, noise):
+    """At a size that `divisor` does not divide."""
     generator = torch.Generator().manual_seed(0)
     image, target = torch.rand(2, 2, 3, 27, 44, generator=generator)
     image = torch.stack([0.3 * image[0] + 0.7 * target[0], 0.6 * image[1] + 0.4 * (1 - target[1])])
@@ -119,13 +119,13 @@ def test_light_is_a_slow_correlation(settings, divisor, noise):
 
 def test_light_is_near_0_for_the_image_itself_and_near_2_for_its_negative():
     image = patches(0)
-    itself, negative = light(image, image), light(1 - image, image)
-    assert all(0 <= value < 0.02 for value in itself)
-    assert negative == pytest.approx([2 - value for value in itself], abs=1e-5)
+    same, negative = light(image, image), light(1 - image, image)
+    assert all(0 <= value < 0.02 for value in same)
+    assert negative == pytest.approx([2 - value for value in same], abs=1e-5)
     assert all(0.5 < value < 1.5 for value in light(patches(1), image))
 
 
-def test_light_does_not_see_brightness_and_contrast():
+def test_light_ignores_brightness_and_contrast():
     target, image = patches(0), 0.5 * patches(0) + 0.5 * patches(1)
     before = light(image, target)
     assert all(0.1 < value < 0.6 for value in before)
@@ -136,7 +136,7 @@ def test_light_does_not_see_brightness_and_contrast():
         assert light(image, contrast * target + brightness) == pytest.approx(before, abs=0.03)
 
 
-def test_light_sees_no_color_and_nothing_smaller_than_a_block():
+def test_light_ignores_color_and_details_smaller_than_a_block():
     image, target = patches(0), patches(1)
     before = light(image, target)
     generator = torch.Generator().manual_seed(2)
@@ -150,7 +150,7 @@ def test_light_sees_no_color_and_nothing_smaller_than_a_block():
     )
 
 
-def test_the_gradient_of_light_is_of_luminance_towards_the_target():
+def test_light_gradient_changes_luminance_towards_the_target():
     target, image = patches(0), patches(1).requires_grad_()
     value = functional.light_loss(image, target)
     (gradient,) = torch.autograd.grad(value.sum(), image)
@@ -159,42 +159,42 @@ def test_the_gradient_of_light_is_of_luminance_towards_the_target():
     assert (functional.light_loss(image - 20 * gradient, target) < value - 0.01).all()
 
 
-def gradient_of_light(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def light_and_gradient(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     image = image.clone().requires_grad_()
     value = functional.light_loss(image, target)
     return value.detach(), torch.autograd.grad(value.sum(), image)[0]
 
 
 @pytest.mark.parametrize("gray", [0.0, 0.5, 1.0])
-def test_light_has_a_gradient_for_a_flat_image_and_none_towards_a_flat_target(gray):
+def test_light_has_a_gradient_for_a_flat_output_but_not_for_a_flat_target(gray):
     flat, image = torch.full((2, 3, 40, 56), gray), patches(0)
-    value, gradient = gradient_of_light(flat, image)
+    value, gradient = light_and_gradient(flat, image)
     torch.testing.assert_close(value, torch.ones(2))
     assert gradient.isfinite().all()
     assert gradient.abs().amax() > 1e-3
     assert (functional.light_loss(flat - gradient, image) < 0.9).all()
     for start in (image, flat):
-        value, gradient = gradient_of_light(start, flat)
+        value, gradient = light_and_gradient(start, flat)
         torch.testing.assert_close(value, torch.ones(2))
         assert gradient.isfinite().all()
         assert gradient.abs().amax() < 1e-6
 
 
-def test_a_target_of_less_contrast_than_noise_hardly_counts():
+def test_light_target_below_the_noise_hardly_counts():
     image, target = patches(0), patches(1)
     faint = 0.5 + 0.003 / float(target.std()) * (target - target.mean())  # a tenth of the noise
     assert all(abs(value - 1) < 0.11 for pair in (light(image, faint), light(faint, faint)) for value in pair)
-    strong, weak = (gradient_of_light(image, x)[1].norm() for x in (target, faint))
+    strong, weak = (light_and_gradient(image, x)[1].norm() for x in (target, faint))
     assert weak < 0.2 * strong
 
 
-def test_light_of_a_single_block_is_that_of_a_flat_image():
-    value, gradient = gradient_of_light(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
+def test_light_of_a_single_block_is_one():
+    value, gradient = light_and_gradient(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
     torch.testing.assert_close(value, torch.ones(2))
     assert gradient.isfinite().all()
 
 
-def test_light_of_bfloat16_is_summed_in_float32_under_autocast():
+def test_light_of_bfloat16_sums_in_float32_under_autocast():
     image, target = patches(0).bfloat16(), patches(1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ours = functional.light_loss(image, target)

@@ -1,4 +1,4 @@
-"""Optimising pixels: the function, and the real command."""
+"""Optimize pixels: the function and the real command."""
 
 import json
 import subprocess
@@ -22,54 +22,54 @@ STYLE = {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0}
 
 def make_loss(content_weight: float, style_weight: float) -> PerceptualLoss:
     network = loss_networks.build("compact", STYLE)
-    painting = to_tensor(picture(7, 64, 64))
+    style = to_tensor(picture(7, 64, 64))
     return PerceptualLoss(
-        network, painting, content_layers={"relu3_3": 1.0}, style_layers=STYLE, content_weight=content_weight,
+        network, style, content_layers={"relu3_3": 1.0}, style_layers=STYLE, content_weight=content_weight,
         style_weight=style_weight, normalize=True,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "share"), [("lbfgs", 0.05), ("adam", 0.3)])
 @pytest.mark.parametrize(("content_weight", "style_weight"), [(1, 0), (0, 1)], ids=["inversion", "texture"])
-def test_it_converges_from_noise(method, share, content_weight, style_weight):
-    photograph = to_tensor(picture(1, 64, 64))
+def test_optimize_converges_from_noise(method, share, content_weight, style_weight):
+    content = to_tensor(picture(1, 64, 64))
     values = []
     result = optimize.optimize(
-        optimize.begin("noise", photograph, 0), photograph, make_loss(content_weight, style_weight), 80, method,
+        optimize.begin("noise", content, 0), content, make_loss(content_weight, style_weight), 80, method,
         on_step=lambda step, terms, image: values.append((step, terms["loss"])),
     )  # fmt: skip
     assert [step for step, _ in values] == list(range(80))
     assert values[-1][1] < share * values[0][1]
-    assert result.shape == photograph.shape
+    assert result.shape == content.shape
     assert 0 <= result.min() <= result.max() <= 1
 
 
-def test_starts():
-    photograph = to_tensor(picture(1))
-    assert torch.equal(optimize.begin("content", photograph, 0), photograph)
-    first, second, other = (optimize.begin("noise", photograph, seed) for seed in (0, 0, 1))
+def test_begin_returns_content_or_seeded_noise():
+    content = to_tensor(picture(1))
+    assert torch.equal(optimize.begin("content", content, 0), content)
+    first, second, other = (optimize.begin("noise", content, seed) for seed in (0, 0, 1))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
-    with pytest.raises(UserError, match="start: got 'void'; allowed: content, noise"):
-        optimize.begin("void", photograph, 0)
+    with pytest.raises(UserError, match="init: got 'void'; allowed: content, noise"):
+        optimize.begin("void", content, 0)
 
 
-def test_an_endless_loss_is_told():
-    photograph = to_tensor(picture(1, 64, 64))
+def test_infinite_loss_raises():
+    content = to_tensor(picture(1, 64, 64))
     with pytest.raises(RunError, match="NaN or infinite; try method=adam"):
-        optimize.optimize(photograph * float("nan"), photograph, make_loss(1, 1), 2)
+        optimize.optimize(content * float("nan"), content, make_loss(1, 1), 2)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux alone")
-def test_the_memory_is_foretold():
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux only")
+def test_memory_needed_predicts_used_memory():
     code = """
 import torch
 from fast_nst import device, optimize
 from test_optimize import make_loss
-device.keep_memory()  # what is freed counts until the end
+device.keep_freed_memory()  # freed memory still counts
 loss = make_loss(1, 1)
-before, photograph = device.used_memory(), torch.rand(1, 3, 768, 768)
-optimize.optimize(photograph, photograph, loss, 8)
+before, content = device.used_memory(), torch.rand(1, 3, 768, 768)
+optimize.optimize(content, content, loss, 8)
 print((device.used_memory() - before) / optimize.memory_needed(loss, 768, 768, 8, "lbfgs"))
 """
     environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent)}
@@ -77,12 +77,12 @@ print((device.used_memory() - before) / optimize.memory_needed(loss, 768, 768, 8
     assert 0.6 < float(result.stdout) < 1.4
 
 
-def test_the_command(workplace):
+def test_optimize_command(workplace):
     photo = "content='photographs/photo 1 (copy)=.png'"
-    small = ["style.image='my painting.png'", "style.size=96", "size=64", "steps=3", "scales=2"]
-    large = "loss.style_scales={1: 1, 6: 0.2}"  # needs 48 pixels a side, at the coarser of the scales too
+    small = ["style.image='my painting.png'", "style.size=96", "size=64", "steps=3", "pyramid_levels=2"]
+    large = "loss.style_scales={1: 1, 6: 0.2}"  # needs 48 pixels a side, at the coarser pyramid level too
     terms = ["loss.tv_weight=0.1"]
-    blend, start = "style.blend={my painting.png: 0.5}", "start='photographs/photo 1 (copy)=.png'"
+    blend, start = "style.blend={my painting.png: 0.5}", "init='photographs/photo 1 (copy)=.png'"
     result = run("optimize.py", *small, large, *terms, photo, blend, start, "output=out.png", cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "out.png"
@@ -97,7 +97,7 @@ def test_the_command(workplace):
         ([*small, photo, "output=other.png", "method=newton"], "method: got 'newton'"),
         ([*small, photo, "output=other.png", "loss.content_scales={7: 1}"], "allowed: 56 of them on, size=75"),
         ([*small, "content=none.jpg"], "none.jpg: no such file"),
-        ([*small, photo, "output=other.png", "start=none.jpg"], "none.jpg: no such file"),
+        ([*small, photo, "output=other.png", "init=none.jpg"], "none.jpg: no such file"),
         ([*small, photo, "output=other.png", "style.blend={none.jpg: 1}"], "none.jpg: no such file"),
     ):
         failed = run("optimize.py", *arguments, cwd=workplace)
@@ -105,7 +105,7 @@ def test_the_command(workplace):
         assert message in failed.stderr
 
 
-# Each, and the terms that its loss has.
+# The terms of each experiment's loss.
 EXPERIMENTS = {
     "feature_inversion": {"content", "style", "tv"}, "texture_synthesis": {"content", "style"},
     "gatys2015": {"content", "style"},
@@ -113,7 +113,7 @@ EXPERIMENTS = {
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_experiments(workplace, experiment):
+def test_experiment_reports_its_terms(workplace, experiment):
     arguments = ["style.image='my painting.png'", "style.size=48", "size=48", "steps=2", f"output={experiment}.png"]
     if experiment != "texture_synthesis":
         arguments.append("content='photographs/photo 1 (copy)=.png'")

@@ -19,7 +19,7 @@ def paintings(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return painting
 
 
-def test_the_bundled_images_are_large_pictures_in_small_files():
+def test_bundled_images_are_large_but_small_files():
     paths = sorted(STYLES.glob("*.jpg"))
     assert len(paths) == 7
     for path in paths:
@@ -30,14 +30,14 @@ def test_the_bundled_images_are_large_pictures_in_small_files():
     assert sum(path.stat().st_size for path in paths) < 2_500_000
 
 
-def test_every_painting_has_its_image_and_its_config(paintings):
+def test_every_painting_has_an_image_and_a_config(paintings):
     assert sorted(paintings.PAINTINGS) == sorted(path.stem for path in STYLES.glob("*.jpg"))
     for name in paintings.PAINTINGS:
         config = OmegaConf.load(ROOT / "configs" / "style" / f"{name}.yaml")
         assert config.image == f"bundled:{name}.jpg"
 
 
-def test_noise_is_its_seed_s_alone(paintings):
+def test_noise_depends_only_on_its_seed(paintings):
     def field(seed: int) -> np.ndarray:
         return paintings.fields.noise(np.random.default_rng(seed), (48, 64), (6, 20))
 
@@ -46,7 +46,7 @@ def test_noise_is_its_seed_s_alone(paintings):
     assert not np.array_equal(field(1), field(2))
 
 
-def test_strokes_are_their_seed_s_alone(paintings):
+def test_strokes_depend_only_on_their_seed(paintings):
     def canvas(seed: int):
         strokes, rng = paintings.strokes, np.random.default_rng(seed)
         canvas = strokes.Canvas.primed((48, 64), (200, 180, 160))
@@ -57,6 +57,6 @@ def test_strokes_are_their_seed_s_alone(paintings):
 
     first, again, other = canvas(1), canvas(1), canvas(2)
     assert first.thickness.max() > 0.0
-    assert np.array_equal(first.colour, again.colour)
+    assert np.array_equal(first.color, again.color)
     assert np.array_equal(first.thickness, again.thickness)
-    assert not np.array_equal(first.colour, other.colour)
+    assert not np.array_equal(first.color, other.color)

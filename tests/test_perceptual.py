@@ -1,4 +1,4 @@
-"""Each published preset against its formula, written out slowly in numpy from the numbers of the published code."""
+"""Compare each published preset with its formula in slow numpy, with the constants of the published code."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def numpy_features(network, image):
 
 
 def slow_gram(feature):
-    """One image's (C, H, W) -> C x C, over C H W."""
+    """(C, H, W) -> (C, C), divided by C H W."""
     channels, height, width = feature.shape
     flat = feature.reshape(channels, height * width)
     return np.array([[np.dot(a, b) for b in flat] for a in flat]) / (channels * height * width)
@@ -31,8 +31,8 @@ def mse(a, b):
     return float(np.mean((a - b) ** 2))
 
 
-def slow_small(image, divisor):
-    """(B, C, H, W), averaged over blocks of `divisor` a side, without what is left over."""
+def slow_shrink(image, divisor):
+    """Average (B, C, H, W) over blocks of `divisor` x `divisor`; a remainder is dropped."""
     rows, columns = (side // divisor for side in image.shape[2:])
     small = np.zeros((*image.shape[:2], rows, columns))
     for row in range(rows):
@@ -43,49 +43,49 @@ def slow_small(image, divisor):
 
 
 def slow_features(network, images, divisor):
-    small = [slow_small(image.double().numpy(), divisor) for image in images]
+    small = [slow_shrink(image.double().numpy(), divisor) for image in images]
     return [numpy_features(network, torch.from_numpy(x).float()) for x in small]
 
 
 def slow_content(network, table, images, relative):
-    """The content term of outputs against photographs."""
+    """Compute the content term."""
     term = 0.0
     for divisor, weight in table.get("content_scales", {1: 1.0}).items():
-        ours, theirs = slow_features(network, images, divisor)
-        for layer, share in table["content_layers"].items():
-            pairs = zip(ours[layer], theirs[layer], strict=True)
+        features, targets = slow_features(network, images, divisor)
+        for layer, layer_weight in table["content_layers"].items():
+            pairs = zip(features[layer], targets[layer], strict=True)
             errors = [mse(a, b) / (np.mean(b**2) if relative else 1) for a, b in pairs]
-            term += weight * share * np.mean(errors)
+            term += weight * layer_weight * np.mean(errors)
     return term
 
 
 def slow_style(network, table, images, relative):
-    """The style term of outputs against a painting."""
+    """Compute the style term."""
     term = 0.0
     for divisor, weight in table.get("style_scales", {1: 1.0}).items():
-        ours, painting = slow_features(network, images, divisor)
-        for layer, share in table["style_layers"].items():
-            target = slow_gram(painting[layer][0])
-            errors = [mse(slow_gram(f), target) / (np.mean(target**2) if relative else 1) for f in ours[layer]]
-            term += weight * share * np.mean(errors)
+        features, style = slow_features(network, images, divisor)
+        for layer, layer_weight in table["style_layers"].items():
+            target = slow_gram(style[layer][0])
+            errors = [mse(slow_gram(f), target) / (np.mean(target**2) if relative else 1) for f in features[layer]]
+            term += weight * layer_weight * np.mean(errors)
     return term
 
 
 def evaluate(name, images):
-    output, photograph, painting = images
+    output, content, style = images
     table = settings(name)
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
-    loss = PerceptualLoss(network, painting, **table)
-    return loss(output, photograph), *(numpy_features(network, image) for image in images), output.double().numpy()
+    loss = PerceptualLoss(network, style, **table)
+    return loss(output, content), *(numpy_features(network, image) for image in images), output.double().numpy()
 
 
-def test_johnson2016(images):
-    terms, output, photograph, painting, pixels = evaluate("johnson2016", images)
-    content = 1.0 * mse(output["relu3_3"], photograph["relu3_3"])
-    style = 0.0
+def test_johnson2016_matches_its_formula(images):
+    terms, output, content, style, pixels = evaluate("johnson2016", images)
+    content_term = 1.0 * mse(output["relu3_3"], content["relu3_3"])
+    style_term = 0.0
     for layer in ("relu1_2", "relu2_2", "relu3_3", "relu4_3"):
-        target = slow_gram(painting[layer][0])
-        style += 5.0 * mse(np.stack([slow_gram(f) for f in output[layer]]), np.stack([target] * 2))
+        target = slow_gram(style[layer][0])
+        style_term += 5.0 * mse(np.stack([slow_gram(f) for f in output[layer]]), np.stack([target] * 2))
     tv = 0.0
     for image in pixels * 255:
         for channel in image:
@@ -93,64 +93,63 @@ def test_johnson2016(images):
                 for column in range(channel.shape[1] - 1):
                     here = channel[row, column]
                     tv += 0.5 * ((here - channel[row, column + 1]) ** 2 + (here - channel[row + 1, column]) ** 2)
-    assert float(terms["loss"]) == pytest.approx(content + style + 1e-6 * tv, rel=1e-5)
+    assert float(terms["loss"]) == pytest.approx(content_term + style_term + 1e-6 * tv, rel=1e-5)
 
 
-def test_pytorch_examples(images):
-    terms, output, photograph, painting, _ = evaluate("pytorch_examples", images)
-    content = 1e5 * mse(output["relu2_2"], photograph["relu2_2"])
-    style = 0.0
+def test_pytorch_examples_matches_its_formula(images):
+    terms, output, content, style, _ = evaluate("pytorch_examples", images)
+    content_term = 1e5 * mse(output["relu2_2"], content["relu2_2"])
+    style_term = 0.0
     for layer in ("relu1_2", "relu2_2", "relu3_3", "relu4_3"):
-        target = slow_gram(painting[layer][0])
-        style += mse(np.stack([slow_gram(f) for f in output[layer]]), np.stack([target] * 2))
-    assert float(terms["loss"]) == pytest.approx(content + 1e10 * style, rel=1e-5)
+        target = slow_gram(style[layer][0])
+        style_term += mse(np.stack([slow_gram(f) for f in output[layer]]), np.stack([target] * 2))
+    assert float(terms["loss"]) == pytest.approx(content_term + 1e10 * style_term, rel=1e-5)
 
 
-def test_lengstrom(images):
-    terms, output, photograph, painting, pixels = evaluate("lengstrom", images)
+def test_lengstrom_matches_its_formula(images):
+    terms, output, content, style, pixels = evaluate("lengstrom", images)
     batch = 2
-    difference = output["relu4_2"] - photograph["relu4_2"]
-    content = 7.5 * (2 * (np.sum(difference**2) / 2) / difference.size)
-    style = 0.0
+    difference = output["relu4_2"] - content["relu4_2"]
+    content_term = 7.5 * (2 * (np.sum(difference**2) / 2) / difference.size)
+    style_term = 0.0
     for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
-        target = slow_gram(painting[layer][0])
+        target = slow_gram(style[layer][0])
         grams = np.stack([slow_gram(f) for f in output[layer]])
-        style += 2 * (np.sum((grams - target) ** 2) / 2) / target.size
+        style_term += 2 * (np.sum((grams - target) ** 2) / 2) / target.size
     pixels = pixels * 255
     down, across = np.diff(pixels, axis=2), np.diff(pixels, axis=3)
     tv = 2e2 * 2 * (np.sum(across**2) / 2 / across[0].size + np.sum(down**2) / 2 / down[0].size) / batch
-    assert float(terms["loss"]) == pytest.approx(content + 1e2 * style / batch + tv, rel=1e-5)
+    assert float(terms["loss"]) == pytest.approx(content_term + 1e2 * style_term / batch + tv, rel=1e-5)
 
 
-def test_gatys2015(images):
-    """Eq. 1 and 3 to 5 with VGG-19's numbers of filters, on which the weights of the layers depend."""
+def test_gatys2015_matches_its_formula(images):
+    """Eq. 1 and 3 to 5 with VGG-19's filter counts, on which the layer weights depend."""
     table = settings("gatys2015")
     filters = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1": 512, "relu4_2": 512}
     network = loss_network(filters, filters)
-    output, photograph, painting = (numpy_features(network, image[:1]) for image in images)
-    content = 0.5 * np.sum((output["relu4_2"] - photograph["relu4_2"]) ** 2)
-    style = 0.0
+    output, content, style = (numpy_features(network, image[:1]) for image in images)
+    content_term = 0.5 * np.sum((output["relu4_2"] - content["relu4_2"]) ** 2)
+    style_term = 0.0
     for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
-        ours, theirs = (found[layer][0].reshape(filters[layer], -1) for found in (output, painting))
-        # M differs where the painting has another size than the photograph: each Gram over its own.
-        grams = ours @ ours.T / ours.shape[1], theirs @ theirs.T / theirs.shape[1]
-        style += 0.2 * np.sum((grams[0] - grams[1]) ** 2) / (4 * filters[layer] ** 2)
+        flat = [features[layer][0].reshape(filters[layer], -1) for features in (output, style)]
+        grams = [f @ f.T / f.shape[1] for f in flat]  # each divided by its own M, because the sizes may differ
+        style_term += 0.2 * np.sum((grams[0] - grams[1]) ** 2) / (4 * filters[layer] ** 2)
     terms = PerceptualLoss(network, images[2], **table)(images[0][:1], images[1][:1])
-    assert float(terms["loss"]) == pytest.approx(1.0 * content + 1e3 * style, rel=1e-4)
+    assert float(terms["loss"]) == pytest.approx(1.0 * content_term + 1e3 * style_term, rel=1e-4)
 
 
-def test_a_blend_of_paintings_has_the_mean_gram(images):
+def test_blended_styles_have_the_weighted_mean_gram(images):
     table = {**settings("default"), "style_scales": {1: 1.0}}
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
     other = images[1][:1, :, :20]
     blended = PerceptualLoss(network, [images[2], other], [1.0, 0.5], **table)
     first, second = (numpy_features(network, image)["relu2_2"][0] for image in (images[2], other))
     target = torch.einsum("s,sij->ij", blended.style_weights[0], blended.grams[1]["relu2_2"])
-    wanted = (slow_gram(first) + 0.5 * slow_gram(second)) / 1.5
-    np.testing.assert_allclose(target.numpy(), wanted, rtol=1e-4)
+    expected = (slow_gram(first) + 0.5 * slow_gram(second)) / 1.5
+    np.testing.assert_allclose(target.numpy(), expected, rtol=1e-4)
 
 
-def test_style_weights_choose_and_mix_styles_image_by_image(images):
+def test_style_weights_select_and_mix_styles_per_image(images):
     table = settings("default")
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
     output, content, first = images
@@ -164,65 +163,65 @@ def test_style_weights_choose_and_mix_styles_image_by_image(images):
     torch.testing.assert_close(both(output, content, torch.tensor([[0.25, 0.75]]))["style"], mixed["style"])
 
 
-# Sizes that leave something over, in a 64 x 80 image.
-SIZES = {"content_scales": {1: 0.5, 3: 0.7, 6: 0.2}, "style_scales": {1: 0.5, 2: 0.3, 3: 0.2}}
+# Scales that do not divide a 64 x 80 image evenly.
+SCALES = {"content_scales": {1: 0.5, 3: 0.7, 6: 0.2}, "style_scales": {1: 0.5, 2: 0.3, 3: 0.2}}
 
 
-@pytest.mark.parametrize("scales", [{}, SIZES], ids=["one size", "several sizes"])
-def test_the_default_is_relative(scales, images):
-    """Every scale and layer over its own reference energy, image by image."""
+@pytest.mark.parametrize("scales", [{}, SCALES], ids=["one scale", "several scales"])
+def test_default_is_normalized(scales, images):
+    """Every scale and layer is divided by its own reference energy, image by image."""
     table = {**settings("default"), **scales}
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
-    output, photograph, painting = images
-    terms = {name: float(x) for name, x in PerceptualLoss(network, painting, **table)(output, photograph).items()}
+    output, content, style = images
+    terms = {name: float(x) for name, x in PerceptualLoss(network, style, **table)(output, content).items()}
     others = [name for name in ("light", "tv") if table.get(f"{name}_weight")]
     assert "light" in others
     assert set(terms) == {"loss", "content", "style", *others}
-    content = slow_content(network, table, (output, photograph), relative=True)
-    style = slow_style(network, table, (output, painting), relative=True)
-    assert terms["content"] == pytest.approx(content, rel=1e-4)
-    assert terms["style"] == pytest.approx(style, rel=1e-4)
-    total = table["content_weight"] * content + table["style_weight"] * style
+    content_term = slow_content(network, table, (output, content), relative=True)
+    style_term = slow_style(network, table, (output, style), relative=True)
+    assert terms["content"] == pytest.approx(content_term, rel=1e-4)
+    assert terms["style"] == pytest.approx(style_term, rel=1e-4)
+    total = table["content_weight"] * content_term + table["style_weight"] * style_term
     total += sum(table[f"{name}_weight"] * terms[name] for name in others)
     assert terms["loss"] == pytest.approx(total, rel=1e-4)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_a_term_is_a_weighted_sum_over_sizes_and_layers(normalize, images):
+def test_terms_are_weighted_sums_over_scales_and_layers(normalize, images):
     table = {
         "content_layers": {"relu1_2": 0.5, "relu2_2": 2.0}, "style_layers": {"relu1_2": 1.5, "relu3_3": 0.5},
-        "content_weight": 3.0, "style_weight": 2.0, "normalize": normalize, **SIZES,
+        "content_weight": 3.0, "style_weight": 2.0, "normalize": normalize, **SCALES,
     }  # fmt: skip
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
-    output, photograph, painting = images
-    content = slow_content(network, table, (output, photograph), normalize)
-    style = slow_style(network, table, (output, painting), normalize)
-    terms = PerceptualLoss(network, painting, **table)(output, photograph)
-    assert float(terms["content"]) == pytest.approx(content, rel=1e-4)
-    assert float(terms["style"]) == pytest.approx(style, rel=1e-4)
-    assert float(terms["loss"]) == pytest.approx(3 * content + 2 * style, rel=1e-4)
+    output, content, style = images
+    content_term = slow_content(network, table, (output, content), normalize)
+    style_term = slow_style(network, table, (output, style), normalize)
+    terms = PerceptualLoss(network, style, **table)(output, content)
+    assert float(terms["content"]) == pytest.approx(content_term, rel=1e-4)
+    assert float(terms["style"]) == pytest.approx(style_term, rel=1e-4)
+    assert float(terms["loss"]) == pytest.approx(3 * content_term + 2 * style_term, rel=1e-4)
 
 
-def test_the_light_of_a_loss_is_that_of_outputs_and_their_photographs(images):
+def test_light_term_compares_outputs_with_content(images):
     table = {
         "content_layers": {"relu1_2": 1.0}, "style_layers": {"relu1_2": 1.0}, "content_weight": 1.0,
         "style_weight": 2.0, "light_weight": 5.0,
     }  # fmt: skip
     loss = PerceptualLoss(loss_network(["relu1_2"]), images[2], **table)
-    output = torch.cat([images[1][:1], 1 - images[1][1:]])  # one photograph itself, and the negative of another
+    output = torch.cat([images[1][:1], 1 - images[1][1:]])  # one content unchanged, and the negative of another
     terms = {name: float(value) for name, value in loss(output, images[1]).items()}
-    each = functional.light_loss(output, images[1])
-    assert each[0] < 1 < each[1]
-    assert terms["light"] == pytest.approx(float(each.mean()))
+    values = functional.light_loss(output, images[1])
+    assert values[0] < 1 < values[1]
+    assert terms["light"] == pytest.approx(float(values.mean()))
     assert terms["loss"] == pytest.approx(terms["content"] + 2 * terms["style"] + 5 * terms["light"])
 
 
-def test_the_terms_that_have_a_weight_are_those_that_a_loss_gives(images):
+def test_only_weighted_terms_are_returned(images):
     table = {"content_layers": {"relu1_2": 1.0}, "style_layers": {"relu1_2": 1.0}}
     weights = {"content": 1.0, "style": 2.0, "light": 0.5, "tv": 0.25}
     network = loss_network(["relu1_2"])
-    for left_out in (*weights, None):
-        given = {**weights, **({left_out: 0.0} if left_out else {})}
+    for omitted in (*weights, None):
+        given = {**weights, **({omitted: 0.0} if omitted else {})}
         loss = PerceptualLoss(network, images[2], **table, **{f"{name}_weight": w for name, w in given.items()})
         assert loss.weights == given
         terms = loss(*images[:2])
@@ -233,7 +232,7 @@ def test_the_terms_that_have_a_weight_are_those_that_a_loss_gives(images):
         assert float(terms["loss"]) == pytest.approx(total)
 
 
-def test_relative_losses_do_not_see_the_scale_of_the_activations(images):
+def test_normalized_loss_ignores_the_scale_of_activations(images):
     table = {**settings("default"), "style_scales": {1: 1.0}}
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
     before = PerceptualLoss(network, images[2], **table)(*images[:2])
@@ -246,7 +245,7 @@ def test_relative_losses_do_not_see_the_scale_of_the_activations(images):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_loss_of_the_photograph_itself_has_no_content_term(name, images):
+def test_content_term_of_the_content_itself_is_zero(name, images):
     table = settings(name)
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))
     terms = PerceptualLoss(network, images[2], **table)(images[1], images[1])
@@ -254,8 +253,7 @@ def test_the_loss_of_the_photograph_itself_has_no_content_term(name, images):
     assert terms["style"] > 0
 
 
-def test_small_sizes_are_averages_of_the_image(images):
-    """Whatever the sizes are averaged from: 6 from 3, 4 from 2, 2 and 3 from the image."""
+def test_scales_are_block_averages_of_the_image(images):
     seen = {}
 
     class Spy(torch.nn.Module):
@@ -272,26 +270,26 @@ def test_small_sizes_are_averages_of_the_image(images):
     for divisor in (2, 3, 4, 6):
         rows, columns = 50 // divisor, 49 // divisor
         blocks = image[:, :, : rows * divisor, : columns * divisor].unflatten(3, (columns, divisor))
-        wanted = blocks.unflatten(2, (rows, divisor)).mean((3, 5))
-        torch.testing.assert_close(seen[torch.Size((rows, columns))], wanted)
+        expected = blocks.unflatten(2, (rows, divisor)).mean((3, 5))
+        torch.testing.assert_close(seen[torch.Size((rows, columns))], expected)
 
 
-def test_bfloat16_gives_the_losses_of_float32():
-    """As `trainer=auto` trains: the trained network under autocast, the loss network in bfloat16 throughout."""
-    photograph, painting = (to_tensor(picture(seed, 128, 128)) for seed in (1, 2))
-    chosen = settings("default")
-    network, found = networks.build("slim"), {}
+def test_bfloat16_losses_match_float32():
+    """As with `trainer=auto`: the trained network under autocast, the loss network in bfloat16."""
+    content, style = (to_tensor(picture(seed, 128, 128)) for seed in (1, 2))
+    table = settings("default")
+    network, terms = networks.build("slim"), {}
     for dtype in (torch.float32, torch.bfloat16):
-        layers = layers_needed(chosen["content_layers"], chosen["style_layers"])
+        layers = layers_needed(table["content_layers"], table["style_layers"])
         compact = loss_networks.build("compact", layers)
-        loss = PerceptualLoss(compact, painting, **chosen).to("cpu", dtype)
+        loss = PerceptualLoss(compact, style, **table).to("cpu", dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            found[dtype] = loss(network.eval()(photograph), photograph)
-    for term in ("loss", "content", "style"):
-        torch.testing.assert_close(found[torch.bfloat16][term], found[torch.float32][term], rtol=0.01, atol=0)
+            terms[dtype] = loss(network.eval()(content), content)
+    for name in ("loss", "content", "style"):
+        torch.testing.assert_close(terms[torch.bfloat16][name], terms[torch.float32][name], rtol=0.01, atol=0)
 
 
-def test_a_term_without_weight_is_not_computed(images):
+def test_unweighted_feature_term_is_not_computed(images):
     network = loss_network(["relu1_2", "relu2_2"])
     calls = []
     network.register_forward_hook(lambda *_: calls.append(1))
@@ -315,7 +313,7 @@ def test_a_term_without_weight_is_not_computed(images):
     assert terms["loss"] == terms["style"]
 
 
-def test_a_term_of_the_pixels_without_weight_is_not_computed(images, monkeypatch):
+def test_unweighted_pixel_term_is_not_computed(images, monkeypatch):
     monkeypatch.setattr(functional, "light_loss", None)
     for function in ("mean", "half_sum"):
         monkeypatch.setitem(TV, function, None)
@@ -325,7 +323,7 @@ def test_a_term_of_the_pixels_without_weight_is_not_computed(images, monkeypatch
     assert set(terms) == {"loss", "content", "style"}
 
 
-def test_the_smallest_image_is_eight_pixels_at_the_coarsest_scale(images):
+def test_smallest_image_is_eight_pixels_at_the_coarsest_scale(images):
     table = {
         "content_layers": {"relu3_3": 1.0}, "style_layers": {"relu4_3": 1.0}, "content_weight": 1, "style_weight": 1,
     }  # fmt: skip
@@ -336,8 +334,8 @@ def test_the_smallest_image_is_eight_pixels_at_the_coarsest_scale(images):
     ):  # fmt: skip
         loss = PerceptualLoss(network, images[2], **{**table, **scales})
         assert loss.smallest == smallest
-        output, photograph = torch.rand(2, 1, 3, smallest, smallest)
-        terms = loss(output.requires_grad_(), photograph)
+        output, content = torch.rand(2, 1, 3, smallest, smallest)
+        terms = loss(output.requires_grad_(), content)
         assert all(value.isfinite() for value in terms.values())
         assert torch.autograd.grad(terms["loss"], output)[0].isfinite().all()
 
@@ -349,14 +347,14 @@ def test_the_smallest_image_is_eight_pixels_at_the_coarsest_scale(images):
         ({"style_weight": float("nan")}, "style_weight"),
         ({"style_weight": "much"}, "style_weight: got 'much'"),
         ({"tv_weight": -1}, "tv_weight: got -1"),
-        ({"light_weight": -1}, "loss.light_weight: got -1; allowed: a number from 0 on"),
+        ({"light_weight": -1}, "loss.light_weight: got -1; allowed: a number >= 0"),
         ({"light_weight": float("inf")}, "loss.light_weight: got inf"),
         ({"content_weight": 0, "style_weight": 0}, "all 0"),
         ({"content_weight": 0, "style_weight": 0, "light_weight": 1}, "all 0"),
         ({"content_reduction": "sum"}, "loss.content_reduction: got 'sum'; allowed: mean, half_sum"),
         ({"content_reduction": "half_sum", "normalize": True}, "'half_sum'; allowed with normalize=true: mean$"),
         ({"tv_reduction": "max"}, "allowed: mean, half_sum"),
-        ({"style_scales": {0: 1.0}}, "loss.style_scales: got the divisor 0; allowed: whole numbers from 1 on"),
+        ({"style_scales": {0: 1.0}}, "loss.style_scales: got the divisor 0; allowed: integers >= 1"),
         ({"style_scales": {4: -1}}, "loss.style_scales.4: got -1"),
         ({"content_scales": {1.5: 1.0}}, "loss.content_scales: got the divisor 1.5"),
         ({"content_scales": 4}, "loss.content_scales: got 4; allowed: a table of weights"),
@@ -367,7 +365,7 @@ def test_the_smallest_image_is_eight_pixels_at_the_coarsest_scale(images):
         ({"pixel_range": 0}, "loss.pixel_range: got 0"),
     ],
 )
-def test_a_wrong_value_is_named(change, message, images):
+def test_invalid_value_raises(change, message, images):
     table = {
         "content_layers": {"relu2_2": 1.0}, "style_layers": {"relu1_2": 1.0}, "content_weight": 1, "style_weight": 10,
         **change,
@@ -377,15 +375,15 @@ def test_a_wrong_value_is_named(change, message, images):
 
 
 def test_every_term_is_a_mean_over_the_batch():
-    """So that two processes of two images give the gradient of one with four."""
+    """Then two processes with two images each have the gradient of one process with four."""
     network = loss_network(["relu1_2", "relu3_3"]).double()
     table = {
         "content_layers": {"relu3_3": 1.0}, "style_layers": {"relu1_2": 1.0, "relu3_3": 1.0}, "content_weight": 1.0,
         "style_weight": 10.0, "light_weight": 3.0, "tv_weight": 0.5, "style_scales": {1: 0.6, 2: 0.4},
     }  # fmt: skip
     loss = PerceptualLoss(network, torch.rand(1, 3, 64, 64), **table).to("cpu", torch.float64)
-    output, photograph = torch.rand(4, 3, 48, 48), torch.rand(4, 3, 48, 48)
-    whole = loss(output, photograph)
-    halves = [loss(output[i : i + 2], photograph[i : i + 2]) for i in (0, 2)]
-    for name, value in whole.items():
+    output, content = torch.rand(4, 3, 48, 48), torch.rand(4, 3, 48, 48)
+    full = loss(output, content)
+    halves = [loss(output[i : i + 2], content[i : i + 2]) for i in (0, 2)]
+    for name, value in full.items():
         torch.testing.assert_close(value, (halves[0][name] + halves[1][name]) / 2, rtol=1e-6, atol=0)

@@ -64,7 +64,7 @@ def test_a_killed_run_goes_on_to_the_same_file(workplace, unbroken, step, reques
     assert not (workplace / folder / "my painting.safetensors").exists()
     result = run("train.py", *overrides(workplace), f"output_dir='{folder}'", "ckpt_path=auto", cwd=workplace)
     assert result.returncode == 0, result.stderr
-    assert "going on from" in result.stderr
+    assert "resuming from" in result.stderr
     assert "warning" not in result.stderr.lower()
     assert (workplace / folder / "my painting.safetensors").read_bytes() == unbroken, f"killed after step {step}"
 
@@ -104,7 +104,7 @@ def test_a_signal_saves_first_and_tells_how_to_go_on(workplace, unbroken, name):
     step = resume.read(workplace / name / "checkpoints" / "last.ckpt")["step"]
     assert f"at step {step}: saved" in last
     # The command in the message, as a shell reads it.
-    command = last.split("Go on with: ")[1].replace("python ", f"{sys.executable} ", 1)
+    command = last.split("Resume with: ")[1].replace("python ", f"{sys.executable} ", 1)
     result = subprocess.run(
         command, shell=True, cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
@@ -161,7 +161,7 @@ def test_changed_settings_are_told_or_refused(workplace, unbroken):
         "network.width=16": "network.width: 8 before, 16 now",
         "style.size=64": "style.size: 256 before, 64 now",
         "style.image='photographs/photo 1 (copy)=.png'": "style.image: ",
-        "trainer.max_steps=3": f"is past that, at step {STEPS + 2}",
+        "trainer.max_steps=3": f"is already at step {STEPS + 2}",
     }.items():
         result = run("train.py", *again, change, cwd=workplace)
         assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
@@ -180,7 +180,7 @@ def test_a_run_that_is_there_is_not_overwritten(workplace, unbroken):
     before = (workplace / "unbroken" / "checkpoints" / "last.ckpt").read_bytes()
     result = run("train.py", *overrides(workplace), "output_dir=unbroken", cwd=workplace)
     assert result.returncode == 2
-    assert "output_dir: unbroken holds a run; go on with ckpt_path=auto" in result.stderr
+    assert "output_dir: unbroken holds a run; resume with ckpt_path=auto" in result.stderr
     assert (workplace / "unbroken" / "checkpoints" / "last.ckpt").read_bytes() == before
 
 

@@ -1,4 +1,4 @@
-"""What a step of a training draws and goes by, and what goes on from a checkpoint."""
+"""The training step, its schedule and resuming from a checkpoint."""
 
 import math
 import subprocess
@@ -14,7 +14,7 @@ from fast_nst import networks
 from fast_nst.errors import UserError
 from fast_nst.image import to_tensor
 from fast_nst.losses import PerceptualLoss
-from fast_nst.methods.style_transfer import StyleTransfer
+from fast_nst.methods.style_transfer import StyleTransfer, training_terms
 from fast_nst.training.optimizers import learning_rate_factor
 
 
@@ -29,7 +29,7 @@ def module(seed: int = 0, **changes) -> StyleTransfer:
     return StyleTransfer(network, loss, **{"total_steps": 9, "seed": seed, "jitter": 4, **settings, **changes})
 
 
-def test_what_a_step_draws_is_told_by_the_seed_and_the_step_alone(monkeypatch):
+def test_randomness_of_a_step_depends_only_on_seed_and_step(monkeypatch):
     drawn = {}
     for seed in (0, 1):
         for step in (0, 1, 2):
@@ -37,41 +37,41 @@ def test_what_a_step_draws_is_told_by_the_seed_and_the_step_alone(monkeypatch):
             for _ in range(2):
                 training = module(seed)
                 training.on_train_batch_start(torch.empty(0), 0)
-                found = tuple(torch.randint(4, (20,)).tolist())
-                assert drawn.setdefault((seed, step), found) == found
+                numbers = tuple(torch.randint(4, (20,)).tolist())
+                assert drawn.setdefault((seed, step), numbers) == numbers
                 torch.rand(7)
     assert len(set(drawn.values())) == 6
 
 
-def test_a_step_goes_by_moved_pictures_and_a_validation_by_whole_ones(monkeypatch):
+def test_training_jitters_images_and_validation_does_not(monkeypatch):
     training, batch, logged = module(), torch.rand(2, 3, 64, 72), {}
     monkeypatch.setattr(StyleTransfer, "log_dict", lambda self, terms, **_: logged.update(terms))
-    paint = training.network
+    network = training.network
 
-    def fixed(image: torch.Tensor, style: None = None) -> torch.Tensor:  # nothing random but the move
-        return paint.eval()(image)
+    def fixed(content: torch.Tensor, style: None = None) -> torch.Tensor:  # only the jitter is random
+        return network.eval()(content)
 
-    output, places = fixed(batch), set()
+    output, offsets = fixed(batch), set()
     for seed in range(12):
         torch.manual_seed(seed)
-        found = training.terms(fixed, {"content": batch})
+        terms = training_terms(fixed, {"content": batch}, loss=training.loss, pixels=training.jitter)
         torch.manual_seed(seed)
         top, left = torch.randint(4, (2,)).tolist()
-        places.add((top, left))
+        offsets.add((top, left))
         rows, columns = slice(top, top + 60), slice(left, left + 68)
-        wanted = training.loss(output[:, :, rows, columns], batch[:, :, rows, columns])
-        assert found.keys() == wanted.keys()
-        for name, value in found.items():
-            torch.testing.assert_close(value, wanted[name])
-    assert len(places) > 4
-    paint.eval()
+        expected = training.loss(output[:, :, rows, columns], batch[:, :, rows, columns])
+        assert terms.keys() == expected.keys()
+        for name, value in terms.items():
+            torch.testing.assert_close(value, expected[name])
+    assert len(offsets) > 4
+    network.eval()
     training.validation_step({"content": batch}, 0)
     for name, value in training.loss(output, batch).items():
         torch.testing.assert_close(logged[f"val/{name}"], value)
 
 
-def test_gradients_of_two_halves_of_a_batch_average_to_those_of_the_whole():
-    """So that two processes with two images train as one with four does."""
+def test_gradients_of_two_half_batches_average_to_that_of_the_batch():
+    """Then two processes with two images each train like one process with four."""
     training = module()
     network = training.network.double()
     training.loss.to("cpu", torch.float64)
@@ -79,15 +79,16 @@ def test_gradients_of_two_halves_of_a_batch_average_to_those_of_the_whole():
 
     def gradients(part: torch.Tensor) -> list[torch.Tensor]:
         torch.manual_seed(0)  # every process draws the same jitter and noise
-        return list(torch.autograd.grad(training.terms(network, {"content": part})["loss"], list(network.parameters())))
+        terms = training_terms(network, {"content": part}, loss=training.loss, pixels=training.jitter)
+        return list(torch.autograd.grad(terms["loss"], list(network.parameters())))
 
     halves = [gradients(content[:2]), gradients(content[2:])]
-    for whole, first, second in zip(gradients(content), *halves, strict=True):
-        atol = 1e-9 * max(1.0, float(whole.abs().max()))
-        torch.testing.assert_close((first + second) / 2, whole, rtol=0, atol=atol)
+    for full, first, second in zip(gradients(content), *halves, strict=True):
+        atol = 1e-9 * max(1.0, float(full.abs().max()))
+        torch.testing.assert_close((first + second) / 2, full, rtol=0, atol=atol)
 
 
-def test_a_run_goes_on_at_its_own_learning_rate():
+def test_resumed_run_uses_its_own_learning_rate():
     training = module()
     before, now = 2 * training.learning_rate, training.learning_rate
     checkpoint = {
@@ -104,7 +105,7 @@ def test_a_run_goes_on_at_its_own_learning_rate():
     }  # fmt: skip
 
 
-def test_a_learning_rate_falls_from_its_whole_to_nothing():
+def test_learning_rate_warms_up_and_decays_to_zero():
     falling = {name: [learning_rate_factor(step, name, 3, 40) for step in range(41)] for name in ("cosine", "linear")}
     for step, (cosine, line) in enumerate(zip(*falling.values(), strict=True)):
         rise = min(1, (step + 1) / 4)
@@ -117,7 +118,7 @@ def test_a_learning_rate_falls_from_its_whole_to_nothing():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"jitter": -1}, "loss.jitter: got -1; allowed: a whole number from 0 on"),
+        ({"jitter": -1}, "loss.jitter: got -1; allowed: an integer >= 0"),
         ({"jitter": 1.5}, "loss.jitter: got 1.5"),
         ({"name": "sgd"}, "optimizer.name: got 'sgd'; allowed: muon, adam"),
         ({"schedule": "steps"}, "optimizer.schedule: got 'steps'; allowed: cosine, linear, constant"),
@@ -127,19 +128,19 @@ def test_a_learning_rate_falls_from_its_whole_to_nothing():
         ({"cuda_graphs": "no"}, "trainer.cuda_graphs: got 'no'; allowed: true, false"),
     ],
 )
-def test_a_wrong_value_is_named(change, message):
+def test_invalid_value_raises(change, message):
     with pytest.raises(UserError, match=message):
         module(**change)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells what is taken by /proc")
-def test_the_memory_of_a_step_is_foretold():
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads used memory from /proc")
+def test_memory_needed_predicts_used_memory():
     code = """
 import torch
 from fast_nst import device
 from fast_nst.training.jitter import jitter
 from test_style_transfer import module
-device.keep_memory()  # what is freed counts until the end
+device.keep_freed_memory()  # freed memory still counts
 training, batch = module(), torch.rand(4, 3, 512, 512)
 training.network.to(memory_format=torch.channels_last)
 before = device.used_memory()

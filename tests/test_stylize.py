@@ -7,13 +7,15 @@ from torch import nn
 
 from fast_nst import image, networks, stylize
 from fast_nst.errors import UserError
+from fast_nst.networks.layers import ConvBlock, ResidualBlock, decode, encode
+from fast_nst.networks.slim import Noise
 from fast_nst.stylize import tiles
 from fast_nst.stylize.color import keep_chroma, keep_statistics, luma
 from fast_nst.stylize.sheet import sheet
 
 
 class Negative(nn.Module):
-    """Turns an image into its negative, a little out of range."""
+    """Invert an image, slightly beyond [0, 1]."""
 
     def __init__(self):
         super().__init__()
@@ -24,40 +26,40 @@ class Negative(nn.Module):
 
 
 @pytest.fixture
-def photograph():
+def content():
     return image.to_tensor(picture(3))
 
 
-def test_strength(photograph):
-    full = stylize.stylize_tensor(Negative(), photograph)
-    torch.testing.assert_close(full, ((0.5 - photograph) * 1.2 + 0.5).clamp(0, 1))
-    assert torch.equal(stylize.stylize_tensor(Negative(), photograph, 0.0), photograph)
-    half = stylize.stylize_tensor(Negative(), photograph, 0.5)
-    torch.testing.assert_close(half, (full + photograph) / 2)
+def test_strength_blends_content_and_output(content):
+    full = stylize.stylize_tensor(Negative(), content)
+    torch.testing.assert_close(full, ((0.5 - content) * 1.2 + 0.5).clamp(0, 1))
+    assert torch.equal(stylize.stylize_tensor(Negative(), content, 0.0), content)
+    half = stylize.stylize_tensor(Negative(), content, 0.5)
+    torch.testing.assert_close(half, (full + content) / 2)
     with pytest.raises(UserError, match="strength: got 2"):
-        stylize.stylize_tensor(Negative(), photograph, 2)
+        stylize.stylize_tensor(Negative(), content, 2)
 
 
-def test_keep_chroma():
-    grey, colored = torch.full((1, 3, 4, 4), 0.5), torch.tensor([0.5, 0.4, 0.3])[None, :, None, None].expand(1, 3, 4, 4)
-    found = keep_chroma(grey, colored)
-    torch.testing.assert_close(luma(found), luma(grey))
-    torch.testing.assert_close(found - luma(found), colored - luma(colored))
+def test_keep_chroma_keeps_luma_of_output_and_chroma_of_content():
+    gray, colored = torch.full((1, 3, 4, 4), 0.5), torch.tensor([0.5, 0.4, 0.3])[None, :, None, None].expand(1, 3, 4, 4)
+    result = keep_chroma(gray, colored)
+    torch.testing.assert_close(luma(result), luma(gray))
+    torch.testing.assert_close(result - luma(result), colored - luma(colored))
 
 
-def test_keep_statistics():
+def test_keep_statistics_matches_mean_and_covariance():
     generator = torch.Generator().manual_seed(0)
-    # Far from 0 and 1, so that nothing is clipped.
+    # Far from 0 and 1: nothing is clipped.
     a, b = (0.5 + 0.05 * torch.randn(1, 3, 40, 40, generator=generator) for _ in range(2))
     b = b * torch.tensor([1.0, 0.5, 0.2])[:, None, None] + torch.tensor([0.1, 0.0, 0.2])[:, None, None]
-    found = keep_statistics(a, b).flatten(2)[0]
-    torch.testing.assert_close(found.mean(1), b.flatten(2)[0].mean(1))
-    torch.testing.assert_close(torch.cov(found), torch.cov(b.flatten(2)[0]), rtol=1e-2, atol=1e-5)
+    colors = keep_statistics(a, b).flatten(2)[0]
+    torch.testing.assert_close(colors.mean(1), b.flatten(2)[0].mean(1))
+    torch.testing.assert_close(torch.cov(colors), torch.cov(b.flatten(2)[0]), rtol=1e-2, atol=1e-5)
     torch.testing.assert_close(keep_statistics(a, a), a, rtol=1e-3, atol=1e-3)
     assert keep_statistics(torch.full_like(a, 0.3), b).isfinite().all()
 
 
-def test_a_file_keeps_its_size_and_its_transparency(tmp_path):
+def test_file_keeps_size_and_transparency(tmp_path):
     network = networks.build("slim", width=4).eval()
     source = picture(0, 37, 53)
     source.putalpha(Image.new("L", source.size, 77))
@@ -71,14 +73,14 @@ def test_a_file_keeps_its_size_and_its_transparency(tmp_path):
         assert result.size == (20, 14)
 
 
-def test_the_sheet_shows_everything(photograph):
-    painting = torch.zeros(1, 3, 60, 90)
-    found = sheet(painting, photograph.repeat(2, 1, 1, 1), photograph.repeat(2, 1, 1, 1) * 0.5, gap=4)
-    assert found.size == (150 + 2 * 68, 100)
-    assert np.array_equal(np.asarray(found)[:48, 154:218], np.asarray(picture(3)))
+def test_sheet_places_style_contents_and_outputs(content):
+    contents = content.repeat(2, 1, 1, 1)
+    result = sheet(torch.zeros(1, 3, 60, 90), contents, contents * 0.5, gap=4)
+    assert result.size == (150 + 2 * 68, 100)
+    assert np.array_equal(np.asarray(result)[:48, 154:218], np.asarray(picture(3)))
 
 
-STRIPPED = [
+NETWORKS = [
     ("slim", {"width": 8, "fine_noise": 0.2}),
     ("slim", {"width": 8, "noise": 0.0, "margin": 0}),
     ("johnson", {"filters": [4, 6, 8]}),
@@ -89,27 +91,77 @@ STRIPPED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "options"), STRIPPED)
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
 @pytest.mark.parametrize("keep_colors", [None, "chroma", "statistics"])
-def test_strips_are_the_whole_picture(name, options, keep_colors):
-    """Strips of any height, odd sizes: the same picture to a step of 8 bits."""
-    torch.manual_seed(0)
+def test_tiles_equal_the_whole_image(name, options, keep_colors):
+    """At odd sizes, to one 8-bit level."""
     network = networks.build(name, **options).eval()
-    for p in network.parameters():
-        if p.ndim == 1:  # of the norms
-            torch.nn.init.normal_(p, 0.5, 0.5)
-    photograph = picture(1, 131, 167)
-    whole = image.to_pillow(stylize.stylize_tensor(network, image.to_tensor(photograph), 0.9, keep_colors))
-    shares = []
-    stylize.stylize_strips(network, photograph, 40, 0.9, keep_colors, tell=shares.append)
-    difference = np.asarray(photograph).astype(int) - np.asarray(whole)
-    assert np.abs(difference).max() <= 1
-    assert np.asarray(whole).std() > 5
+    randomize_norms(network)
+    tiled, whole, shares = stylize_both(network, keep_colors)
+    assert np.abs(tiled - whole).max() <= 1
+    assert whole.std() > 5
     assert shares == sorted(shares)
     assert shares[-1] == 1
 
 
-def test_strips_without_room_on_the_disk_say_so(monkeypatch):
+class Custom(nn.Module):
+    """Layers in another order and under other names than those of the networks here."""
+
+    border, cut, pixels = 8, 8, "centred"
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([
+            ConvBlock(3, 4, 5), Noise(2, 4, 64, 0.3), ResidualBlock(4), ConvBlock(4, 6, 3, stride=2),
+            ConvBlock(6, 8, 3, stride=2), ConvBlock(8, 8, 3, norm=None), ConvBlock(8, 8, 3, stride=2), ResidualBlock(8),
+            Noise(3, 8, 32, 0.2), ConvBlock(8, 8, 3, upsampling="nearest"), ConvBlock(8, 8, 3, upsampling="transposed"),
+            ConvBlock(8, 8, 3, upsampling="nearest"), ConvBlock(8, 3, 5, norm=None, relu=False),
+        ])  # fmt: skip
+
+    def stages(self):
+        kinds = {ConvBlock: "conv", ResidualBlock: "residual", Noise: "noise"}
+        return [(kinds[type(layer)], layer) for layer in self.layers]
+
+    def forward(self, content):
+        height, width = content.shape[2:]
+        x = encode(nn.functional.pad(content, (8,) * 4, mode="reflect"), self.pixels)
+        for layer in self.layers:
+            x = layer(x)
+        return decode(x[:, :, 8 : 8 + height, 8 : 8 + width], self.pixels)
+
+
+def test_tiles_follow_the_stages_of_any_network():
+    network = Custom().eval()
+    randomize_norms(network)
+    tiled, whole, shares = stylize_both(network, None)
+    assert np.abs(tiled - whole).max() <= 1
+    assert whole.std() > 5
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_unknown_stage_raises():
+    network = Custom().eval()
+    network.stages = lambda: [("attention", nn.Identity())]
+    with pytest.raises(TypeError, match="stages: got 'attention', Identity; allowed: conv, residual, noise"):
+        stylize.stylize_tiles(network, picture(1, 80, 80), 32)
+
+
+def stylize_both(network, keep_colors):
+    """Stylize a picture in strips and whole; return both as integers, and the shares of work reported."""
+    content, shares = picture(1, 131, 167), []
+    whole = image.to_pillow(stylize.stylize_tensor(network, image.to_tensor(content), 0.9, keep_colors))
+    stylize.stylize_tiles(network, content, 40, 0.9, keep_colors, on_progress=shares.append)
+    return np.asarray(content).astype(int), np.asarray(whole).astype(int), shares
+
+
+def randomize_norms(network):
+    for p in network.parameters():
+        if p.ndim == 1:
+            nn.init.normal_(p, 0.5, 0.5)
+
+
+def test_full_disk_raises(monkeypatch):
     class Full:
         def write(self, data):
             raise OSError(28, "No space left on device")
@@ -118,5 +170,5 @@ def test_strips_without_room_on_the_disk_say_so(monkeypatch):
             pass
 
     monkeypatch.setattr(tiles.tempfile, "TemporaryFile", lambda **_: Full())
-    with pytest.raises(UserError, match=r"no room for a large picture's strips .No space left on device"):
-        stylize.stylize_strips(networks.build("slim", width=4).eval(), picture(1, 80, 80), 32)
+    with pytest.raises(UserError, match=r"no space for the strips of a large picture .No space left on device"):
+        stylize.stylize_tiles(networks.build("slim", width=4).eval(), picture(1, 80, 80), 32)

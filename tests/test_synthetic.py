@@ -1,4 +1,4 @@
-"""The synthetic photographs: determinism, the pool's contract, and the statistics of natural images."""
+"""Synthetic photographs: determinism, the pool, and the statistics of natural images."""
 
 import hashlib
 import itertools
@@ -29,7 +29,7 @@ def _pixels(pool: SyntheticPhotographs, index: int) -> np.ndarray:
 
 
 def _spectral_slope(image: np.ndarray) -> float:
-    """Slope of log power over log frequency, rings of 4 to 64 cycles per image, under a Hann window."""
+    """Return the slope of log power over log frequency: 4 to 64 cycles per image, Hann window."""
     side = image.shape[0]
     window = np.hanning(side)[:, None] * np.hanning(side)
     power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
@@ -41,13 +41,13 @@ def _spectral_slope(image: np.ndarray) -> float:
 
 
 def _flat_share(image: np.ndarray) -> float:
-    """Share of 8 x 8 blocks with a standard deviation below 0.02."""
+    """Return the share of 8 x 8 blocks with a standard deviation below 0.02."""
     n = image.shape[0] // 8
     blocks = image[: 8 * n, : 8 * n].reshape(n, 8, n, 8).swapaxes(1, 2).reshape(-1, 64)
     return float((blocks.std(axis=1) < 0.02).mean())
 
 
-def test_images_are_rgb_of_the_size_asked_for() -> None:
+def test_images_are_rgb_of_the_requested_size() -> None:
     pool = SyntheticPhotographs(3, 64)
     assert len(pool) == 3
     assert isinstance(pool[0], Image.Image)
@@ -55,18 +55,18 @@ def test_images_are_rgb_of_the_size_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 37), (90, 50), (33, 400), (16, 16)])
-def test_draw_gives_any_shape(height: int, width: int) -> None:
+def test_draw_supports_any_shape(height: int, width: int) -> None:
     for seed in range(6):
         picture = draw(np.random.default_rng(seed), height, width)
         assert picture.shape == (height, width, 3)
         assert picture.dtype == np.uint8
 
 
-def test_a_shadow_may_fall_outside_of_the_picture() -> None:
-    assert draw(np.random.default_rng((7, 3)), 256, 256).shape == (256, 256, 3)  # a rock at the left border
+def test_shadow_outside_the_picture_is_clipped() -> None:
+    assert draw(np.random.default_rng((7, 3)), 256, 256).shape == (256, 256, 3)  # has a rock at the left border
 
 
-def test_an_image_depends_on_seed_and_index_alone() -> None:
+def test_image_depends_only_on_seed_and_index() -> None:
     forward, backward = SyntheticPhotographs(4, 64, seed=3), SyntheticPhotographs(9, 64, seed=3)
     first = [_pixels(forward, i) for i in range(4)]
     last = [_pixels(backward, i) for i in reversed(range(4))][::-1]
@@ -74,7 +74,7 @@ def test_an_image_depends_on_seed_and_index_alone() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_another_process_draws_the_same() -> None:
+def test_another_process_draws_the_same_image() -> None:
     code = (
         "import hashlib, numpy as np; from fast_nst.data.synthetic import SyntheticPhotographs; "
         "print(hashlib.sha256(np.asarray(SyntheticPhotographs(3, 48, 7)[2]).tobytes()).hexdigest())"
@@ -85,19 +85,19 @@ def test_another_process_draws_the_same() -> None:
     assert there.stdout.strip() == here
 
 
-def test_indices_and_seeds_differ() -> None:
+def test_indices_and_seeds_give_different_images() -> None:
     pictures = [_pixels(SyntheticPhotographs(3, 48, seed), index).tobytes() for seed in (0, 1) for index in range(3)]
     assert len(set(pictures)) == 6
 
 
-def test_global_random_state_is_left_alone() -> None:
+def test_global_random_state_is_unchanged() -> None:
     np.random.seed(0)
     before = np.random.get_state()[1].copy()
     SyntheticPhotographs(1, 48)[0]
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
-def test_an_image_is_drawn_once_and_a_caller_cannot_change_it() -> None:
+def test_caller_cannot_change_a_stored_image() -> None:
     pool = SyntheticPhotographs(1, 48)
     taken = pool[0]
     kept = np.array(taken)
@@ -105,7 +105,7 @@ def test_an_image_is_drawn_once_and_a_caller_cannot_change_it() -> None:
     np.testing.assert_array_equal(_pixels(pool, 0), kept)
 
 
-def test_pickle_leaves_the_cache_behind() -> None:
+def test_pickle_excludes_the_images() -> None:
     pool = SyntheticPhotographs(2, 128)
     empty = len(pickle.dumps(pool))
     kept = _pixels(pool, 1)
@@ -114,7 +114,7 @@ def test_pickle_leaves_the_cache_behind() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_workers_share_what_they_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_drawn_images(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = SyntheticPhotographs(3, 48)
     loader: DataLoader = DataLoader(pool, None, num_workers=1, multiprocessing_context="fork")  # type: ignore[arg-type]
     there = [np.asarray(picture) for picture in loader]
@@ -123,25 +123,25 @@ def test_workers_share_what_they_draw(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(_pixels(pool, index), picture)
 
 
-def test_more_than_memory_holds_is_one_line() -> None:
+def test_pool_larger_than_memory_raises() -> None:
     with pytest.raises(ValueError, match=r"data\.count=1000000000000: pictures of 64 x 64 .* take 1.14e\+07 GiB"):
         SyntheticPhotographs(10**12, 64)
 
 
 @pytest.mark.parametrize("name", ["count", "size"])
 @pytest.mark.parametrize("value", [0, -3, 2.5, "8", True, None])
-def test_bad_arguments_are_named(name: str, value: object) -> None:
+def test_bad_argument_raises_with_its_name(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"{name}.*{value!r}.*1"):
         SyntheticPhotographs(**{name: value})
 
 
-def test_a_bad_seed_is_named() -> None:
+def test_bad_seed_raises_with_its_name() -> None:
     with pytest.raises(ValueError, match=r"seed.*-1.*0"):
         SyntheticPhotographs(seed=-1)
 
 
 @pytest.mark.parametrize("index", [-1, 2, 100])
-def test_indices_out_of_range(index: int) -> None:
+def test_index_out_of_range_raises(index: int) -> None:
     with pytest.raises(IndexError, match=rf"{index}.*0 to 1"):
         SyntheticPhotographs(2, 32)[index]
 
@@ -150,8 +150,8 @@ def test_iteration_ends() -> None:
     assert len(list(SyntheticPhotographs(2, 32))) == 2
 
 
-def test_the_spectrum_falls_like_that_of_photographs(luminances: np.ndarray) -> None:
-    # natural images: power ~ f ** -2 on average (Field 1987), single ones between about -1.2 and -3.3
+def test_spectrum_falls_as_in_photographs(luminances: np.ndarray) -> None:
+    # Natural images: power ~ f ** -2 on average (Field 1987), between about -1.2 and -3.3 for a single image.
     slopes = [_spectral_slope(image) for image in luminances]
     assert -2.8 < np.mean(slopes) < -1.8
 
@@ -162,7 +162,7 @@ def test_some_pictures_are_mostly_smooth_and_some_are_busy(luminances: np.ndarra
     assert (shares < 0.15).mean() > 0.15
 
 
-def test_exposure_varies_as_that_of_photographs(luminances: np.ndarray) -> None:
+def test_exposure_varies_as_in_photographs(luminances: np.ndarray) -> None:
     means, contrasts = luminances.mean(axis=(1, 2)), luminances.std(axis=(1, 2))
     assert 0.35 < means.mean() < 0.55
     assert 0.05 < means.std() < 0.2
@@ -177,14 +177,14 @@ def test_sizes_follow_the_inverse_cube() -> None:
     assert (radii > 2).mean() == pytest.approx((0.25 - 0.01) / 0.99, abs=0.01)
 
 
-def test_noise_has_the_spectrum_asked_for() -> None:
+def test_noise_has_the_requested_spectrum() -> None:
     noise = textures.spectral_noise(0, 1.0)
     assert abs(noise.mean()) < 1e-3
     assert noise.std() == pytest.approx(1, abs=1e-3)
     assert _spectral_slope(noise) == pytest.approx(-2, abs=0.15)  # amplitude 1/f is power 1/f ** 2
 
 
-def test_a_mask_covers_the_area_of_its_shape() -> None:
+def test_mask_covers_the_area_of_its_shape() -> None:
     placed = shapes.place([shapes.rectangle(-1, -0.5, 1, 0.5)], 30, 20, 10, np.pi / 2)
     image, left, top = shapes.mask(placed, 60, 60)
     area = np.asarray(image, float).sum() / 255

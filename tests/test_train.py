@@ -156,7 +156,7 @@ def test_infer_leaves_the_results_of_other_networks_out(trained, workplace):
     assert sorted(path.name for path in folder.iterdir()) == ["a.png", "a_my painting.png", "a_other.png"]
     (folder / "a.png").unlink()
     result = run("infer.py", "other.safetensors", folder, cwd=workplace)
-    assert (result.returncode, "holds results of earlier calls alone" in result.stderr) == (2, True)
+    assert (result.returncode, "contains only previous outputs" in result.stderr) == (2, True)
     result = run("infer.py", "other.safetensors", folder / "a_my painting.png", cwd=workplace)
     assert result.returncode == 0, result.stderr
 
@@ -189,11 +189,11 @@ def test_little_memory_gives_the_same_picture_and_shows_progress(trained, workpl
 def test_a_start_from_another_painting(trained, workplace):
     file = trained[0] / "my painting.safetensors"
     settings = [*small(workplace), "style=cubist", "trainer.max_steps=1", "output_dir=started"]
-    result = run("train.py", *settings, f"start='{file}'", "optimizer.learning_rate=0", cwd=workplace)
+    result = run("train.py", *settings, f"init_from='{file}'", "optimizer.learning_rate=0", cwd=workplace)
     assert result.returncode == 0, result.stderr
     before, after = (safetensors.torch.load_file(path) for path in (file, workplace / "started/cubist.safetensors"))
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert weights.describe(workplace / "started/cubist.safetensors")["start"].startswith("my painting (")
+    assert weights.describe(workplace / "started/cubist.safetensors")["init_from"].startswith("my painting (")
 
 
 def test_the_time_left_knows_the_limit_of_the_time(workplace):

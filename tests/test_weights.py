@@ -17,12 +17,12 @@ def slim_file(path, **changes):
     return network
 
 
-def test_round_trip(tmp_path):
+def test_weights_file_round_trip(tmp_path):
     network = slim_file(tmp_path / "a.safetensors")
-    again, metadata = weights.load(tmp_path / "a.safetensors")
+    loaded, metadata = weights.load(tmp_path / "a.safetensors")
     x = torch.rand(1, 3, 20, 30)
-    assert torch.equal(again(x), network.eval()(x))
-    assert not again.training
+    assert torch.equal(loaded(x), network.eval()(x))
+    assert not loaded.training
     assert metadata["format_version"] == 1
     assert metadata["package_version"]
     assert metadata["style"] == {"names": ["a"]}
@@ -48,18 +48,18 @@ def raw_file(path, text):
         (json.dumps({"format_version": 1, "network": {"name": "slim"}}), "does not fit the network it names"),
     ],
 )
-def test_a_file_that_is_not_ours_is_one_line(tmp_path, text, message):
+def test_foreign_safetensors_raises_in_one_line(tmp_path, text, message):
     raw_file(tmp_path / "a.safetensors", text)
     with pytest.raises(weights.WeightsError, match=message) as caught:
         weights.load(tmp_path / "a.safetensors")
     assert "\n" not in str(caught.value)
 
 
-def test_truncated_and_missing_files(tmp_path):
+def test_truncated_or_missing_file_raises(tmp_path):
     slim_file(tmp_path / "a.safetensors")
     content = (tmp_path / "a.safetensors").read_bytes()
-    for keep in (0, 5, 200, len(content) - 10):
-        (tmp_path / "b.safetensors").write_bytes(content[:keep])
+    for length in (0, 5, 200, len(content) - 10):
+        (tmp_path / "b.safetensors").write_bytes(content[:length])
         with pytest.raises(weights.WeightsError, match=r"b\.safetensors"):
             weights.load(tmp_path / "b.safetensors")
     for path in (tmp_path / "none.safetensors", tmp_path):
@@ -67,21 +67,21 @@ def test_truncated_and_missing_files(tmp_path):
             weights.load(path)
 
 
-def test_no_message_tells_how_to_run_the_code_of_a_file(tmp_path):
+def test_message_does_not_explain_how_to_run_code_in_a_file(tmp_path):
     torch.save({"a": Path("b")}, tmp_path / "a.pth")
-    with pytest.raises(weights.WeightsError, match="no file of tensors and plain values alone") as caught:
+    with pytest.raises(weights.WeightsError, match="contains objects other than tensors and plain values") as caught:
         weights.load(tmp_path / "a.pth")
     assert "weights_only" not in str(caught.value)
 
 
-def test_a_checkpoint_is_told_apart(tmp_path):
+def test_loading_a_checkpoint_raises(tmp_path):
     (tmp_path / "last.ckpt").write_bytes(b"")
     with pytest.raises(weights.WeightsError, match="a checkpoint"):
         weights.load(tmp_path / "last.ckpt")
 
 
 class ExamplesNetwork(nn.Module):
-    """pytorch/examples' network, by its published description: names, order and shapes of its state dict."""
+    """pytorch/examples' network: the published names, order and shapes of its state dict."""
 
     class Conv(nn.Module):
         def __init__(self, i, o, k, s=1):
@@ -125,26 +125,26 @@ class ExamplesNetwork(nn.Module):
 
 
 @pytest.mark.parametrize("statistics", [False, True])
-def test_a_file_of_pytorch_examples_computes_what_that_network_computes(tmp_path, statistics):
-    theirs = ExamplesNetwork(statistics)
-    for parameter in theirs.parameters():
+def test_pytorch_examples_file_matches_its_network(tmp_path, statistics):
+    reference = ExamplesNetwork(statistics)
+    for parameter in reference.parameters():
         nn.init.normal_(parameter, std=0.1)
     path = tmp_path / "candy.pth"
-    torch.save(theirs.state_dict(), path)
-    assert ("in1.running_mean" in theirs.state_dict()) == statistics
+    torch.save(reference.state_dict(), path)
+    assert ("in1.running_mean" in reference.state_dict()) == statistics
     ours, metadata = weights.load(path)
     assert metadata["source"] == "pytorch/examples"
     x = torch.rand(1, 3, 48, 64)
     with torch.no_grad():
-        # Their forward pass uses the image's own statistics, as in training, when none are tracked.
+        # Without tracked statistics, the norms use the image's own.
         plain = ExamplesNetwork(False)
         plain.load_state_dict(
-            {k: v for k, v in theirs.state_dict().items() if "running" not in k and "batches" not in k}
+            {k: v for k, v in reference.state_dict().items() if "running" not in k and "batches" not in k}
         )
         torch.testing.assert_close(ours(x), plain(x * 255) / 255, rtol=1e-3, atol=1e-4)
 
 
-def test_a_pth_of_something_else(tmp_path):
+def test_other_pth_raises(tmp_path):
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "a.pth")
     with pytest.raises(weights.WeightsError, match="not a network of pytorch/examples"):
         weights.load(tmp_path / "a.pth")

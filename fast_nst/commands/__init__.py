@@ -15,11 +15,14 @@ def _without_traceback(kind: type[BaseException], error: BaseException, tracebac
         sys.__excepthook__(kind, error, traceback)
 
 
-sys.excepthook = _without_traceback  # here, because Ctrl-C may come while a command imports torch
+def run_command(name: str) -> None:
+    """Run the command `name` with sys.argv, and exit."""
+    sys.excepthook = _without_traceback  # before the import, because Ctrl-C may come while a command imports torch
+    importlib.import_module(f"fast_nst.commands.{name}").command_line()
 
 
 def main() -> None:
-    """`fast-nst COMMAND …`: run that command with the rest of the command line."""
+    """`fast-nst COMMAND …`."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(f"usage: fast-nst COMMAND …\n\ncommands: {', '.join(NAMES)}; fast-nst COMMAND --help explains one")
@@ -30,4 +33,14 @@ def main() -> None:
     # Lightning starts further processes with argv[0] and the rest of argv, so argv[0] must name the command.
     own = Path(sys.argv[0]).with_name(f"fast-nst-{name}")
     sys.argv = [str(own) if own.exists() else sys.argv[0], *sys.argv[2:]]
-    importlib.import_module(f"fast_nst.commands.{name}").command_line()
+    run_command(name)
+
+
+def train_command() -> None:
+    """`fast-nst-train`."""
+    run_command("train")
+
+
+def infer_command() -> None:
+    """`fast-nst-infer`."""
+    run_command("infer")

@@ -17,7 +17,7 @@ from fast_nst.errors import RunError, UserError
 from fast_nst.image import check_place
 
 # An OSError that nothing closer could name better: a folder that may not be looked into, a full disk.
-MISTAKES = (UserError, HydraException, OmegaConfBaseException, OSError)
+USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,15 +46,20 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.partition("Config search path:")[0].split())
 
 
-def report(error: BaseException) -> int:
-    """Say on one line what went wrong; the exit code for it."""
+def explain(error: BaseException) -> str:
+    """One line that says what is wrong; for an error that Hydra wraps, with the key."""
     if isinstance(error, OverrideParseException):
-        word = str(error.override).removeprefix("++")  # which `settings.run` may have put there
-        message = f"{word}: not key=value as Hydra reads it; a value with signs in it needs quotes: \"key='…'\""
-    else:
-        while not isinstance(error, UserError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # Hydra wraps the error that names the key
-        message = one_line(error)
+        key, _, value = str(error.override).removeprefix("++").partition("=")  # `config.normalize` may have added ++
+        quoted = shlex.quote(f"{key}='{value}'") if value else "\"key='…'\""
+        return f"{key}={value}: not key=value as Hydra reads it; a value with signs in it needs quotes: {quoted}"
+    while not isinstance(error, UserError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return one_line(error)
+
+
+def report(error: BaseException) -> int:
+    """Print what went wrong on one line; the exit code for it."""
+    message = explain(error)
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
     if rank == "0" or not isinstance(error, RunError) or error.exit_code < 128:  # every process is interrupted
         print(f"error: {message}", file=sys.stderr)
@@ -95,7 +100,7 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name is bytes, not always of text
     try:
         sys.exit(main() or 0)
-    except (*MISTAKES, RunError) as error:
+    except (*USER_ERRORS, RunError) as error:
         sys.exit(report(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

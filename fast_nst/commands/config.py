@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from fast_nst.commands import cli
@@ -20,21 +21,14 @@ CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.par
 TABLES = tuple(f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales"))
 # Arguments of the loss that a preset may leave out.
 OPTIONAL = tuple(
-    f"loss.{name}"
-    for name in (
-        "normalize",
-        "tv_weight",
-        "light_weight",
-        "jitter",
-        "content_reduction",
-        "tv_reduction",
-        "pixel_range",
+    f"loss.{name}" for name in (
+        "normalize", "tv_weight", "light_weight", "jitter", "content_reduction", "tv_reduction", "pixel_range",
     )
-)
+)  # fmt: skip
 LISTS = ("data.scale", "data.ratio", "network.filters", "trainer.devices")
 PATHS = (
     "style.image", "style.name", "data.root", "loss_network.weights", "loss_network.unit_mean", "output_dir",
-    "ckpt_path", "start", "content", "output",
+    "ckpt_path", "init_from", "init", "content", "output",
 )  # fmt: skip
 HYDRA_OPTIONS = (
     "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
@@ -42,13 +36,51 @@ HYDRA_OPTIONS = (
 )  # fmt: skip
 
 
+def assign(key: str, value: str | os.PathLike[str]) -> str:
+    """The override that gives `key` the text `value`, quoted for Hydra."""
+    text = os.fspath(value).replace("'", "\\'")
+    return f"{key}='{text}'"
+
+
+def normalize(word: str) -> str:
+    """A word of the command line as Hydra reads it: a key that a preset may leave out is added; a path that Hydra's
+    grammar does not allow unquoted, with spaces or letters beyond ASCII, is quoted."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return word
+    if key in PATHS and not value.startswith(("'", '"')):
+        try:
+            OverridesParser.create().parse_override(word)
+        except OverrideParseException:
+            return assign(key, value)
+    return f"++{word}" if key in (*TABLES, *OPTIONAL) else word
+
+
+def compose(config: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of configs/<config>.yaml with `overrides`, as a command line has them. Raises UserError, or Hydra's
+    errors."""
+    instance = HydraConfig.instance()
+    before = instance.cfg
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            words = [normalize(word) for word in overrides]
+            composed = hydra.compose(config, words, return_hydra_config=True)
+            instance.set_config(composed)
+            OmegaConf.set_struct(composed, False)
+            composed.pop("hydra")
+            OmegaConf.set_struct(composed, True)
+            settle(composed)
+    finally:
+        instance.cfg = before
+    return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
+
+
 def run(main: Callable[[], None], config: str) -> None:
     """`cli.run` of a script's Hydra `main` that composes configs/<config>.yaml, its command line checked
     before Hydra reads it: a table may have keys that the one in the file does not (`settle`), and an experiment must be
     one of this script's."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to cli.run, which prints one line
-    added = tuple(f"{name}=" for name in (*TABLES, *OPTIONAL))
-    sys.argv[1:] = [f"++{word}" if word.startswith(added) else word for word in sys.argv[1:]]
+    sys.argv[1:] = [normalize(word) for word in sys.argv[1:]]
 
     def checked() -> None:
         own = OmegaConf.load(CONFIGS / f"{config}.yaml")
@@ -118,6 +150,8 @@ def check_kinds(composed: DictConfig) -> None:
             raise UserError(f"{key}: got an empty name")  # an unset variable of a shell; pathlib's current folder
         if key in PATHS and isinstance(value, int) and not isinstance(value, bool):
             OmegaConf.update(composed, key, str(value))
+        elif key in PATHS and isinstance(value, str):
+            OmegaConf.update(composed, key, os.path.expanduser(os.path.expandvars(value)))
         elif isinstance(plain, dict):
             if not isinstance(value, dict):
                 like = str(plain).replace("'", "")

@@ -31,7 +31,7 @@ from fast_nst.commands import cli
 from fast_nst.data import styles
 from fast_nst.data.dataset import center_square
 from fast_nst.data.folder import list_pictures
-from fast_nst.device import keep_memory
+from fast_nst.device import keep_freed_memory
 from fast_nst.errors import UserError, check_int, check_number
 from fast_nst.evaluate import Curves, equivalent_steps
 from fast_nst.loss_networks import compact
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--sheet", metavar="FILE", help="a picture: photograph, results, the slow method's, curves")
     parser.add_argument("--overwrite", action="store_true", help="replace what --json and --sheet name")
     arguments = parser.parse_args()
-    keep_memory()
+    keep_freed_memory()
     for name in ("images", "steps"):
         check_int(f"--{name}", getattr(arguments, name), 1)
     for size in arguments.sizes:
@@ -227,7 +227,7 @@ def main() -> None:
                     text = f"{value:.4f}"
                 print(f"  {key:30} {text}")
     if arguments.json is not None:
-        with image.replacing(arguments.json) as temporary:
+        with image.atomic_write(arguments.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
     if arguments.sheet is not None:
         heads = ["photograph", *(Path(path).stem for path in trained), "slow method, as many steps",

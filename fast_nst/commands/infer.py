@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fast_nst import image, stylize, weights
 from fast_nst.commands import cli
 from fast_nst.data.folder import list_pictures
-from fast_nst.device import find_devices, has_fast_bfloat16, is_out_of_memory, keep_memory, used_memory
+from fast_nst.device import find_devices, has_fast_bfloat16, is_out_of_memory, keep_freed_memory, used_memory
 from fast_nst.errors import UserError, check_int, check_number
 from fast_nst.networks import Network
 
@@ -76,7 +76,7 @@ def plan(
         if item.is_dir():
             found = list_pictures(item, "INPUT", unlisted)
             earlier = {path.with_name(f"{path.stem}_{style}.png") for path in found}
-            photographs = [path for path in found if path not in earlier and not image.was_made(path)]
+            photographs = [path for path in found if path not in earlier and not image.is_output(path)]
             if not photographs:
                 raise UserError(f"INPUT: {item}: contains only previous outputs; pass a file to stylize it again")
             sources += [(path, path.relative_to(item)) for path in photographs]
@@ -133,7 +133,7 @@ def main() -> int:
     if arguments.size is not None:
         check_int("--size", arguments.size, 1)
     if arguments.max_memory is None:
-        keep_memory()  # faster, and takes more of it
+        keep_freed_memory()  # faster, and takes more of it
     network, description = weights.load(arguments.weights)
     devices = find_devices(arguments.device, "--device")
     names = description.get("style", {}).get("names", [])
@@ -146,7 +146,7 @@ def main() -> int:
         raise UserError(f"{standing[0]}{more}: exists already; give --overwrite or another -o")
     if arguments.output is None:  # --overwrite is for results, whatever else is called like one
         for path in standing:
-            if not image.was_made(path):
+            if not image.is_output(path):
                 raise UserError(f"{path}: is no result of infer.py, which would take its place; move it, or give -o")
     idle: queue.SimpleQueue[Network] = queue.SimpleQueue()  # a copy of the network for each device
     for device in devices[: len(pairs)]:

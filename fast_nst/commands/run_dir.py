@@ -22,7 +22,7 @@ def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> t
         if output_dir is not None:
             if (Path(output_dir) / "checkpoints" / "last.ckpt").exists():
                 raise UserError(
-                    f"output_dir: {output_dir} holds a run; go on with ckpt_path=auto, or give another folder"
+                    f"output_dir: {output_dir} holds a run; resume with ckpt_path=auto, or give another folder"
                 )
             return Path(output_dir), None
         if RUN_DIR in os.environ and "LOCAL_RANK" in os.environ:

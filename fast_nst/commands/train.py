@@ -13,57 +13,102 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fast_nst import data, networks, weights
 from fast_nst.commands import cli
 from fast_nst.commands.build import further_paintings, make_loss, style_name
-from fast_nst.commands.config import CONFIGS, run, settle
+from fast_nst.commands.config import CONFIGS, assign, compose, run, settle
 from fast_nst.commands.run_dir import RUN_DIR, check_files, run_directory
 from fast_nst.data import styles
 from fast_nst.data.datamodule import ContentData
-from fast_nst.device import choose_precision, free_memory, is_out_of_memory, keep_memory
+from fast_nst.device import choose_precision, free_memory, is_out_of_memory, keep_freed_memory
 from fast_nst.errors import RunError, UserError, check_int
-from fast_nst.image import replacing
+from fast_nst.image import atomic_write
+from fast_nst.losses import PerceptualLoss
 from fast_nst.methods.style_transfer import StyleTransfer
 from fast_nst.training import callbacks, resume
-from fast_nst.training import checkpoint as checkpoint_callbacks
+from fast_nst.training.checkpoint import AtomicCheckpointIO, SaveCheckpoint
 from fast_nst.training.divergence import StopOnNan
 from fast_nst.weights import sha256
 
-MOST_STEPS = 10**9
-REFUSALS = (  # Lightning's
+MAX_STEPS = 10**9
+LIGHTNING_ERRORS = (
     ValueError, TypeError, RuntimeError, ImportError, OverflowError, pl.utilities.exceptions.MisconfigurationException,
 )  # fmt: skip
 
+LIGHTNING_NOISE = (  # warnings: the sampler resumes by step; Lightning lags behind the newest torch
+    ".*does not have many workers.*", ".*dataloader is not resumable.*", ".*LeafSpec.*",
+)  # fmt: skip
 
-def check_source(name: str, given: list[str]) -> None:
-    """Raises UserError where one of the keys `given` on the command line means another source of content images."""
+
+@dataclass
+class Files:
+    """What a run reads and writes. styles: paths and weights; checkpoint: the one to resume from."""
+
+    name: str
+    styles: list[tuple[Path, float]]
+    folder: Path
+    checkpoint: Path | None
+
+    def __post_init__(self) -> None:
+        self.weights = self.folder / f"{self.name}.safetensors"
+        self.last = self.folder / "checkpoints" / "last.ckpt"
+        self.preview, self.config = self.folder / "preview.png", self.folder / "config.yaml"
+
+
+def plan_files(cfg: dict[str, Any]) -> Files:
+    """Choose and check the files of a run. Raises UserError."""
+    painting = styles.find(cfg["style"]["image"])
+    name = style_name(cfg, painting)
+    folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output_dir: {folder}: is a file")
+    files = Files(name, [(painting, 1.0), *further_paintings(cfg)], folder, checkpoint)
+    inputs = [*(path for path, _ in files.styles), *([] if cfg["init_from"] is None else [Path(cfg["init_from"])])]
+    first_process = "LOCAL_RANK" not in os.environ  # the others may find what this one wrote
+    new = cfg["ckpt_path"] is None and first_process
+    check_files(files.config, [files.weights, files.preview, files.last], inputs, new)
+    return files
+
+
+def check_source(name: str, given: Sequence[str]) -> None:
+    """Raises UserError if one of the keys `given` on the command line belongs to another source of content images."""
     if name == "synthetic" and "data.root" in given and "data" not in given:
         raise UserError("data.root: data=synthetic, the default, draws its own pictures; add data=folder")
     if name != "synthetic" and "data.count" in given:
         raise UserError(f"data.count: how many pictures data=synthetic draws; {name} takes all there are")
 
 
-def command_to_go_on(checkpoint: Path) -> str:
-    """What to type to go on from `checkpoint`: this command with ckpt_path."""
+def build_data(cfg: dict[str, Any], loss: PerceptualLoss, jitter: int, given: Sequence[str]) -> ContentData:
+    content = dict(cfg["data"])
+    check_source(content["name"], given)
+    for key, least in (("size", loss.smallest + jitter), ("val_size", loss.smallest)):
+        if check_int(f"data.{key}", content[key], 16) < least:
+            raise UserError(f"data.{key}: got {content[key]}; the loss at its coarsest scale needs {least} on")
+    batch_size, workers = content.pop("batch_size"), content.pop("workers")
+    return ContentData(data.build(**content, seed=cfg["seed"]), batch_size, workers)
+
+
+def resume_command(checkpoint: Path, overrides: Sequence[str]) -> str:
+    """What to type to resume from `checkpoint`: this command with ckpt_path."""
     path = str(checkpoint)
     if not re.fullmatch(r"[\w./-]+", path):
         path = "'" + path.replace("'", "\\'") + "'"  # as Hydra quotes
-    overrides = [item for item in HydraConfig.get().overrides.task if not item.startswith("ckpt_path=")]
-    return f"{cli.typed('train')} {shlex.join([*overrides, f'ckpt_path={path}'])}"
-
-
-def with_a_way_on(text: str, checkpoint: Path) -> str:
-    """An error and, where there is a `checkpoint`, what to type to go on from it."""
-    return f"{text}; go on with: {command_to_go_on(checkpoint)}" if checkpoint.is_file() else text
+    kept = [item for item in overrides if not item.startswith("ckpt_path=")]
+    return f"{cli.typed('train')} {shlex.join([*kept, f'ckpt_path={path}'])}"
 
 
 def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:
@@ -72,12 +117,12 @@ def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:
     if (steps is None) == (epochs is None):
         raise UserError(f"trainer.max_steps, max_epochs: got {steps} and {epochs}; set one, the other null")
     if steps is not None:
-        return check_int("trainer.max_steps", steps, 1, MOST_STEPS)
-    return math.ceil(check_int("trainer.max_epochs", epochs, 1, MOST_STEPS) * images / batch)
+        return check_int("trainer.max_steps", steps, 1, MAX_STEPS)
+    return math.ceil(check_int("trainer.max_epochs", epochs, 1, MAX_STEPS) * images / batch)
 
 
-def make_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Trainer:
-    """Lightning's Trainer; what it does not accept is a user's mistake."""
+def build_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Trainer:
+    """Lightning's Trainer. Raises UserError for what it does not accept."""
     check_int("trainer.log_every_n_steps", cfg["log_every_n_steps"], 1)
     check_int("trainer.val_every_n_steps", cfg["val_every_n_steps"], 1)
     if cfg["max_time"] is not None and not re.fullmatch(r"(?=.*[1-9])\d{1,5}(:\d{1,2}){3}", str(cfg["max_time"])):
@@ -90,27 +135,27 @@ def make_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Tr
             val_check_interval=cfg["val_every_n_steps"], check_val_every_n_epoch=None, num_sanity_val_steps=0,
             use_distributed_sampler=False, enable_checkpointing=False, enable_model_summary=False, **arguments,
         )  # fmt: skip
-    except REFUSALS as error:
+    except LIGHTNING_ERRORS as error:
         raise UserError(f"trainer: {cli.one_line(error)}") from None
 
 
-def start_from(network: networks.Network, path: str) -> str:
-    """Give `network` the weights of a file trained for another painting; how the records name that."""
+def init_from(network: networks.Network, path: str) -> str:
+    """Load the weights of a file trained for another painting into `network`; the name for the records."""
     try:
         other, description = weights.load(path)
         network.load_state_dict(other.state_dict())
     except weights.WeightsError as error:
-        raise UserError(f"start: {error}") from None
+        raise UserError(f"init_from: {error}") from None
     except RuntimeError:
-        raise UserError(f"start: {path}: another network than this run's: {description['network']}") from None
+        raise UserError(f"init_from: {path}: another network than this run's: {description['network']}") from None
     if other.pixels != network.pixels:
-        raise UserError(f"start: {path}: its pixels are {other.pixels!r}, this run's {network.pixels!r}")
+        raise UserError(f"init_from: {path}: its pixels are {other.pixels!r}, this run's {network.pixels!r}")
     return f"{Path(path).stem} ({sha256(path)[:12]})"
 
 
-def check_memory(module: StyleTransfer, batch_size: int, size: int, low: bool, processes: int) -> None:
-    """A system ends who takes more memory than there is without a word."""
-    needed = module.memory_needed(batch_size, size, low) * processes
+def check_memory(module: StyleTransfer, batch_size: int, size: int, bf16: bool, processes: int) -> None:
+    """Raises UserError instead of letting the system kill the process."""
+    needed = module.memory_needed(batch_size, size, bf16) * processes
     if needed > (free := free_memory(module.device)):
         raise UserError(
             f"data.batch_size, data.size: a step of {batch_size} images of {size} x {size} pixels takes about "
@@ -118,169 +163,210 @@ def check_memory(module: StyleTransfer, batch_size: int, size: int, low: bool, p
         )
 
 
-def train(composed: DictConfig) -> None:
-    settle(composed)
-    cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
-    begun = time.monotonic()
-    painting = styles.find(cfg["style"]["image"])
-    name = style_name(cfg, painting)
-    folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output_dir: {folder}: is a file")
-    weights_file, last = folder / f"{name}.safetensors", folder / "checkpoints" / "last.ckpt"
-    preview_file, config_file = folder / "preview.png", folder / "config.yaml"
-    further = further_paintings(cfg)
-    inputs = [painting, *(path for path, _ in further), *([] if cfg["start"] is None else [Path(cfg["start"])])]
-    first_process = "LOCAL_RANK" not in os.environ  # the others may find what this one wrote
-    check_files(config_file, [weights_file, preview_file, last], inputs, cfg["ckpt_path"] is None and first_process)
-    pl.seed_everything(check_int("seed", cfg["seed"], 0, 2**32 - 1), verbose=False)
-    network = networks.build(**cfg["network"])
-    start = None if cfg["start"] is None or checkpoint is not None else start_from(network, str(cfg["start"]))
-    loss = make_loss(cfg, painting, cfg["style"]["size"])
-    content = dict(cfg["data"])
-    check_source(content["name"], [word.partition("=")[0] for word in HydraConfig.get().overrides.task])
-    jitter = check_int("loss.jitter", cfg["loss"].get("jitter", 0), 0)
-    for key, least in (("size", loss.smallest + jitter), ("val_size", loss.smallest)):
-        if check_int(f"data.{key}", content[key], 16) < least:
-            raise UserError(f"data.{key}: got {content[key]}; the loss at its coarsest scale needs {least} on")
-    batch_size, workers = content.pop("batch_size"), content.pop("workers")
-    sets = data.build(**content, seed=cfg["seed"])
-    datamodule = ContentData(sets, batch_size, workers)
-    precision = choose_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
-    every = {key: check_int(f"{key}.every_n_steps", cfg[key]["every_n_steps"], 1) for key in ("checkpoint", "preview")}
-    count = check_int("preview.images", cfg["preview"]["images"], 1)
-
-    names = [name, *(path.stem for path, _ in further)]
-    digests = [sha256(path) for path in (painting, *(path for path, _ in further))]
+def describe(cfg: dict[str, Any], files: Files, start: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings kept in the checkpoint, and the description kept in the weights file."""
+    paths = [path for path, _ in files.styles]
+    names, digests = [files.name, *(path.stem for path in paths[1:])], [sha256(path) for path in paths]
     first, *others = (f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True))
-    shares = dict(zip(others, (share for _, share in further), strict=True))
-    settings = {**cfg, "start": start, "style": {**cfg["style"], "image": first, "blend": shares}}
-    progress = callbacks.Progress()
-    saving = checkpoint_callbacks.SaveCheckpoint(last, every["checkpoint"], settings, command_to_go_on(last))
+    blend = dict(zip(others, (weight for _, weight in files.styles[1:]), strict=True))
+    settings = {**cfg, "init_from": start, "style": {**cfg["style"], "image": first, "blend": blend}}
     description = {
-        "network": cfg["network"],
-        "style": {"names": names, "sha256": digests},
-        "loss_network": cfg["loss_network"]["name"],
-        "loss": cfg["loss"],
-        "start": start,
-    }
-    preview = callbacks.Preview(preview_file, loss.styles[0], sets.val, count, every["preview"])
-    last_word = callbacks.SaveWeights(weights_file, description)
-    trainer = make_trainer(
-        cfg["trainer"],
-        precision,
-        logger=pl.loggers.TensorBoardLogger(folder, name="tensorboard", version=""),
-        plugins=[checkpoint_callbacks.AtomicCheckpointIO()],
-        callbacks=[
-            progress,
-            StopOnNan(cfg["trainer"]["log_every_n_steps"]),
-            pl.callbacks.LearningRateMonitor("step"),
-            last_word,  # before what is of less worth, for there may be no space for all
-            saving,
-            preview,
-        ],
-    )
-    steps = total_steps(cfg["trainer"], len(sets.train), batch_size * trainer.world_size)
-    trainer.fit_loop.epoch_loop.max_steps = steps  # max_epochs needs the number of processes, which the trainer knows
-    settled = {
-        "total_steps": steps, "seed": cfg["seed"], "jitter": jitter,
-        "cuda_graphs": cfg["trainer"]["cuda_graphs"],
+        "network": cfg["network"], "style": {"names": names, "sha256": digests},
+        "loss_network": cfg["loss_network"]["name"], "loss": cfg["loss"], "init_from": start,
     }  # fmt: skip
-    module = StyleTransfer(network, loss, **settled, **cfg["optimizer"])
-    saving.settings["processes"] = trainer.world_size
-    if trainer.strategy.root_device.type == "cpu":
-        check_memory(module, batch_size, content["size"], precision.startswith("bf16"), trainer.num_devices)
-    changed = []
-    if checkpoint is not None:
-        before = resume.read(checkpoint)
-        saving.settings["start"] = last_word.description["start"] = before["settings"].get("start")
-        changed = resume.check(before["settings"], saving.settings, before["step"], steps)
-        if changed and before["step"] >= steps:
+    return settings, description
+
+
+class Run:
+    """One training: `build` everything, then `fit`, then `report`."""
+
+    def __init__(self, cfg: dict[str, Any], overrides: Sequence[str] = (), catch_signals: bool = True) -> None:
+        """overrides: the command line, for the command that resumes. Raises UserError."""
+        self.cfg, self.catch_signals, self.started = cfg, catch_signals, time.monotonic()
+        self.files = files = plan_files(cfg)
+        pl.seed_everything(check_int("seed", cfg["seed"], 0, 2**32 - 1), verbose=False)
+        network = networks.build(**cfg["network"])
+        fresh = cfg["init_from"] is not None and files.checkpoint is None
+        start = init_from(network, str(cfg["init_from"])) if fresh else None
+        loss = make_loss(cfg, files.styles[0][0], cfg["style"]["size"])
+        jitter = check_int("loss.jitter", cfg["loss"].get("jitter", 0), 0)
+        self.data = build_data(cfg, loss, jitter, [word.partition("=")[0] for word in overrides])
+        self.precision = choose_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
+        settings, description = describe(cfg, files, start)
+        self.progress = callbacks.Progress()
+        every = check_int("checkpoint.every_n_steps", cfg["checkpoint"]["every_n_steps"], 1)
+        self.resume_command = resume_command(files.last, overrides)
+        self.save_checkpoint = SaveCheckpoint(files.last, every, settings, self.resume_command, catch_signals)
+        self.save_weights = callbacks.SaveWeights(files.weights, description)
+        self.preview = callbacks.Preview(
+            files.preview, loss.styles[0], self.data.sets.val, check_int("preview.images", cfg["preview"]["images"], 1),
+            check_int("preview.every_n_steps", cfg["preview"]["every_n_steps"], 1),
+        )  # fmt: skip
+        self.trainer = build_trainer(
+            cfg["trainer"], self.precision,
+            logger=pl.loggers.TensorBoardLogger(files.folder, name="tensorboard", version=""),
+            plugins=[AtomicCheckpointIO()],
+            callbacks=[  # weights first: there may be no disk space for all
+                self.progress, StopOnNan(cfg["trainer"]["log_every_n_steps"]),
+                pl.callbacks.LearningRateMonitor("step"), self.save_weights, self.save_checkpoint, self.preview,
+            ],
+        )  # fmt: skip
+        batch = self.data.batch_size * self.trainer.world_size
+        self.steps = total_steps(cfg["trainer"], len(self.data.sets.train), batch)
+        # max_epochs needs the number of processes, which only the trainer knows.
+        self.trainer.fit_loop.epoch_loop.max_steps = self.steps
+        self.module = StyleTransfer(
+            network, loss, **cfg["optimizer"], total_steps=self.steps, seed=cfg["seed"], jitter=jitter,
+            cuda_graphs=cfg["trainer"]["cuda_graphs"],
+        )  # fmt: skip
+        self.save_checkpoint.settings["processes"] = self.trainer.world_size
+        if self.trainer.strategy.root_device.type == "cpu":
+            bf16 = self.precision.startswith("bf16")
+            check_memory(self.module, self.data.batch_size, cfg["data"]["size"], bf16, self.trainer.num_devices)
+
+    def resume(self) -> int:
+        """Compare the settings with the checkpoint's; the step to resume at. Raises UserError."""
+        if self.files.checkpoint is None:
+            return 0
+        before = resume.read(self.files.checkpoint)
+        start = before["settings"].get("init_from")
+        self.save_checkpoint.settings["init_from"] = self.save_weights.description["init_from"] = start
+        changed = resume.check(before["settings"], self.save_checkpoint.settings, before["step"], self.steps)
+        if changed and before["step"] >= self.steps:
             raise UserError(f"ckpt_path: a complete run, with other settings ({'; '.join(changed)}); start a new one")
-    saving.listen()
-    if trainer.is_global_zero:
-        os.environ[RUN_DIR] = str(folder)
-        with replacing(config_file) as temporary:
-            OmegaConf.save(composed, temporary)
-        device = trainer.strategy.root_device.type
+        if self.trainer.is_global_zero:
+            print(f"resuming from {self.files.checkpoint}, at step {before['step']}", file=sys.stderr)
+            for text in changed:
+                print(f"changed: {text}", file=sys.stderr)
+        return int(before["step"])
+
+    def announce(self) -> None:
+        """Write config.yaml and print what will be done, in the first process."""
+        trainer, sets = self.trainer, self.data.sets
+        if not trainer.is_global_zero:
+            return
+        os.environ[RUN_DIR] = str(self.files.folder)
+        with atomic_write(self.files.config) as temporary:
+            OmegaConf.save(OmegaConf.create(self.cfg), temporary)
         print(
-            f"{name}: {steps} steps on {trainer.world_size} x {device}, {precision}, {len(sets.train)} content images "
-            f"and {len(sets.val)} held out; writing to {folder}",
+            f"{self.files.name}: {self.steps} steps on {trainer.world_size} x {trainer.strategy.root_device.type}, "
+            f"{self.precision}, {len(sets.train)} content images and {len(sets.val)} held out; writing to "
+            f"{self.files.folder}",
             file=sys.stderr,
         )
-        if checkpoint is not None:
-            print(f"going on from {checkpoint}, at step {before['step']}", file=sys.stderr)
-        elif cfg["ckpt_path"] is not None:
-            print(f"no checkpoint in {folder} yet: a new run", file=sys.stderr)
-        for text in changed:
-            print(f"changed: {text}", file=sys.stderr)
+        if self.files.checkpoint is None and self.cfg["ckpt_path"] is not None:
+            print(f"no checkpoint in {self.files.folder} yet: a new run", file=sys.stderr)
         if trainer.num_nodes > 1:
-            place = getattr(trainer.strategy, "cluster_environment", None)
-            where = f" at {place.main_address}:{place.main_port}" if place is not None else ""
+            cluster = getattr(trainer.strategy, "cluster_environment", None)
+            where = f" at {cluster.main_address}:{cluster.main_port}" if cluster is not None else ""
             print(f"waiting for the processes of {trainer.num_nodes} machines{where}", file=sys.stderr)
+
+    def fit(self) -> None:
+        """Train and save. Raises UserError or RunError, which say how to resume."""
+        step = self.resume()
+        if self.catch_signals:
+            self.save_checkpoint.listen()
+        self.announce()
+        try:
+            self.trainer.fit(self.module, self.data, ckpt_path=self.files.checkpoint, weights_only=True)
+        except SystemExit:  # what Lightning makes of a second Ctrl-C
+            raise KeyboardInterrupt from None
+        except (UserError, OSError, RuntimeError) as error:
+            raise self.explain(error) from None
+        finally:
+            self.module.close_graph()
+        if step >= self.steps:  # interrupted between the last step and the results
+            if self.steps % self.cfg["trainer"]["val_every_n_steps"] == 0:
+                self.trainer.validate(self.module, self.data, verbose=False)
+            self.save_weights.on_train_end(self.trainer, self.module)
+            self.preview.on_train_end(self.trainer, self.module)
+
+    def explain(self, error: Exception) -> Exception:
+        """`error` in one line, with the command that resumes if there is a checkpoint."""
+        kind: type[Exception]
+        if isinstance(error, UserError | OSError):
+            text, kind = cli.one_line(error), UserError
+            if not isinstance(error, UserError):  # TensorBoard's
+                text = f"{self.files.folder}: {text}"
+            if self.files.weights.is_file() and self.trainer.global_step >= self.steps:
+                text += f"; the network is in {self.files.weights}"
+        elif is_out_of_memory(cast(RuntimeError, error)):
+            text, kind = "out of memory; a smaller data.batch_size or data.size needs less", RunError
+        elif "DataLoader worker" in str(error):
+            return RunError(f"a process that makes the content images ended: {cli.one_line(error)}")
+        else:
+            return error
+        return kind(f"{text}; resume with: {self.resume_command}" if self.files.last.is_file() else text)
+
+    def report(self) -> None:
+        """Print the time taken and the command that stylizes a photograph, in the first process."""
+        if not self.trainer.is_global_zero:
+            return
+        minutes = (time.monotonic() - self.started) / 60
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        share = f" ({self.progress.outside:.1%} of the training outside steps)" if on_cpu else ""
+        if self.trainer.global_step < self.steps:
+            print(f"stopped by trainer.max_time at step {self.trainer.global_step} of {self.steps}", file=sys.stderr)
+        print(f"done in {minutes:.1f} min{share}. See {self.files.preview}; stylize a photograph with", file=sys.stderr)
+        print(f"{cli.typed('infer')} {shlex.quote(str(self.files.weights))} PHOTOGRAPH")
+
+
+def train_from_python(
+    style: str | os.PathLike[str],
+    content: str | os.PathLike[str] | None,
+    max_steps: int | None,
+    output_dir: str | os.PathLike[str] | None,
+    overrides: Sequence[str],
+) -> Path:
+    """`fast_nst.train`; the weights file. Raises UserError and RunError."""
+    bundled = (CONFIGS / "style" / f"{style}.yaml").is_file()
+    words = [f"style={style}" if bundled else assign("style.image", style)]
+    if content is not None:
+        words += ["data=folder", assign("data.root", content)]
+    words += [] if max_steps is None else [f"trainer.max_steps={max_steps}"]
+    words += [] if output_dir is None else [assign("output_dir", output_dir)]
+    words += overrides
     try:
-        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # what Lightning makes of a second Ctrl-C, without a word
-        raise KeyboardInterrupt from None
-    except (UserError, OSError) as error:
-        text = cli.one_line(error)
-        if not isinstance(error, UserError):  # TensorBoard's
-            text = f"{folder}: {text}"
-        if weights_file.is_file() and trainer.global_step >= steps:
-            text += f"; the network is in {weights_file}"
-        raise UserError(with_a_way_on(text, last)) from None
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            text = "out of memory; a smaller data.batch_size or data.size needs less"
-            raise RunError(with_a_way_on(text, last)) from None
-        if "DataLoader worker" not in str(error):
-            raise
-        raise RunError(f"a process that makes the content images ended: {cli.one_line(error)}") from None
-    finally:
-        module.close_graph()
-    if checkpoint is not None and before["step"] >= steps:  # killed after its last step: what is left is to write
-        if steps % cfg["trainer"]["val_every_n_steps"] == 0:
-            trainer.validate(module, datamodule, verbose=False)
-        last_word.on_train_end(trainer, module)
-        preview.on_train_end(trainer, module)
-    if trainer.is_global_zero:
-        minutes = (time.monotonic() - begun) / 60
-        share = f" ({progress.outside:.1%} of the training outside steps)" if device == "cpu" else ""
-        if trainer.global_step < steps:
-            print(f"stopped by trainer.max_time at step {trainer.global_step} of {steps}", file=sys.stderr)
-        print(
-            f"done in {minutes:.1f} min{share}. Look at {folder / 'preview.png'}; repaint a photograph with",
-            file=sys.stderr,
-        )
-        print(f"{cli.typed('infer')} {shlex.quote(str(weights_file))} PHOTOGRAPH")
+        cfg = compose("train", words)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(cli.explain(error)) from None
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        for message in LIGHTNING_NOISE:
+            warnings.filterwarnings("ignore", message=message)
+        training = Run(cfg, words, catch_signals=False)
+        training.fit()
+    return training.files.weights
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(composed: DictConfig) -> None:
-    keep_memory()
+    keep_freed_memory()
     try:
-        train(composed)
-    except (*cli.MISTAKES, RunError) as error:
+        settle(composed)
+        cfg: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+        training = Run(cfg, list(HydraConfig.get().overrides.task))
+        training.fit()
+        training.report()
+    except (*cli.USER_ERRORS, RunError) as error:
         code = cli.report(error)  # an exception that reached Hydra would get a line of Hydra's as well
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             sys.exit(code)
         if code > 128:
             print("the rest of the series was not begun", file=sys.stderr)
             sys.exit(code)
-        raise RunError("not every run of the series was done") from None  # Hydra raises it when all have had their turn
+        raise RunError("not every run of the series was done") from None  # Hydra raises it after the last run
 
 
-def _leave_to_who_waits(arguments: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread; what stops it, a full disk, is raised again where the next thing is logged."""
+def _ignore_tensorboard_thread(arguments: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread; an OSError there, a full disk, is raised again at the next log call."""
     if not issubclass(arguments.exc_type, OSError):
         threading.__excepthook__(arguments)
 
 
 def command_line() -> None:
-    threading.excepthook = _leave_to_who_waits
+    threading.excepthook = _ignore_tensorboard_thread
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # its sampler goes on where it was
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning on the newest torch
+    for message in LIGHTNING_NOISE:
+        warnings.filterwarnings("ignore", message=message)
     run(main, "train")

@@ -1,4 +1,4 @@
-"""Content images (photographs) and the style image (a painting). `build` is the one way to make the content's sets."""
+"""Content images (photographs) and style images (paintings); `build` makes the training and validation sets."""
 
 import itertools
 import os
@@ -17,12 +17,12 @@ from fast_nst.data.synthetic import SyntheticPhotographs
 __all__ = ["SOURCES", "Sets", "build"]
 
 SOURCES = ("synthetic", "folder", "shards", "mnist")
-DRAWN = ("synthetic", "mnist")  # nothing in them can be damaged
-PROBES = 16  # pictures read before a run
+_NEVER_DAMAGED = ("synthetic", "mnist")
+_PROBES = 16  # images read before a run
 
 
 class Sets(NamedTuple):
-    """The content images to train on and those held out, which no training step sees."""
+    """The content images for training and the held-out ones for validation."""
 
     train: ContentImages
     val: ContentImages
@@ -42,12 +42,11 @@ def build(
     cache_mib: int = 512,
     max_unreadable: float = 0.5,
 ) -> Sets:
-    """The sets of the source `name`: "synthetic" (`count` synthetic pictures), "folder" (below `root`), "shards" (tar
-    files) or "mnist". cache_mib, max_unreadable: `reader.Reader`.
+    """Build the sets from the source `name`: "synthetic" (`count` images), "folder" (`root`), "shards" or "mnist".
 
-    size: of the square crops, in pixels. crop, scale, ratio: how they are cut, `content.ContentImages`.
-    val_images: pictures held out, a fifth at most, all of which can be read; val_size: of their centre crop, in pixels.
-    With a single picture, both sets are that picture. Raises UserError naming the argument, what came, what is allowed.
+    size: side of the square crops, pixels. crop, scale, ratio: see `dataset.ContentImages`. val_images: how many
+    readable images to hold out, at most a fifth; val_size: side of their center crop. A single image is in both sets.
+    cache_mib, max_unreadable: see `image_cache.ImageCache`. Raises UserError.
     """
     errors.check_choice("data.name", name, SOURCES)
     errors.check_int("data.size", size, 16)
@@ -57,10 +56,10 @@ def build(
     source: Source
     unreadable: set[int] = set()
     if name == "synthetic":
-        # Crops of at least half a side then need no enlarging.
+        # Twice the crop size: crops of half a side are not enlarged.
         source = SyntheticPhotographs(errors.check_int("data.count", count, 1), max(2 * size, val_size), seed)
     elif root is None:
-        raise image.ImageError(f"data.root: data={name} needs it, data.root=DIR, what holds the photographs")
+        raise image.ImageError(f"data.root: data={name} needs data.root=DIR, the folder of photographs")
     elif name in ("folder", "shards"):
         kind = Folder if name == "folder" else Shards
         source = kind(root, max(2 * size, val_size), cache_mib, max_unreadable)
@@ -69,9 +68,9 @@ def build(
         source = Mnist(root)
     shuffled = np.random.default_rng((seed, 0)).permutation(len(source))
     order = [int(i) for i in shuffled if i not in unreadable]
-    # Those held out are looked at once the work is done: one that cannot be read is told now.
-    sound = order if name in DRAWN else (i for i in order if source[i] is not None)
-    val = list(itertools.islice(sound, min(val_images, max(1, len(order) // 5))))
+    # Check held-out images now: validation comes late in a run.
+    readable = order if name in _NEVER_DAMAGED else (i for i in order if source[i] is not None)
+    val = list(itertools.islice(readable, min(val_images, max(1, len(order) // 5))))
     if not val:
         raise image.ImageError("data: none of the content images can be read")
     held_out = set(val)
@@ -83,13 +82,15 @@ def build(
 
 
 def _probe(source: Source, max_unreadable: float) -> set[int]:
-    """Read a few pictures from all over `source`, so that a folder of damaged ones is told before a run begins; which
-    of them cannot be read."""
-    indices = sorted({round(i) for i in np.linspace(0, len(source) - 1, PROBES)})
+    """Read a few images spread over `source` and return the indices of unreadable ones.
+
+    Raises ImageError if there are too many, so that a damaged folder is reported before a run starts.
+    """
+    indices = sorted({round(i) for i in np.linspace(0, len(source) - 1, _PROBES)})
     failed = {i for i in indices if source[i] is None}
     if len(failed) > max_unreadable * len(indices):
         raise image.ImageError(
-            f"data.root: {len(failed)} of {len(indices)} pictures tried cannot be read, more than data.max_unreadable "
+            f"data.root: {len(failed)} of {len(indices)} sampled images cannot be read, more than data.max_unreadable "
             "allows"
         )
     return failed

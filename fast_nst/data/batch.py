@@ -1,4 +1,4 @@
-"""What a data source gives a method: a dictionary of tensors."""
+"""Define the batch that a data source passes to a method."""
 
 from typing import TypedDict
 
@@ -6,8 +6,10 @@ from torch import Tensor
 
 
 class Batch(TypedDict, total=False):
-    """content: (B, 3, H, W) in [0, 1], what the network is given. style: (B, S) weights over the S styles; absent with
-    one style."""
+    """A dictionary of tensors.
+
+    content: (B, 3, H, W) in [0, 1], the network's input. style: (B, S) weights over S styles; absent if S is 1.
+    """
 
     content: Tensor
     style: Tensor

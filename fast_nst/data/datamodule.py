@@ -1,4 +1,4 @@
-"""The content images as Lightning takes them."""
+"""The LightningDataModule of the content images."""
 
 import itertools
 import multiprocessing
@@ -19,15 +19,15 @@ from fast_nst.data.dataset import StepSampler
 from fast_nst.data.synthetic import SyntheticPhotographs
 from fast_nst.errors import UserError
 
-GRACE = 20.0  # seconds that a worker outlives a SIGTERM
+GRACE = 20.0  # seconds that a worker survives SIGTERM
 
 
 class ContentData(pl.LightningDataModule):
-    """Endless batches, {"content": (B, 3, S, S) in [0, 1]}, to train on; held-out ones to validate.
+    """Endless training batches, {"content": (B, 3, S, S) in [0, 1]}, and validation batches.
 
-    batch_size: images a process and step. workers: processes that decode and crop; "auto" for as many as pay, where all
-    is drawn before the first step (`drawing`) none: to crop takes a step less time than a worker beside it takes from
-    it. A resumed run goes on with the step it stopped at. Raises UserError for values out of range.
+    batch_size: images per process and step. workers: processes that decode and crop, or "auto". "auto" uses none if all
+    images are drawn before the first step (`drawing`), because cropping is cheaper than a worker that competes for the
+    cores. A resumed run continues with the next step. Raises UserError for values out of range.
     """
 
     def __init__(self, sets: Sets, batch_size: int, workers: int | str = "auto") -> None:
@@ -36,8 +36,8 @@ class ContentData(pl.LightningDataModule):
         self.batch_size = errors.check_int("data.batch_size", batch_size, 1)
         if batch_size > len(sets.train):
             raise UserError(
-                f"data.batch_size: got {batch_size}; allowed: up to {len(sets.train)}, the content images that "
-                f"there are to train on"
+                f"data.batch_size: got {batch_size}; allowed: up to {len(sets.train)}, the number of "
+                "content images to train on"
             )
         if workers != "auto" and not isinstance(workers, int):
             raise UserError(f"data.workers: got {workers!r}; allowed: auto, or a whole number from 0 on")
@@ -52,11 +52,11 @@ class ContentData(pl.LightningDataModule):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.workers
         if workers is None:
-            # To fork amid a training, for validation, would cut its large pages besides (`keep_memory`).
+            # Forking validation workers during training would also split the huge pages (`keep_freed_memory`).
             workers = 0 if self._draws_first() else max(1, min(8, _cores() - 1))
         return DataLoader(
             **arguments, num_workers=workers, pin_memory=on_gpu, persistent_workers=workers > 0,
-            worker_init_fn=_outlive_interrupts, collate_fn=_collate,
+            worker_init_fn=_survive_signals, collate_fn=_collate,
         )  # fmt: skip
 
     def _sampler(self) -> StepSampler:
@@ -64,58 +64,58 @@ class ContentData(pl.LightningDataModule):
         return StepSampler(self.batch_size, self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size)
 
     def drawing(self) -> DataLoader[int] | None:
-        """To be exhausted before the first step on a CPU: draws, on all cores, what this process will ask for, an item
-        each. A worker that draws beside the steps takes a core from them, and the others wait for that one.
+        """Return a loader that draws on all cores, one image per item, all images that this process will need.
 
-        None for pictures that are read, on a GPU, which leaves the cores to the workers, and where these do not share
-        what is drawn here.
+        On a CPU, exhaust it before the first step: a worker that draws during training takes a core from the steps.
+        None if images are read from files, on a GPU, or if workers do not share memory with this process.
         """
         if not self._draws_first():
             return None
-        photographs = self.sets.train.source
-        assert isinstance(photographs, SyntheticPhotographs)
+        source = self.sets.train.source
+        assert isinstance(source, SyntheticPhotographs)
         assert self.trainer is not None
         batches = itertools.islice(self._sampler(), max(0, self.trainer.max_steps - self.trainer.global_step))
-        shown = self.sets.train.shown(itertools.chain.from_iterable(batches))
-        wanted = [index for index in dict.fromkeys([*shown, *self.sets.val.indices]) if not photographs.drawn(index)]
+        train = self.sets.train.indices_at(itertools.chain.from_iterable(batches))
+        missing = [index for index in dict.fromkeys([*train, *self.sets.val.indices]) if not source.drawn(index)]
         return DataLoader(
-            photographs, None, sampler=wanted, collate_fn=_forget,  # type: ignore[arg-type]
-            num_workers=max(1, _cores() // self.trainer.num_devices), worker_init_fn=_outlive_interrupts,
+            source, None, sampler=missing, collate_fn=_discard,  # type: ignore[arg-type]
+            num_workers=max(1, _cores() // self.trainer.num_devices), worker_init_fn=_survive_signals,
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader(dataset=self.sets.train, batch_sampler=self._sampler())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        # All of them on every process: they are few, and shares of unequal size would have other means.
+        # Every process validates on all images: they are few, and unequal shares would have other means.
         return self._loader(dataset=self.sets.val, batch_size=self.batch_size)
 
 
 def _collate(images: list[Tensor]) -> Batch:
-    """(3, S, S) each -> a batch."""
+    """Stack images, (3, S, S) each, into a batch."""
     return {"content": default_collate(images)}
 
 
-def _outlive_interrupts(worker: int) -> None:
-    """A signal to the whole process group, Ctrl-C or that of `timeout`, or to every process of a service, must not end
-    the workers at once: the step under way still needs them. They end with the process that started them, `GRACE`
-    seconds after a SIGTERM at the latest."""
+def _survive_signals(worker: int) -> None:
+    """Keep a worker alive when a signal reaches the whole process group (Ctrl-C, `timeout`, a service manager).
+
+    The current step still needs it. It ends with its parent process, or at the latest `GRACE` seconds after SIGTERM.
+    """
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
+    signal.signal(signal.SIGTERM, _exit_later)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
 
 
-def _end_later(number: int, frame: FrameType | None) -> None:
+def _exit_later(number: int, frame: FrameType | None) -> None:
     timer = threading.Timer(GRACE, os._exit, (0,))
     timer.daemon = True
     timer.start()
 
 
-def _forget(picture: object) -> int:
-    """In place of the picture, which stays where it was drawn."""
+def _discard(picture: object) -> int:
+    """Return a placeholder: the image stays in shared memory."""
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Content images as a map from a position in an endless sequence to a crop, a pure function of (seed, position).
+"""The content dataset: an endless sequence of crops, each a pure function of (seed, position).
 
-Position p is image p mod N of epoch p div N. The order of an epoch and every crop and flip come from generators made
-of (seed, epoch, index), so that what a step sees does not depend on workers, processes or interruptions.
+Position p is image p mod N of epoch p div N. The order of an epoch and every crop and flip come from generators seeded
+with (seed, epoch, index). So the data of a step does not depend on workers, processes or interruptions.
 """
 
 import functools
@@ -22,7 +22,7 @@ CROPS = ("random_resized", "center")
 
 
 class Source(Protocol):
-    """N pictures by index; None for one that cannot be read."""
+    """N images by index; None if an image cannot be read."""
 
     def __len__(self) -> int: ...
 
@@ -35,9 +35,11 @@ Box = tuple[float, float, float, float]
 def random_resized_box(
     rng: np.random.Generator, width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Box:
-    """The box (left, top, right, bottom) of a crop whose share of the area is uniform in `scale`, whose width/height is
-    log-uniform in `ratio`, anywhere in a picture (Szegedy et al. 2015, arXiv 1409.4842, sec. 6). What does not fit is
-    drawn again, ten times; then the largest centred box with an allowed ratio is taken."""
+    """Draw a crop, (left, top, right, bottom), anywhere in an image (Szegedy et al. 2015, arXiv 1409.4842, sec. 6).
+
+    Its share of the area is uniform in `scale`, its width/height log-uniform in `ratio`. After ten boxes that do not
+    fit, return the largest centered box with an allowed ratio.
+    """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -51,23 +53,23 @@ def random_resized_box(
 
 
 def center_box(width: int, height: int) -> Box:
-    """The largest centred square: resizing it to S is resizing the shorter side to S and cropping the centre."""
+    """Return the largest centered square: resized to S, it is the center crop of an image with shorter side S."""
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
 
 
 def center_square(picture: Image.Image, side: int) -> Image.Image:
-    """The largest square around the centre of `picture`, resized to `side`."""
+    """Resize the largest centered square of `picture` to `side`."""
     return picture.resize((side, side), Image.Resampling.BICUBIC, box=center_box(*picture.size))
 
 
 class ContentImages(Dataset[Tensor]):
-    """position -> (3, size, size) in [0, 1]: a crop of picture `position mod N` in the order of its epoch.
+    """Map a position to a crop, (3, size, size) in [0, 1], of image `position mod N` in the order of its epoch.
 
-    source: the pictures. indices: which of them belong to this set. crop: "random_resized" with a flip every second
-    time, or "center". scale, ratio: of the random crop. shuffle: a new order each epoch, else the order of `indices`.
-    A picture that cannot be read is replaced by the next one that can; `source` tells of it.
+    source: the images. indices: those of this set. crop: "random_resized", flipped with probability 1/2, or "center".
+    scale, ratio: of the random crop. shuffle: a new order each epoch; otherwise the order of `indices`.
+    An unreadable image is replaced by the next readable one; `source` reports it.
     """
 
     def __init__(
@@ -88,11 +90,11 @@ class ContentImages(Dataset[Tensor]):
                 isinstance(limits, list | tuple) and len(limits) == 2
                 and all(isinstance(limit, int | float) for limit in limits) and 0 < limits[0] <= limits[1] <= top
             ):  # fmt: skip
-                raise UserError(f"{name}: got {limits}; allowed: two rising numbers above 0, up to {top}")
+                raise UserError(f"{name}: got {limits}; allowed: two increasing numbers above 0, up to {top}")
         self.source, self.indices, self.size, self.crop = source, indices, size, crop
         self.scale, self.ratio = (scale[0], scale[1]), (ratio[0], ratio[1])
         self.shuffle, self.seed = shuffle, seed
-        # The order of an epoch is used N times and costs N: keep the last ones.
+        # An epoch's order is used N times and costs O(N): cache the last two.
         self._order = functools.lru_cache(maxsize=2)(self._make_order)
 
     def __getstate__(self) -> dict[str, object]:
@@ -109,15 +111,15 @@ class ContentImages(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def shown(self, positions: Iterable[int]) -> list[int]:
-        """The pictures at `positions`, each once, in the order of their first place there."""
-        found: dict[int, None] = {}
+    def indices_at(self, positions: Iterable[int]) -> list[int]:
+        """Return the source indices of the images at `positions`, without repeats, in order."""
+        indices: dict[int, None] = {}
         for position in positions:
             epoch, index = divmod(position, len(self))
-            found[int(self._order(epoch)[index])] = None
-            if len(found) == len(self):
+            indices[int(self._order(epoch)[index])] = None
+            if len(indices) == len(self):
                 break
-        return list(found)
+        return list(indices)
 
     def __getitem__(self, position: int) -> Tensor:
         epoch, index = divmod(position, len(self.indices))
@@ -140,13 +142,13 @@ class ContentImages(Dataset[Tensor]):
 
 
 class StepSampler(Sampler[list[int]]):
-    """Batches of positions for the steps `first`, `first + 1`, … without end.
+    """Yield the positions of each batch for the steps `first`, `first + 1`, … without end.
 
-    Step s of `world` processes takes the positions from s * world * batch_size on, `batch_size` for each process, so
-    that two processes with two images see what one process with four would.
+    Step s takes the positions from s * world * batch_size on, `batch_size` for each of `world` processes. So two
+    processes with two images each see the same data as one process with four.
     """
 
-    ENDLESS = 2**40  # a length, for Lightning fetches the first batch of what has none before a training starts
+    ENDLESS = 2**40  # without a length, Lightning fetches a batch before training starts
 
     def __init__(self, batch_size: int, first: int = 0, rank: int = 0, world: int = 1) -> None:
         self.batch_size, self.first, self.rank, self.world = batch_size, first, rank, world

@@ -1,4 +1,4 @@
-"""Content images from a folder: every picture below it that Pillow reads."""
+"""Content images from a folder and its subfolders."""
 
 import os
 import warnings
@@ -8,16 +8,16 @@ from pathlib import Path
 from PIL import Image
 
 from fast_nst import image
-from fast_nst.data.image_cache import Reader, UnreadablePictureWarning
+from fast_nst.data.image_cache import ImageCache, UnreadablePictureWarning
 
 
 def list_pictures(
-    root: str | os.PathLike[str], name: str = "data.root", unlisted: Callable[[OSError], None] | None = None
+    root: str | os.PathLike[str], name: str = "data.root", on_error: Callable[[OSError], None] | None = None
 ) -> list[Path]:
-    """Every file below `root` whose suffix names a picture, sorted; errors call the argument `name`.
+    """List all files below `root` with the suffix of a picture, sorted; errors call the argument `name`.
 
-    unlisted: told of each folder below `root` that cannot be looked into; by default a warning tells of it.
-    Raises ImageError for no folder, one that cannot be looked into, or no picture.
+    on_error: called for each subfolder that cannot be opened; by default a warning.
+    Raises ImageError if `root` is not a folder, cannot be opened, or holds no picture.
     """
     root = Path(root).expanduser()
     try:
@@ -27,16 +27,16 @@ def list_pictures(
     except NotADirectoryError:
         raise image.ImageError(f"{name}: {root}: is a file; give the folder that holds the photographs") from None
     except OSError as error:
-        raise image.ImageError(f"{name}: {root}: cannot be looked into ({error.strerror})") from None
-    found = sorted(
+        raise image.ImageError(f"{name}: {root}: cannot be opened ({error.strerror})") from None
+    paths = sorted(
         Path(folder) / file
-        for folder, _, names in os.walk(root, onerror=unlisted or _warn)
+        for folder, _, names in os.walk(root, onerror=on_error or _warn)
         for file in names
         if Path(file).suffix.lower() in image.SUFFIXES | image.FOREIGN and not file.startswith(".")
     )
-    if not found:
+    if not paths:
         raise image.ImageError(f"{name}: {root}: holds no picture ({', '.join(sorted(image.SUFFIXES))})")
-    return found
+    return paths
 
 
 def _warn(error: OSError) -> None:
@@ -44,7 +44,7 @@ def _warn(error: OSError) -> None:
 
 
 class Folder:
-    """The pictures below `root` by index, RGB; None for one that cannot be read. The rest: `reader.Reader`."""
+    """The RGB images below `root` by index; None if an image cannot be read. See `image_cache.ImageCache`."""
 
     def __init__(
         self,
@@ -54,12 +54,12 @@ class Folder:
         max_unreadable: float = 0.5,
         name: str = "data.root",
     ) -> None:
-        """name: what errors call `root`. Raises as `list_pictures` does."""
+        """name: what errors call `root`. Raises ImageError like `list_pictures`."""
         self.paths = list_pictures(root, name)
-        self.reader = Reader(len(self.paths), shorter, cache_mib, max_unreadable)
+        self.images = ImageCache(len(self.paths), shorter, cache_mib, max_unreadable)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image.Image | None:
-        return self.reader.read(index, lambda shorter: image.open_picture(self.paths[index], shorter))
+        return self.images.read(index, lambda shorter: image.open_picture(self.paths[index], shorter))

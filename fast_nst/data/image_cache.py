@@ -1,4 +1,4 @@
-"""Reading pictures that may be damaged: the part that every source of files shares."""
+"""Decode, resize and cache images that may be damaged; shared by all sources that read files."""
 
 import warnings
 from collections.abc import Callable
@@ -9,27 +9,27 @@ from fast_nst import errors, image
 
 
 class UnreadablePictureWarning(UserWarning):
-    """A content image was skipped; the message names it and says why."""
+    """A content image was skipped; the message gives its name and the reason."""
 
 
-class Reader:
-    """Pictures by index, decoded, made no larger than needed, and kept; one that cannot be read is None and told once.
+class ImageCache:
+    """Decode images by index, shrink them and keep them in memory; warn once about an unreadable one and return None.
 
-    total: how many there are. shorter: the shorter side, in pixels, that no picture needs to exceed.
-    cache_mib: pictures stay decoded in memory up to this much (in each worker process).
-    max_unreadable: the share of `total` from which on unreadable pictures are an error.
+    total: number of images. shorter: larger images are resized to this shorter side, pixels.
+    cache_mib: limit of the decoded images kept in memory, per worker process.
+    max_unreadable: the largest share of unreadable images; more raise ImageError.
     """
 
     def __init__(self, total: int, shorter: int, cache_mib: int, max_unreadable: float) -> None:
         self.shorter = shorter
-        self.room = cache_mib * 2**20
+        self.free = cache_mib * 2**20
         self.allowed = errors.check_number("data.max_unreadable", max_unreadable, 0, 1) * total
         self.total = total
         self.cache: dict[int, Image.Image | None] = {}
         self.failed = 0
 
     def read(self, index: int, decode: Callable[[int], image.Picture]) -> Image.Image | None:
-        """Picture `index`, which `decode` makes at a shorter side. Raises ImageError when too many cannot be read."""
+        """Return image `index` from the cache or `decode(shorter)`. Raises ImageError if too many are unreadable."""
         if index in self.cache:
             return self.cache[index]
         try:
@@ -47,7 +47,7 @@ class Reader:
         if min(picture.size) > self.shorter:
             picture = image.resize_shorter(picture, self.shorter)
         size = picture.width * picture.height * 3
-        if size <= self.room:
-            self.room -= size
+        if size <= self.free:
+            self.free -= size
             self.cache[index] = picture
         return picture

@@ -1,4 +1,4 @@
-"""MNIST's digits (LeCun, Cortes, Burges 1998) as content images: a stress test of flat backgrounds, and a toy."""
+"""MNIST digits (LeCun, Cortes, Burges 1998) as content images: a stress test for flat backgrounds."""
 
 import os
 
@@ -8,19 +8,19 @@ from fast_nst.errors import UserError
 
 
 class Mnist:
-    """The 60,000 training digits by index, grey turned to RGB, 28x28; below `root`, downloaded there if missing.
+    """The 60,000 training digits by index, RGB, 28x28; read from `root`, downloaded if missing.
 
-    Raises UserError where they are neither there nor to be had.
+    Raises UserError if the download fails.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        import torchvision  # takes two seconds, which who repaints a photograph does not need to wait
+        import torchvision  # slow (2 s) and needed only here
 
         try:
             self.digits = torchvision.datasets.MNIST(root, train=True, download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"data.root: {root}: MNIST is not there and cannot be downloaded here ({error}); put its four "
+                f"data.root: {root}: MNIST is missing and cannot be downloaded ({error}); put its four "
                 f"*-ubyte.gz files into {os.path.join(root, 'MNIST', 'raw')}"
             ) from None
 

@@ -1,4 +1,4 @@
-"""The style image: one painting, from a file or from the package."""
+"""Load a style image from a file or from the package."""
 
 import os
 from importlib.resources import files
@@ -8,15 +8,15 @@ from torch import Tensor
 
 from fast_nst import errors, image
 
-BUNDLED = "bundled:"  # "bundled:wave.jpg" is the package's own picture of that name
+BUNDLED = "bundled:"  # "bundled:cubist.jpg" is assets/styles/cubist.jpg
 SIDES = ("shorter", "longer")
 LONGEST = 8192  # pixels of the longer side after resizing
 
 
 def find(name: str | os.PathLike[str]) -> Path:
-    """The path of a style image: a file, or `bundled:NAME` for one of the package's own.
+    """Return the path of a style image: a file, or `bundled:NAME` for one in the package.
 
-    Raises ImageError where there is none.
+    Raises ImageError if the package has no such image.
     """
     text = os.fspath(name)
     if not text.startswith(BUNDLED):
@@ -30,9 +30,9 @@ def find(name: str | os.PathLike[str]) -> Path:
 
 
 def load(path: str | os.PathLike[str], size: int | None = 256, side: str = "shorter") -> Tensor:
-    """The painting as (1, 3, H, W) in [0, 1], its `side` ("shorter" or "longer") resized to `size`; None: as it is.
+    """Load a style image, (1, 3, H, W) in [0, 1], its `side` ("shorter" or "longer") resized to `size` unless None.
 
-    Raises ImageError where it cannot be read or is of one colour, ValueError for a size out of range.
+    Raises ImageError if it cannot be read or has a single color, UserError for a size out of range.
     """
     errors.check_choice("style.side", side, SIDES)
     picture = image.open_picture(path).on_white()
@@ -41,13 +41,13 @@ def load(path: str | os.PathLike[str], size: int | None = 256, side: str = "shor
         longest = size * (max(picture.size) / min(picture.size) if side == "shorter" else 1)
         if longest > LONGEST:
             raise image.ImageError(
-                f"{path}: {picture.width}x{picture.height} pixels are too long and narrow for a style image; cut it"
+                f"{path}: {picture.width}x{picture.height} pixels are too long and narrow for a style image; crop it"
             )
         resize = image.resize_shorter if side == "shorter" else image.resize_longer
         picture = resize(picture, size)
     if min(picture.size) < 16:
         raise image.ImageError(f"{path}: {picture.width}x{picture.height} pixels are too few for a style image (16x16)")
-    painting = image.to_tensor(picture)
-    if (painting == painting[:, :, :1, :1]).all():
-        raise image.ImageError(f"{path}: one colour all over; a style image needs more")
-    return painting
+    style = image.to_tensor(picture)
+    if (style == style[:, :, :1, :1]).all():
+        raise image.ImageError(f"{path}: has a single color; a style image needs more")
+    return style

@@ -1,4 +1,4 @@
-"""Loss networks: an image's features by layer name, from a frozen network. `build` is the one way to make one."""
+"""Loss networks: frozen networks that compute an image's features by layer name. `build` makes one."""
 
 import os
 from collections.abc import Iterable
@@ -19,16 +19,15 @@ def build(
     weights: str | os.PathLike[str] | None = None,
     pooling: str = "max",
 ) -> LossNetwork:
-    """The loss network `name`, able to give `layers`, float32 on the CPU.
+    """Build the loss network `name` with outputs `layers`, float32 on the CPU.
 
-    name: "compact" (ships with the package), "vgg16" or "vgg19". weights, pooling: see
-    `vgg.build_vgg` and `compact.build_compact`.
-    Raises UserError naming the argument, what came and what is allowed.
+    name: "compact" (ships with the package), "vgg16" or "vgg19". weights, pooling: see `vgg.build_vgg` and
+    `compact.build_compact`. Raises UserError with the argument, the value given and the values allowed.
     """
     if name not in NAMES:
         raise UserError(f"loss_network.name: got {name!r}; allowed: {', '.join(NAMES)}")
     if name != "compact":
         return build_vgg(name, layers, weights, pooling)
     if pooling != "max":
-        raise UserError(f"loss_network.pooling: got {pooling!r}; compact was distilled with 'max'")
+        raise UserError(f"loss_network.pooling: got {pooling!r}; allowed with compact: max")
     return build_compact(layers, weights)

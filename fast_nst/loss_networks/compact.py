@@ -1,9 +1,9 @@
-"""`compact`: VGG-16 up to relu4_3 at a low rank, distilled, small enough to ship with the package.
+"""`compact`: a distilled low-rank VGG-16 up to relu4_3, small enough to ship with the package.
 
-The two convolutions at full size, which would take most of the time, are narrow. Each later one works on few channels:
-the leading principal components of its input, then of its output (a Tucker decomposition of the kernel, Kim et al.
-2016, arXiv 1511.06530). Its outputs have VGG-16's channels, so losses on it mean what they mean on VGG-16.
-scripts/assets/distill.py makes it.
+The two convolutions at full size, which would take most of the time, are narrow. Each later one computes on few
+channels: the leading principal components of its input and of its output (a Tucker decomposition of the kernel, Kim et
+al. 2016, arXiv 1511.06530). Its outputs have VGG-16's channels, so losses mean the same on both.
+scripts/assets/distill.py makes the weights.
 """
 
 import json
@@ -23,7 +23,7 @@ from fast_nst.loss_networks.vgg import MEAN, STD
 from fast_nst.safe_load import check_readable
 
 ASSET = Path(str(files("fast_nst"))) / "assets" / "compact.safetensors"
-VGG_16 = {  # its convolutions' outputs up to the deepest that `compact` has, and their channels
+VGG_16 = {  # channels of VGG-16's layers, up to the deepest one in `compact`
     "relu1_1": 64, "relu1_2": 64, "relu2_1": 128, "relu2_2": 128,
     "relu3_1": 256, "relu3_2": 256, "relu3_3": 256, "relu4_1": 512, "relu4_2": 512, "relu4_3": 512,
 }  # fmt: skip
@@ -32,35 +32,35 @@ _KEY = "fast_nst_loss_network"
 
 
 def low_rank_vgg(narrow: Sequence[int], ranks: Sequence[Sequence[int]]) -> LossNetwork:
-    """VGG-16 up to relu4_3 at a low rank, which gives `LAYERS`; random weights.
+    """Build a low-rank VGG-16 up to relu4_3 with outputs `LAYERS` and random weights.
 
-    narrow: channels of the two convolutions at full size, from which a linear map makes relu1_2. ranks: (R, S) for each
-    later convolution, which becomes one from R to S channels between two 1x1 convolutions; R of the first is what
-    enters it, without a 1x1 convolution.
+    narrow: channels of the two convolutions at full size; a linear map computes relu1_2 from them. ranks: (R, S) for
+    each later convolution, which becomes a convolution from R to S channels between two 1x1 convolutions. The first has
+    no 1x1 convolution before it, so its R must equal its input channels.
     """
     first, second = narrow
     modules: list[nn.Module] = [
         nn.Conv2d(3, first, 3, padding=1), nn.ReLU(), nn.Conv2d(first, second, 3, padding=1), nn.ReLU(),
     ]  # fmt: skip
-    taps, entering = {3: "relu1_2"}, second
-    for index, ((name, channels), (into, out)) in enumerate(zip(list(VGG_16.items())[2:], ranks, strict=True)):
+    taps, inputs = {3: "relu1_2"}, second
+    for index, ((name, outputs), (rank_in, rank_out)) in enumerate(zip(list(VGG_16.items())[2:], ranks, strict=True)):
         if name.endswith("_1"):
             modules.append(nn.MaxPool2d(2))
         if index:
-            modules.append(nn.Conv2d(entering, into, 1, bias=False))
-        modules += [nn.Conv2d(into, out, 3, padding=1, bias=False), nn.Conv2d(out, channels, 1), nn.ReLU()]
+            modules.append(nn.Conv2d(inputs, rank_in, 1, bias=False))
+        modules += [nn.Conv2d(rank_in, rank_out, 3, padding=1, bias=False), nn.Conv2d(rank_out, outputs, 1), nn.ReLU()]
         if name in LAYERS:
             taps[len(modules) - 1] = name
-        entering = channels
+        inputs = outputs
     heads = {"relu1_2": nn.Linear(second, VGG_16["relu1_2"], bias=False)}
     return LossNetwork(nn.Sequential(*modules), taps, MEAN, STD, heads)
 
 
 def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None = None) -> LossNetwork:
-    """The distilled loss network, able to give `layers`.
+    """Build the distilled loss network with outputs `layers`.
 
-    weights: a file of scripts/assets/distill.py; None: the package's. Raises UserError for a layer that it
-    does not have or a file that is not one of these.
+    weights: a file made by scripts/assets/distill.py; None: the package's. Raises UserError for an unknown layer or an
+    invalid file.
     """
     path = ASSET if weights is None else Path(weights)
     try:
@@ -75,12 +75,12 @@ def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None 
         network.load_state_dict({name: value.float() for name, value in state.items()})
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
         raise UserError(f"loss_network.weights: {path}: not made by scripts/assets/distill.py") from None
-    network.keep(check_layers(layers, LAYERS))
+    network.select_layers(check_layers(layers, LAYERS))
     return network
 
 
 def save(path: str | os.PathLike[str], network: LossNetwork, recipe: Mapping[str, Any]) -> None:
-    """Write `network` in float16 with its `recipe`: "narrow" and "ranks" as `low_rank_vgg` takes them, and any
-    provenance (JSON values)."""
+    """Write `network` in float16 with its `recipe`, JSON values: "narrow" and "ranks" of `low_rank_vgg`, and any
+    provenance."""
     state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     safetensors.torch.save_file(state, path, {_KEY: json.dumps(recipe)})

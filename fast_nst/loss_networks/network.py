@@ -1,4 +1,4 @@
-"""A loss network: frozen features of an image, by layer name. Legend: B batch, C channels, H height, W width."""
+"""A frozen network that computes an image's features by layer name. Legend: B batch, C channels, H height, W width."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Self
@@ -12,10 +12,10 @@ from fast_nst.errors import UserError
 class LossNetwork(nn.Module):
     """(B, 3, H, W) in [0, 1] -> {layer name: (B, C, h, w)}; always frozen and in evaluation mode.
 
-    features: the layers, in order. taps: {index in `features`: layer name}, the layers that give an output.
-    heads: for some layer names, a linear map from the channels of the tap to those of the output.
+    features: the layers, in order. taps: {index in `features`: layer name}, the layers that have an output.
+    heads: for some layer names, a linear map from the layer's channels to those of the output.
     mean, std: of the RGB images that the layers were trained on.
-    It computes in the precision of its own weights, under any autocast.
+    It computes in the precision of its weights, even under autocast.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class LossNetwork(nn.Module):
         super().__init__()
         for module in features.modules():
             if isinstance(module, nn.ReLU):
-                module.inplace = False  # on a CPU, in place is up to three times slower for large images
+                module.inplace = False  # in place is up to three times slower on a CPU for large images
         self.features = features
         self.heads = nn.ModuleDict(heads or {})
         self.taps = dict(taps)
@@ -40,20 +40,20 @@ class LossNetwork(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode: Lightning puts every module it finds into training mode."""
+        """Stay in evaluation mode, even if Lightning calls this on every module."""
         return super().train(False)
 
-    def keep(self, layers: Collection[str]) -> None:
-        """Give only these layers from now on."""
+    def select_layers(self, layers: Collection[str]) -> None:
+        """Remove all outputs but `layers`."""
         self.taps = {index: name for index, name in self.taps.items() if name in layers}
 
     def normalize(self, image: Tensor) -> Tensor:
-        """[0, 1] -> the input of the first layer, in the network's own precision, channels last."""
+        """Convert an image in [0, 1] to the input of the first layer, in the network's precision, channels_last."""
         x = (image.float() - self.get_buffer("mean").float()) / self.get_buffer("std").float()
         return x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """layers: compute only these (default: all)."""
+        """Compute the features. layers: only these; None: all."""
         wanted = set(self.taps.values() if layers is None else layers)
         outputs: dict[str, Tensor] = {}
         with torch.autocast(image.device.type, enabled=False):
@@ -73,7 +73,7 @@ class LossNetwork(nn.Module):
 
 
 def check_layers(layers: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
-    """`layers` without repeats. Raises UserError for one that is not among `known`, or none at all."""
+    """Return `layers` without repeats. Raises UserError if one is not in `known`, or if there are none."""
     names, wanted = list(known), tuple(dict.fromkeys(layers))
     for layer in wanted:
         if layer not in names:
@@ -82,5 +82,5 @@ def check_layers(layers: Iterable[str], known: Iterable[str]) -> tuple[str, ...]
                 "loss_network=vgg16 and vgg19 have more"
             )
     if not wanted:
-        raise UserError(f"no layer was asked for; this loss network has {', '.join(names)}")
+        raise UserError(f"no layers given; this loss network has {', '.join(names)}")
     return wanted

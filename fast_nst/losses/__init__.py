@@ -1,4 +1,4 @@
-"""Content, style and TV losses: pure functions in `functional`, held together by `PerceptualLoss`."""
+"""Content, style, light and TV losses: pure functions in `functional`, combined by `PerceptualLoss`."""
 
 from fast_nst.losses.perceptual import PerceptualLoss, layers_needed
 

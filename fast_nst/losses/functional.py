@@ -1,7 +1,7 @@
 """The losses as pure functions (Johnson 2016 sec. 3, Gatys 2015). Legend: B batch, C channels, H height, W width.
 
-All of them sum in float32 under any autocast: a style loss is a small difference of large Grams, which bfloat16 cannot
-hold.
+All of them sum in float32 under any autocast, because a style loss is a small difference of large Grams, which
+bfloat16 cannot represent.
 """
 
 from typing import Any
@@ -10,22 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LOW = (torch.float16, torch.bfloat16)
+_HALF_PRECISIONS = (torch.float16, torch.bfloat16)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in _LOW else x
+    return x.float() if x.dtype in _HALF_PRECISIONS else x
 
 
 class _Gram(torch.autograd.Function):
-    """F F^T / (C H W). The product's gradient is one product too, in the precision of the activations: the general
-    rule takes two, in float32, and keeps a float32 copy of the activations for them."""
+    """F F^T / (C H W), with a gradient of one product in the precision of the features.
+
+    Plain twin: `torch.einsum("bihw,bjhw->bij", f, f) / (C * H * W)` in float32. Its gradient takes two float32 products
+    and keeps a float32 copy of the features.
+    """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
         flat = features.flatten(2)
-        if flat.is_cuda and flat.dtype in _LOW and torch.version.hip is None:  # sums in float32, without a copy
+        if (
+            flat.is_cuda and flat.dtype in _HALF_PRECISIONS and torch.version.hip is None
+        ):  # sum in float32 without a copy
             product = torch.bmm(flat, flat.transpose(1, 2), out_dtype=torch.float32)
         else:
             flat = _at_least_float32(flat)
@@ -38,20 +43,23 @@ class _Gram(torch.autograd.Function):
         (features,) = ctx.saved_tensors
         flat = features.flatten(2)
         symmetric = (gradient + gradient.transpose(1, 2)) / (flat.shape[1] * flat.shape[2])
-        # (F^T S)^T rather than S F, so that a channels_last activation gets a channels_last gradient.
+        # (F^T S)^T instead of S F, so that channels_last features get a channels_last gradient.
         product = torch.bmm(flat.transpose(1, 2), symmetric.to(flat.dtype))
         return product.transpose(1, 2).unflatten(2, features.shape[2:])
 
 
 class _MeanSquare(torch.autograd.Function):
-    """The mean square of each item, summed in float32 (or float64), with no copy in that precision."""
+    """The mean square of each item, summed in float32 (or float64) without a copy in that precision.
+
+    Plain twin: `x.float().square().flatten(1).mean(1)`.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         dims = tuple(range(1, x.dim()))
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return torch.linalg.vector_norm(x, dim=dims, dtype=wide).square() / x[0].numel()
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return torch.linalg.vector_norm(x, dim=dims, dtype=dtype).square() / x[0].numel()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -62,14 +70,14 @@ class _MeanSquare(torch.autograd.Function):
 
 
 def gram(features: Tensor) -> Tensor:
-    """Gram matrices (Johnson 2016 eq. 3): (B, C, H, W) -> (B, C, C) float32, G = F F^T / (C H W)."""
+    """Compute Gram matrices (Johnson 2016 eq. 3): (B, C, H, W) -> (B, C, C) float32, G = F F^T / (C H W)."""
     with torch.autocast(features.device.type, enabled=False):
         return _Gram.apply(features)
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of each image's features (Johnson 2016 eq. 2): two (B, C, H, W) -> (B,) float32."""
-    return _MeanSquare.apply(features - target)  # close numbers differ by an exact one, in any precision
+    """Mean squared difference of features (Johnson 2016 eq. 2): two (B, C, H, W) -> (B,) float32."""
+    return _MeanSquare.apply(features - target)  # the difference of close numbers is exact in any precision
 
 
 def content_half_sum(features: Tensor, target: Tensor) -> Tensor:
@@ -83,21 +91,21 @@ def style_loss(grams: Tensor, target: Tensor) -> Tensor:
 
 
 def energy(x: Tensor) -> Tensor:
-    """Mean square of each item of a batch: (B, ...) -> (B,) float32. What a relative loss divides by."""
+    """Mean square of each item: (B, ...) -> (B,) float32. A normalized loss divides by it."""
     return _MeanSquare.apply(x)
 
 
 def tv_mean(image: Tensor) -> Tensor:
-    """Total variation, the mean squared difference of neighbours across plus that down: (B, 3, H, W) -> (B,)."""
+    """Total variation: mean squared horizontal plus vertical differences of neighbors, (B, 3, H, W) -> (B,)."""
     image = _at_least_float32(image)
     across, down = image.diff(dim=3), image.diff(dim=2)
     return across.square().mean((1, 2, 3)) + down.square().mean((1, 2, 3))
 
 
 def tv_half_sum(image: Tensor) -> Tensor:
-    """Total variation, half the summed squares over all but the last row and column: (B, 3, H, W) -> (B,).
+    """Total variation, half the sum of squared differences without the last row and column: (B, 3, H, W) -> (B,).
 
-    fast-neural-style's TotalVariation.lua states only a gradient; this is the function that has it.
+    fast-neural-style's TotalVariation.lua defines only a gradient; this function has that gradient.
     """
     image = _at_least_float32(image)
     across, down = image.diff(dim=3)[:, :, :-1], image.diff(dim=2)[:, :, :, :-1]
@@ -105,20 +113,20 @@ def tv_half_sum(image: Tensor) -> Tensor:
 
 
 def light_loss(image: Tensor, target: Tensor, divisor: int = 8, noise: float = 0.03) -> Tensor:
-    """Difference of the large lights and darks of two images, whatever their brightness and contrast (ours): two
-    (B, 3, H, W) -> (B,) float32, from 0 to 2.
+    """Compare the large light and dark areas of two images, ignoring brightness and contrast (ours).
 
-    One minus the correlation of their luminance, averaged over blocks of `divisor` pixels a side. noise: standard
-    deviation of the luminance below which a target counts as flat and constrains nothing.
+    Two (B, 3, H, W) -> (B,) float32, from 0 to 2: one minus the correlation of their luminance, averaged over blocks
+    `divisor` pixels wide. noise: a target whose luminance has a smaller standard deviation counts as flat and
+    constrains nothing.
     """
-    ours, theirs = (_flat_luminance(F.avg_pool2d(_at_least_float32(x), divisor)) for x in (image, target))
-    floor = noise**2 * ours.shape[1]
-    product = (ours * theirs).sum(1)
-    return 1 - product / ((ours.square().sum(1) + floor) * (theirs.square().sum(1) + floor)).sqrt()
+    a, b = (_flat_luminance(F.avg_pool2d(_at_least_float32(x), divisor)) for x in (image, target))
+    floor = noise**2 * a.shape[1]
+    product = (a * b).sum(1)
+    return 1 - product / ((a.square().sum(1) + floor) * (b.square().sum(1) + floor)).sqrt()
 
 
 def _flat_luminance(image: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, H * W): the luminance (BT.601) less its mean."""
+    """Return the luminance (BT.601) minus its mean: (B, 3, H, W) -> (B, H * W)."""
     red, green, blue = image.flatten(2).unbind(1)
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue
     return luminance - luminance.mean(1, keepdim=True)

@@ -15,26 +15,28 @@ from fast_nst.loss_networks import LossNetwork
 from fast_nst.losses import functional
 from fast_nst.losses.terms import ContentLoss, LightLoss, StyleLoss, TVLoss, layer_weights, scale_weights
 
-MULTIPLE = 8  # pixels a side that an image needs at the coarsest scale: the poolings above relu4
+MULTIPLE = 8  # minimum side at the coarsest scale: three poolings before relu4
 
 
 class PerceptualLoss:
-    """Called with outputs and content, both (B, 3, H, W) in [0, 1], and optionally `style`, (B, S) weights over the
-    styles, it returns {"loss", "content", "style", and "light", "tv" if they have a weight}: float32 scalars, where
-    "loss" is the weighted sum of the others.
+    """Compare outputs with content and styles: the weighted sum of all terms.
 
-    loss_network: gives every layer named below. styles: a style image, (1, 3, H, W) in [0, 1], or several.
-    style_weights: (S,), of the styles in the default target; None: equal. A target is the weighted mean of Grams.
+    Call it with outputs and content, both (B, 3, H, W) in [0, 1], and optionally `style`, (B, S) weights of the styles.
+    It returns float32 scalars: {"loss", "content", "style", and "light", "tv" if they have a weight}, where "loss" is
+    the weighted sum of the others.
+
+    loss_network: must have every layer named below. styles: one style image, (1, 3, H, W) in [0, 1], or several.
+    style_weights: (S,), the default for `style`; None: equal. The target is the weighted mean of the styles' Grams.
     content_layers, style_layers: {layer name: weight within its term}.
-    content_scales, style_scales: {divisor: weight}; at 2 the output and what it is compared with are averaged down to
-    half, so that the same layers see forms twice as large.
-    normalize: divide each layer's term by the energy of its target, so that one set of weights serves every style,
-    layer and loss network. False: the published formulas as they stand.
+    content_scales, style_scales: {divisor: weight}; at 2, the output and its target are averaged to half size, so the
+    same layers see shapes twice as large.
+    normalize: divide each layer's term by the energy of its target, so that one set of weights suits every style,
+    layer and loss network. False: the published formulas.
     light_weight: of `functional.light_loss`. content_reduction: "mean", or "half_sum" (Gatys, not normalized).
-    tv_reduction: "mean", or "half_sum" (fast-neural-style). pixel_range: of the images in the published TV formula.
+    tv_reduction: "mean", or "half_sum" (fast-neural-style). pixel_range: the images' range in the published TV formula.
 
-    A plain object, not a Module: what holds it must not save, broadcast or train the loss network.
-    Raises UserError naming the argument, what came and what is allowed.
+    A plain object, not a Module, so that its owner does not save, broadcast or train the loss network.
+    Raises UserError with the argument, the value given and the values allowed.
     """
 
     def __init__(
@@ -65,29 +67,29 @@ class PerceptualLoss:
         shares = [1.0] * len(self.styles) if style_weights is None else style_weights
         total = sum(check_number("style.blend", share, 0) for share in shares)
         self.style_weights = torch.tensor([[share / total for share in shares]])  # (1, S)
-        one = {1: 1.0}
-        tables = [  # of a term whose weight is 0: empty, so that it costs nothing
+        full_size = {1: 1.0}
+        tables = [  # empty if the term's weight is 0, so that it costs nothing
             layer_weights("content_layers", content_layers, content_weight),
             layer_weights("style_layers", style_layers, style_weight),
-            scale_weights("content_scales", one if content_scales is None else content_scales, content_weight),
-            scale_weights("style_scales", one if style_scales is None else style_scales, style_weight),
+            scale_weights("content_scales", full_size if content_scales is None else content_scales, content_weight),
+            scale_weights("style_scales", full_size if style_scales is None else style_scales, style_weight),
         ]
         self.content, self.style = ContentLoss(tables[0], normalize, content_reduction), StyleLoss(tables[1], normalize)
         self.content_scales, self.style_scales = tables[2:]
         self.light, self.tv = LightLoss(), TVLoss(tv_reduction, check_number("loss.pixel_range", pixel_range, 1))
-        least = MULTIPLE * max((1, *self.style_scales))
+        minimum = MULTIPLE * max((1, *self.style_scales))
         for height, width in (image.shape[2:] for image in self.styles):
-            if style_weight and min(height, width) < least:
-                raise UserError(f"style.size: got {width}x{height} pixels; the loss needs {least} a side")
+            if style_weight and min(height, width) < minimum:
+                raise UserError(f"style.size: got {width}x{height} pixels; the loss needs {minimum} a side")
         self.to(self.styles[0].device)
 
     @property
     def smallest(self) -> int:
-        """Pixels a side that an output needs."""
+        """The minimum side of an output, in pixels."""
         return MULTIPLE * max((1, *self.style_scales, *self.content_scales))
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
-        """Move to `device`, compute features in `dtype`, and compute the styles' Grams there."""
+        """Move to `device`, compute features in `dtype`, and compute the styles' Grams."""
         self.loss_network.to(device=device, dtype=dtype)
         self.styles = [image.to(device) for image in self.styles]
         self.style_weights = self.style_weights.to(device)
@@ -96,12 +98,12 @@ class PerceptualLoss:
             for divisor in self.style_scales:
                 features = [self.loss_network(_shrink(image, divisor), self.style.layers) for image in self.styles]
                 self.grams[divisor] = {
-                    name: torch.cat([functional.gram(found[name]) for found in features]) for name in self.style.layers
+                    name: torch.cat([functional.gram(image[name]) for image in features]) for name in self.style.layers
                 }
         return self
 
     def __call__(self, output: Tensor, content: Tensor, style: Tensor | None = None) -> dict[str, Tensor]:
-        mix = self.style_weights if style is None else style
+        style_weights = self.style_weights if style is None else style
         terms = {name: output.new_zeros((), dtype=torch.float32) for name in ("content", "style")}
         for divisor in sorted({*self.content_scales, *self.style_scales}):
             content_share, style_share = self.content_scales.get(divisor, 0), self.style_scales.get(divisor, 0)
@@ -114,7 +116,7 @@ class PerceptualLoss:
                     targets = self.loss_network(_shrink(content, divisor), content_layers)
                 terms["content"] = terms["content"] + content_share * self.content(features, targets)
             if style_share:
-                terms["style"] = terms["style"] + style_share * self.style(features, self.grams[divisor], mix)
+                terms["style"] = terms["style"] + style_share * self.style(features, self.grams[divisor], style_weights)
         if self.weights["light"]:
             terms["light"] = self.light(output, content)
         if self.weights["tv"]:
@@ -124,7 +126,7 @@ class PerceptualLoss:
 
 
 def layers_needed(content_layers: Iterable[str], style_layers: Iterable[str]) -> list[str]:
-    """Every layer that a loss with these tables asks its loss network for."""
+    """Return every layer that a loss with these tables needs."""
     return list(dict.fromkeys([*style_layers, *content_layers]))
 
 

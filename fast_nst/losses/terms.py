@@ -1,6 +1,6 @@
-"""The terms of a perceptual loss, each a small object that holds its settings. Legend: B batch, S styles, C channels.
+"""The terms of a perceptual loss, each a small object with its settings. Legend: B batch, S styles, C channels.
 
-`features` and `targets` are what a loss network gives: {layer name: (B, C, h, w)}.
+`features` and `targets` are outputs of a loss network: {layer name: (B, C, h, w)}.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ TV: dict[str, Callable[[Tensor], Tensor]] = {"mean": functional.tv_mean, "half_s
 class ContentLoss:
     """The weighted sum over `layers` of the difference of features (Johnson 2016 eq. 2, Gatys 2015 eq. 1).
 
-    normalize: divide each layer's by the energy of the target's features (ours).
+    normalize: divide each layer's by the energy of the target features (ours).
     """
 
     def __init__(self, layers: Mapping[str, float], normalize: bool, reduction: str = "mean") -> None:
@@ -47,7 +47,7 @@ class StyleLoss:
         self.layers, self.normalize = dict(layers), normalize
 
     def __call__(self, features: Mapping[str, Tensor], grams: Mapping[str, Tensor], style: Tensor) -> Tensor:
-        """grams: {layer: (S, C, C)}. style: (B or 1, S) weights, which choose a style's Gram or mix several."""
+        """Compare with the styles' Grams. grams: {layer: (S, C, C)}. style: (B or 1, S) weights, one-hot or mixed."""
         terms = []
         for name, weight in self.layers.items():
             target = torch.einsum("bs,sij->bij", style.to(grams[name]), grams[name])
@@ -57,14 +57,14 @@ class StyleLoss:
 
 
 class LightLoss:
-    """`functional.light_loss`, which keeps the photograph's large lights and darks and leaves colors to the style."""
+    """`functional.light_loss`, which preserves the content's large light and dark areas, but not its colors."""
 
     def __call__(self, output: Tensor, content: Tensor) -> Tensor:
         return functional.light_loss(output, content).mean()
 
 
 class TVLoss:
-    """Total variation. reduction: "mean", or "half_sum", which fast-neural-style adds up over the batch, unaveraged."""
+    """Total variation. reduction: "mean", or "half_sum", summed over the batch as in fast-neural-style."""
 
     def __init__(self, reduction: str = "mean", pixel_range: float = 1.0) -> None:
         self.measure = TV[check_choice("loss.tv_reduction", reduction, tuple(TV))]
@@ -76,20 +76,20 @@ class TVLoss:
 
 
 def layer_weights(name: str, table: Mapping[Any, float], term_weight: float) -> dict[Any, float]:
-    """The positive weights of the table `loss.<name>`; none if the whole term has the weight 0. Raises UserError."""
+    """Return the positive weights of the table `loss.<name>`; none if `term_weight` is 0. Raises UserError."""
     if not isinstance(table, Mapping):
         raise UserError(f"loss.{name}: got {table!r}; allowed: a table of weights")
-    kept = {key: weight for key, weight in table.items() if check_number(f"loss.{name}.{key}", weight, 0)}
-    if term_weight and not kept:
+    positive = {key: weight for key, weight in table.items() if check_number(f"loss.{name}.{key}", weight, 0)}
+    if term_weight and not positive:
         term = f"loss.{name.partition('_')[0]}_weight"
         raise UserError(f"loss.{name}: got {table}; allowed: at least one positive weight, or {term}=0")
-    return kept if term_weight else {}
+    return positive if term_weight else {}
 
 
 def scale_weights(name: str, table: Mapping[int, float], term_weight: float) -> dict[int, float]:
-    """`layer_weights` of a table whose keys are divisors of the size."""
-    kept = layer_weights(name, table, term_weight)
+    """Like `layer_weights`, for a table whose keys are divisors of the size."""
+    weights = layer_weights(name, table, term_weight)
     for divisor in table:
         if not isinstance(divisor, int) or divisor < 1:
-            raise UserError(f"loss.{name}: got the divisor {divisor!r}; allowed: whole numbers from 1 on")
-    return kept
+            raise UserError(f"loss.{name}: got the divisor {divisor!r}; allowed: integers >= 1")
+    return weights

@@ -1,1 +1,1 @@
-"""LightningModules, one a method: what a training step does."""
+"""The training methods, each a LightningModule."""

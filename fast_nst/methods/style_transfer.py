@@ -21,13 +21,13 @@ from fast_nst.training.divergence import check_finite
 from fast_nst.training.jitter import jitter
 from fast_nst.training.resume import set_learning_rate
 
-SEED_STRIDE = 0x9E3779B1  # between the steps of two seeds, an odd number (Knuth's multiplicative hash)
+SEED_STRIDE = 0x9E3779B1  # an odd number: Knuth's multiplicative hash
 
 
 def training_terms(
     network: Callable[..., Tensor], batch: Batch, offset: Tensor | None = None, *, loss: PerceptualLoss, pixels: int
 ) -> dict[str, Tensor]:
-    """The loss's terms for what `network` paints of `batch`, both moved by `offset` or at random (`jitter`)."""
+    """Run `network` on `batch`, crop output and content alike (`jitter`) and return the loss terms."""
     output = network(batch["content"], batch.get("style"))
     output, content = jitter(output, batch["content"], pixels, offset)
     return loss(output, content, batch.get("style"))
@@ -36,10 +36,10 @@ def training_terms(
 class StyleTransfer(pl.LightningModule):
     """Train `network` on batches of content images.
 
-    loss: held as a plain object, so that its loss network is in no checkpoint, broadcast or bucket.
-    name: of the optimizer, one of `optimizers.OPTIMIZERS`. total_steps: the length of the schedule. seed: all that is
-    random in a step is a function of the seed and the step, so that a resumed run equals an uninterrupted one.
-    jitter: pixels, see `jitter`. cuda_graphs: capture a step on one GPU and replay it (`GraphedStep`).
+    loss: not a Module, so its loss network is not saved in checkpoints, broadcast or synchronized.
+    name: of the optimizer, one of `optimizers.OPTIMIZERS`. total_steps: length of the schedule. seed: the randomness of
+    a step depends only on the seed and the step, so a resumed run equals an uninterrupted one.
+    jitter: in pixels, see `jitter`. cuda_graphs: on one GPU, capture the step and replay it (`GraphedStep`).
     Raises UserError for values out of range.
     """
 
@@ -69,21 +69,24 @@ class StyleTransfer(pl.LightningModule):
         if not isinstance(cuda_graphs, bool):
             raise errors.UserError(f"trainer.cuda_graphs: got {cuda_graphs!r}; allowed: true, false")
         self.cuda_graphs = cuda_graphs
-        self.terms = partial(training_terms, loss=loss, pixels=self.jitter)
         self.graphed: GraphedStep | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        terms = self.terms(self.network, batch) if self.graphed is None else self.graphed_terms(batch)
-        values = {name: value.detach() for name, value in terms.items()}
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % every == 0:  # log_dict costs the same whether or not the logger writes
+        if self.graphed is None:
+            terms = training_terms(self.network, batch, loss=self.loss, pixels=self.jitter)
+        else:
+            terms = self.graphed_terms(batch)  # the same, replayed as a CUDA graph
+        values = {name: term.detach() for name, term in terms.items()}
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.global_step + 1) % interval == 0:  # log_dict costs the same whether or not the logger writes
             self.log_dict({f"train/{name}": value for name, value in values.items()})
         return {**values, "loss": terms["loss"]}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        terms = self.loss(self.network(batch["content"], batch.get("style")), batch["content"], batch.get("style"))
-        logged = {f"val/{name}": value for name, value in terms.items()}
-        self.log_dict(logged, batch_size=len(batch["content"]), sync_dist=True)
+        output = self.network(batch["content"], batch.get("style"))
+        terms = self.loss(output, batch["content"], batch.get("style"))
+        values = {f"val/{name}": term for name, term in terms.items()}
+        self.log_dict(values, batch_size=len(batch["content"]), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = optimizers.build(self.optimizer_name, self.network, self.learning_rate)
@@ -94,30 +97,31 @@ class StyleTransfer(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
-        # Before DDP looks at the layouts.
+        # Before DDP reads the layouts.
         if prefers_channels_last(self.trainer.strategy.root_device):
             self.network.to(memory_format=torch.channels_last)
 
     def on_fit_start(self) -> None:
-        # bfloat16 throughout the loss network; its sums are float32 all the same (losses.functional).
+        # The whole loss network is bfloat16; sums are still float32 (losses.functional).
         bf16 = str(self.trainer.precision).startswith("bf16")
         self.loss.to(self.device, torch.bfloat16 if bf16 else torch.float32)
-        # Under 16-mixed the loss is scaled before its gradient; several processes average their gradients.
+        # No graph with 16-mixed, which scales the loss, or with several processes, which average their gradients.
         single = self.trainer.world_size == 1 and self.trainer.precision != "16-mixed"
         if self.cuda_graphs and single and self.device.type == "cuda":
-            self.graphed = GraphedStep(self.network, self.terms, self.jitter, bf16)
+            terms = partial(training_terms, loss=self.loss, pixels=self.jitter)
+            self.graphed = GraphedStep(self.network, terms, self.jitter, bf16)
 
     def graphed_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """`terms` by the CUDA graph; without one, from here on and with a warning, where it cannot be captured."""
+        """Return `training_terms` by the CUDA graph; if it cannot be captured, warn and train without it."""
         assert self.graphed is not None
         try:
             return self.graphed(batch)  # type: ignore[arg-type]
         except CaptureError as error:
             reason = str(error)
         self.close_graph()
-        torch.cuda.empty_cache()  # a captured graph keeps a step's memory for itself
-        warnings.warn(f"no CUDA graph of a step here; steps are slower ({reason})", stacklevel=2)
-        return self.terms(self.network, batch)
+        torch.cuda.empty_cache()  # a captured graph reserves a step's memory
+        warnings.warn(f"the step cannot be captured as a CUDA graph; steps are slower ({reason})", stacklevel=2)
+        return training_terms(self.network, batch, loss=self.loss, pixels=self.jitter)
 
     def close_graph(self) -> None:
         if self.graphed is not None:
@@ -136,7 +140,7 @@ class StyleTransfer(pl.LightningModule):
                         state[key] = torch.empty_like(parameter).copy_(value)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # The CPU's generator uses the lower 32 bits of a seed. Seeding the others too takes a millisecond.
+        # The CPU's generator uses the lower 32 bits of a seed. Seeding the GPUs' too would take a millisecond.
         torch.default_generator.manual_seed((self.seed * SEED_STRIDE + self.global_step) % 2**32)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -146,8 +150,10 @@ class StyleTransfer(pl.LightningModule):
         set_learning_rate(checkpoint, self.learning_rate)
 
     def memory_needed(self, batch_size: int, size: int, bf16: bool = False) -> int:
-        """About how many bytes a step takes on a CPU for `batch_size` images of `size` pixels a side: what autograd
-        keeps for the gradient, and half as much again while it is computed."""
+        """Estimate the bytes of a step on a CPU for `batch_size` images with sides of `size` pixels.
+
+        This is what autograd saves for the gradient, and half as much again while it is computed.
+        """
         self.loss.to("cpu", torch.bfloat16 if bf16 else torch.float32)
         side = max(128, self.loss.smallest)
         sample, network = torch.full((1, 3, side, side), 0.5), copy.deepcopy(self.network).train()

@@ -13,9 +13,9 @@ __all__ = ["NETWORKS", "Network", "build"]
 
 
 def build(name: str, **arguments: Any) -> Network:
-    """The network `name` with its constructor's `arguments`, freshly initialised from torch's global generator.
+    """Build the network `name` with its constructor's `arguments`, initialized from torch's global generator.
 
-    Raises UserError naming the argument, what came and what is allowed.
+    Raises UserError with the argument, the value given and the values allowed.
     """
     if name not in NETWORKS:
         raise UserError(f"network.name: got {name!r}; allowed: {', '.join(NETWORKS)}")

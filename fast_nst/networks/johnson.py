@@ -1,7 +1,7 @@
 """The image transformation network of Johnson, Alahi, Fei-Fei 2016 (arXiv 1603.08155, supplementary table 1).
 
-9x9 convolution, two strided 3x3 convolutions, residual blocks at a quarter of the size, two x2 upsamplings, 9x9
-convolution. Its published variants are options: see configs/network and configs/experiment.
+A 9x9 convolution, two strided 3x3 convolutions, residual blocks at quarter size, two x2 upsamplings, a 9x9 convolution.
+Published variants are options: see configs/network and configs/experiment.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,33 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fast_nst.errors import UserError, check_int, check_number
+from fast_nst.errors import UserError, check_choice, check_int, check_number
 from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, decode, encode
 
 PADDINGS = ("reflection", "zero", "reflection_once")
 UPSAMPLINGS = ("nearest", "transposed")
 
 
-class Johnson(nn.Module):
-    """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1]. Any H and W from 1 on.
+def _check_sizes(filters: Sequence[int], blocks: int, kernel: int) -> None:
+    if not isinstance(filters, Sequence) or isinstance(filters, str) or len(filters) != 3:
+        raise UserError(f"filters: got {filters!r}; allowed: three positive integers")
+    for channels in filters:
+        check_int("filters", channels, 1, LARGEST)
+    check_int("blocks", blocks, 0, LARGEST)
+    if check_int("kernel", kernel, 1, LARGEST) % 2 == 0:
+        raise UserError(f"kernel: got {kernel}; allowed: odd integers")
 
-    filters: channels at full, half and quarter size. blocks: residual blocks. kernel: of the first and last layer.
-    norm: "instance" or "batch". upsampling: "nearest" (and a convolution) or "transposed" (convolution).
-    padding: "reflection" at every convolution; "zero"; or "reflection_once", the paper's supplement: the input padded
-    by 8 pixels a block (40), the residual blocks unpadded, so that the size comes out even.
-    pixels: what the network takes and gives inside, `layers.encode`. final_norm: normalise the last layer (lengstrom).
-    init_std: truncated normal weights of that deviation in place of torch's default.
+
+class Johnson(nn.Module):
+    """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1], for any H and W.
+
+    filters: channels at full, half and quarter size. blocks: residual blocks. kernel: size of the first and last.
+    norm: "instance" or "batch". upsampling: "nearest" (then a convolution) or "transposed" (convolution).
+    padding: "reflection" or "zero" at every convolution; or "reflection_once", as in the paper's supplement: the input
+    is padded by 8 pixels per block (40) and the residual blocks are unpadded, which restores the size.
+    pixels: the pixel format inside the network, see `layers.encode`. final_norm: normalize the last layer (lengstrom).
+    init_std: standard deviation of truncated normal weights; None: torch's default initialization.
+    Raises UserError with the argument, the value given and the values allowed.
     """
 
     num_styles, scale = 1, 1
@@ -45,67 +56,51 @@ class Johnson(nn.Module):
         init_std: float | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(filters, Sequence) or isinstance(filters, str) or len(filters) != 3:
-            raise UserError(f"filters: got {filters!r}; allowed: three positive numbers")
-        for channels in filters:
-            check_int("filters", channels, 1, LARGEST)
-        check_int("blocks", blocks, 0, LARGEST)
-        check_int("kernel", kernel, 1, LARGEST)
+        _check_sizes(filters, blocks, kernel)
         check_number("norm_eps", norm_eps, 0)
         if init_std is not None:
             check_number("init_std", init_std, 0)
-        if kernel % 2 == 0:
-            raise UserError(f"kernel: got {kernel}; allowed: an odd kernel")
-        if padding not in PADDINGS:
-            raise UserError(f"padding: got {padding!r}; allowed: {', '.join(PADDINGS)}")
-        if upsampling not in UPSAMPLINGS:
-            raise UserError(f"upsampling: got {upsampling!r}; allowed: {', '.join(UPSAMPLINGS)}")
+        check_choice("padding", padding, PADDINGS)
+        check_choice("upsampling", upsampling, UPSAMPLINGS)
         once = padding == "reflection_once"
-        outer = "zero" if once else padding  # the Lua code zero-pads the strided and outer convolutions
+        outer = "zero" if once else padding  # the Lua code zero-pads the convolutions outside the residual blocks
         inner = "none" if once else padding
-        wide, half, quarter = filters
+        full, half, quarter = filters
         shared: dict[str, Any] = {"norm": norm, "norm_eps": norm_eps, "bias": bias}
         self.pixels = pixels
-        self.border = (
-            8 * blocks if once else 0
-        )  # pixels reflected around a photograph, which the residual blocks use up
-        self.cut = 0
-        # Reflection needs more pixels than it adds, here and after two halvings.
+        # `stylize.tiles` uses these: pixels reflected around the content, pixels cropped from the output.
+        self.border, self.cut = (8 * blocks if once else 0), 0
+        # Reflection needs more pixels than it adds, at full size and after two halvings.
         self.smallest = max(16, kernel, self.border + 1)
         self.down = nn.Sequential(
-            ConvBlock(3, wide, kernel, padding=outer, **shared),
-            ConvBlock(wide, half, 3, stride=2, padding=outer, **shared),
+            ConvBlock(3, full, kernel, padding=outer, **shared),
+            ConvBlock(full, half, 3, stride=2, padding=outer, **shared),
             ConvBlock(half, quarter, 3, stride=2, padding=outer, **shared),
         )
         self.blocks = nn.Sequential(*(ResidualBlock(quarter, padding=inner, **shared) for _ in range(blocks)))
         self.up = nn.Sequential(
             ConvBlock(quarter, half, 3, padding=outer, upsampling=upsampling, **shared),
-            ConvBlock(half, wide, 3, padding=outer, upsampling=upsampling, **shared),
-            ConvBlock(
-                wide,
-                3,
-                kernel,
-                padding=outer,
-                norm=norm if final_norm else None,
-                norm_eps=norm_eps,
-                bias=bias,
-                relu=False,
-            ),
+            ConvBlock(half, full, 3, padding=outer, upsampling=upsampling, **shared),
+            ConvBlock(full, 3, kernel, padding=outer, relu=False, **{**shared, "norm": norm if final_norm else None}),
         )
-        encode(next(self.parameters())[:, :3], pixels)  # an unknown name fails here, not in the first step
+        encode(next(self.parameters())[:, :3], pixels)  # an unknown format fails here, not in the first step
         if init_std is not None:
             for module in self.modules():
                 if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                     nn.init.trunc_normal_(module.weight, std=init_std, a=-2 * init_std, b=2 * init_std)
 
     def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
-        x = content
-        height, width = x.shape[2:]
-        missing_h, missing_w = (max(0, self.smallest - side) for side in (height, width))
-        y = encode(x, self.pixels)
-        if missing_h or missing_w:
-            y = F.pad(y, (0, missing_w, 0, missing_h), mode="replicate")
+        height, width = content.shape[2:]
+        pad_h, pad_w = (max(0, self.smallest - side) for side in (height, width))
+        x = encode(content, self.pixels)
+        if pad_h or pad_w:
+            x = F.pad(x, (0, pad_w, 0, pad_h), mode="replicate")
         if self.border:
-            y = F.pad(y, (self.border,) * 4, mode="reflect")
-        y = self.up(self.blocks(self.down(y)))  # each side comes out a multiple of 4, none smaller than it went in
+            x = F.pad(x, (self.border,) * 4, mode="reflect")
+        y = self.up(self.blocks(self.down(x)))  # each side is a multiple of 4 and at least as large as the input
         return decode(y[:, :, :height, :width], self.pixels)
+
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """Return the layers in order, for `stylize.tiles`: ("conv" | "residual", layer)."""
+        kinds = {ConvBlock: "conv", ResidualBlock: "residual"}
+        return [(kinds[type(layer)], layer) for layer in (*self.down, *self.blocks, *self.up)]

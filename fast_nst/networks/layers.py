@@ -1,4 +1,4 @@
-"""The parts of an image transformation network. Legend: B batch, C channels, H height, W width."""
+"""Layers of the image transformation networks. Legend: B batch, C channels, H height, W width."""
 
 import functools
 
@@ -8,25 +8,25 @@ from torch import Tensor, nn
 from fast_nst.errors import UserError
 from fast_nst.ops.channels_last import instance_norm, pad, rectify, upsample_convolve
 
-LARGEST = 4096  # of a whole number that describes a network
+LARGEST = 4096  # upper limit of a network's integer arguments
 
 
 class InstanceNorm(nn.GroupNorm):
-    """Instance normalisation with a learned scale and shift (Ulyanov, Vedaldi, Lempitsky 2016, arXiv 1607.08022).
+    """Instance normalization with a learned scale and shift (Ulyanov, Vedaldi, Lempitsky 2016, arXiv 1607.08022).
 
-    As a group norm of one channel a group: the same numbers, and on a CPU the kernel of `nn.InstanceNorm2d` is slower.
+    A group norm with one channel per group: the same result, and faster than `nn.InstanceNorm2d` on a CPU.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, channels, eps=eps)
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        """relu: a ReLU after it, which on a GPU costs nothing there."""
+        """Normalize each channel of each image. relu: apply a ReLU too, which costs nothing on a GPU."""
         return instance_norm(x, self.weight, self.bias, self.eps, relu)
 
 
 def make_norm(kind: str, channels: int, eps: float) -> nn.Module:
-    """`kind`: "instance" or "batch" (Johnson 2016's own choice)."""
+    """Build the norm `kind`: "instance" or "batch" (Johnson 2016)."""
     if kind == "instance":
         return InstanceNorm(channels, eps)
     if kind == "batch":
@@ -35,10 +35,10 @@ def make_norm(kind: str, channels: int, eps: float) -> nn.Module:
 
 
 class ConvBlock(nn.Module):
-    """Padding, convolution, normalisation, ReLU; with `upsampling` the size doubles, with `stride=2` it halves.
+    """Padding, convolution, norm, ReLU. `upsampling` doubles the size, `stride=2` halves it.
 
-    padding: "reflection", "zero" or "none". upsampling: None, "nearest" (then an ordinary 3x3 convolution, free of
-    checkerboards: Odena, Dumoulin, Olah 2016) or "transposed". norm None: the convolution alone.
+    padding: "reflection", "zero" or "none". upsampling: None, "nearest" (followed by a 3x3 convolution, which avoids
+    checkerboards: Odena, Dumoulin, Olah 2016) or "transposed". norm: "instance", "batch" or None.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ConvBlock(nn.Module):
         self.relu = relu
 
     def convolve(self, x: Tensor) -> Tensor:
-        """The convolution alone, with its padding."""
+        """Upsample, pad and convolve, without norm and ReLU."""
         if self.upsampling == "nearest":
             return upsample_convolve(x, self.conv.weight, self.conv.bias, self.mode)
         return self.conv(pad(x, self.pixels, self.mode) if self.pixels else x)
@@ -78,17 +78,17 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.convolve(x)
         if isinstance(self.norm, InstanceNorm):
-            found: Tensor = self.norm(x, self.relu)
-            return found
+            normalized: Tensor = self.norm(x, self.relu)
+            return normalized
         if self.norm is not None:
             x = self.norm(x)
         return rectify(x) if self.relu else x
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(conv(x)), no ReLU after the sum (Gross and Wilber 2016, as in Johnson 2016's supplement).
+    """x + conv(conv(x)) without a ReLU after the sum (Gross and Wilber 2016, as in Johnson 2016's supplement).
 
-    With padding "none" each convolution loses a pixel on each side, and x is cropped to match.
+    With padding "none" each convolution removes a pixel on each side, and x is cropped to match.
     """
 
     def __init__(
@@ -114,20 +114,23 @@ class ResidualBlock(nn.Module):
         return x + y
 
 
-# What a recipe's network takes and gives, as functions of our (B, 3, H, W) in [0, 1].
+# Pixel formats of published networks, converted from and to RGB, (B, 3, H, W) in [0, 1].
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 @functools.cache
-@torch.inference_mode(False)  # a training may come after a validation
+@torch.inference_mode(False)  # cached during validation, it must work in training too
 def _caffe_mean(device: torch.device) -> Tensor:
     return torch.tensor(_CAFFE_MEAN_BGR, device=device)[:, None, None]
 
 
 def encode(x: Tensor, pixels: str) -> Tensor:
-    """Our pixels -> the network's: "centred" (ours), "rgb255" (pytorch/examples), "unit" (lengstrom), "caffe" (Lua)."""
+    """Convert RGB to the format `pixels`.
+
+    "centred" (ours), "rgb255" (pytorch/examples), "unit" (lengstrom) or "caffe" (Lua).
+    """
     if pixels == "centred":
-        return (x * 4).sub_(2)  # about unit variance on photographs
+        return (x * 4).sub_(2)  # about unit variance for photographs
     if pixels == "rgb255":
         return x * 255
     if pixels == "unit":
@@ -138,10 +141,10 @@ def encode(x: Tensor, pixels: str) -> Tensor:
 
 
 def decode(y: Tensor, pixels: str) -> Tensor:
-    """The network's raw output, (B, 3, H, W) -> our pixels; float32. May leave [0, 1] a little: clip when writing."""
+    """Convert a raw output, (B, 3, H, W), from the format `pixels` to RGB, float32. It may exceed [0, 1] slightly."""
     y = y.float()
     if pixels == "centred":
-        return (0.6 * torch.tanh(y)).add_(0.5)  # reaches past both ends, so that black and white need no saturation
+        return (0.6 * torch.tanh(y)).add_(0.5)  # exceeds [0, 1], so black and white need no saturated tanh
     if pixels == "rgb255":
         return y / 255
     if pixels == "unit":

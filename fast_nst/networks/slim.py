@@ -1,7 +1,7 @@
-"""The default image transformation network: Johnson's plan at a quarter of the arithmetic.
+"""The default image transformation network: Johnson's design with a quarter of the arithmetic.
 
-The first convolution already halves the size and the last is 3x3, so that little is computed at full size, where
-Johnson's 9x9 ends cost most of the time and gain nothing that a person sees; in between half the width.
+The first convolution halves the size and the last is 3x3, because Johnson's 9x9 layers at full size cost most of the
+time and improve nothing visible. The layers between have half of Johnson's channels.
 """
 
 from typing import Any
@@ -16,22 +16,21 @@ from fast_nst.ops.channels_last import pad
 
 
 class Slim(nn.Module):
-    """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1]. Any H and W from 1 on.
+    """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1], for any H and W.
 
-    width: channels at half the size; half of it at full size, twice at a quarter. blocks: residual blocks.
-    noise: standard deviation of the noise (`Noise`) that the residual blocks are given with the photograph's features,
-    at first; 0: none. Where a photograph is flat, a clear sky, a convolution has nothing to tell one stroke's place and
-    direction from another's but the phases of its strides, and paints nothing or a lattice. Noise tells it, up to the
-    size of a star.
-    margin: pixels of reflection around a photograph that are cut off its result again, a multiple of 4. Next to the
-    padding of its convolutions a network paints a frame, which lies outside the picture then. Not in training, where
-    the frame is of use: it holds what the painting's Gram asks for and the photograph has no place for.
-    fine_noise: noise at half the size too, without which a long training can weave the sky of lines two or three pixels
-    apart; files from before it have none.
+    width: channels at half size; half as many at full size, twice as many at quarter size. blocks: residual blocks.
+    noise: initial standard deviation of the noise (`Noise`) added to the input of the residual blocks; 0: none. In flat
+    regions, such as a clear sky, the only spatial cue is the stride phase, which produces a lattice; noise breaks the
+    symmetry.
+    margin: pixels of reflection added around the content and cropped from the output, a multiple of 4. Networks paint a
+    frame next to their padding; the margin moves it outside the output. Not used in training, where the frame absorbs
+    what the style's Gram matrices require and the content has no place for.
+    fine_noise: the same as `noise`, at half size. Without it, long training can cover the sky with lines two or three
+    pixels apart. Older weights files have none.
     """
 
-    TILE = 1024  # pixels of the photograph after which its noise is the same again
-    SMALLEST = 16  # pixels a side that two halvings need for their reflections
+    TILE = 1024  # period of the noise, in pixels of the content
+    SMALLEST = 16  # pixels a side that reflection padding needs after two halvings
     num_styles, scale = 1, 1
 
     def __init__(
@@ -42,12 +41,12 @@ class Slim(nn.Module):
         check_int("blocks", blocks, 0, LARGEST)
         check_number("noise", noise, 0)
         check_number("fine_noise", fine_noise, 0)
-        # For `stylize.strips`: pixels reflected around a photograph, those of them cut off again, `encode`'s argument.
+        # `stylize.tiles` uses these: pixels reflected around the content, pixels cropped from the output, pixel format.
         self.border = self.cut = check_int("margin", margin, 0, 1024)
         self.pixels = "centred"
         if margin % 4:
             raise UserError(f"margin: got {margin}; allowed: a multiple of 4")
-        # No biases before a norm, which takes them out again: their gradient would be rounding errors alone.
+        # No bias before a norm: the norm removes it, so its gradient would be only rounding error.
         self.down = nn.Sequential(
             ConvBlock(3, width, 7, stride=2, bias=False),
             ConvBlock(width, 2 * width, 3, stride=2, bias=False),
@@ -62,36 +61,40 @@ class Slim(nn.Module):
         )
 
     def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
-        x = content
-        height, width = x.shape[2:]
+        height, width = content.shape[2:]
         margin = 0 if self.training else self.border
-        missing_h, missing_w = (max(0, max(self.SMALLEST, margin + 1) - side) for side in (height, width))
-        if missing_h or missing_w:
-            x = F.pad(x, (0, missing_w, 0, missing_h), mode="replicate")
-        y = self.down(encode(pad(x, margin, "reflect"), self.pixels))
+        pad_h, pad_w = (max(0, max(self.SMALLEST, margin + 1) - side) for side in (height, width))
+        if pad_h or pad_w:
+            content = F.pad(content, (0, pad_w, 0, pad_h), mode="replicate")
+        y = self.down(encode(pad(content, margin, "reflect"), self.pixels))
         y = self.up[0](self.blocks(self.scatter(y)))
-        y = self.up[1:](self.fine(y))  # each side a multiple of 4, none smaller than it went in
+        y = self.up[1:](self.fine(y))  # each side is a multiple of 4 and at least as large as the input
         return decode(y[:, :, margin : margin + height, margin : margin + width], self.pixels)
+
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """Return the layers in order, for `stylize.tiles`: ("conv" | "residual" | "noise", layer)."""
+        kinds = {ConvBlock: "conv", ResidualBlock: "residual", Noise: "noise"}
+        layers = [*self.down, self.scatter, *self.blocks, self.up[0], self.fine, *self.up[1:]]
+        return [(kinds[type(layer)], layer) for layer in layers if not isinstance(layer, nn.Identity)]
 
 
 class Noise(nn.Conv2d):
-    """(B, channels, h, w) -> the same and a linear map of noise of `octaves` octaves (Ulyanov et al. 2016, arXiv
-    1603.03417, sec. 3.1), at first of standard deviation `std`.
+    """Add a linear map of `octaves` octaves of noise to features (Ulyanov et al. 2016, arXiv 1603.03417, sec. 3.1).
 
-    It is the same at every call, a tile of `side` pixels that joins itself on all sides; in training it is shifted at
-    random.
+    (B, channels, h, w) -> the same shape. std: initial standard deviation of what is added. The noise is a periodic
+    tile, `side` pixels wide, the same at every call; in training it is shifted at random.
     """
 
     def __init__(self, octaves: int, channels: int, side: int, std: float) -> None:
         super().__init__(octaves, channels, 1, bias=False)
         self.side = self.max_shift = side
-        self.shift: Tensor | None = None  # rows and columns, (2,); None: drawn at random
+        self.shift: Tensor | None = None  # rows and columns, (2,); None: random
         self.register_buffer("tile", noise_tile(octaves, side), persistent=False)
-        if not self.weight.is_meta:  # for which torch would import its compiler, a second
+        if not self.weight.is_meta:  # on a meta tensor torch would import its compiler, which takes a second
             nn.init.normal_(self.weight, std=std * octaves**-0.5)
 
     def forward(self, features: Tensor, top: int = 0) -> Tensor:
-        """top: the first row of `features`, where these are a strip of a picture's."""
+        """Add the noise. top: the row of the image at which `features` start, if they are a strip of it."""
         tile = self.get_buffer("tile")
         shift: Any = (top, 0)
         if self.training:
@@ -99,14 +102,14 @@ class Noise(nn.Conv2d):
         b, _, *sides = features.shape
         for dim, first, length in zip((2, 3), shift, sides, strict=True):
             tile = tile.index_select(dim, (torch.arange(length, device=tile.device) + first) % self.side)
-        # One for all items would have a gradient summed over them, which takes long.
+        # Expanded, because summing the gradient over the batch would be slow.
         return features + super().forward(tile.expand(b, -1, -1, -1))
 
 
 def noise_tile(count: int, side: int) -> Tensor:
-    """Noise of `count` octaves, (1, count, side, side), each of unit variance, periodic, the same every time.
+    """Return `count` octaves of periodic noise, (1, count, side, side), of unit variance; the same at every call.
 
-    Octave k is Gaussian noise of `side` / 2**k points a side, interpolated.
+    Octave k is Gaussian noise with `side` / 2**k points a side, interpolated.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     channels = []

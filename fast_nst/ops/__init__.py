@@ -1,1 +1,1 @@
-"""Operations that are faster than torch's own, each beside its plain twin: CPU gradients, Triton, CUDA graphs."""
+"""Operations faster than torch's own, each with its plain torch twin named: CPU gradients, Triton, CUDA graphs."""

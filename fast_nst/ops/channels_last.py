@@ -1,50 +1,55 @@
-"""Operations of a network that torch computes slowly where channels come last, with ways of our own: on a CPU for their
-gradients, on a GPU for themselves.
+"""channels_last operations that torch implements slowly: custom gradients on a CPU, custom forward passes on a GPU.
 
-On a CPU they are the plain operations without a gradient: what exports a network knows those. Legend: B batch, C
-channels, H height, W width.
+Without a gradient, a CPU runs torch's own operations, which network exporters know. Legend: B batch, C and K input and
+output channels, H height, W width.
 """
 
 import functools
+import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Of each of the two phases, on which of its two single pixels each of three doubled ones lies; both ways together:
-# (9, 16), which taps of a 3x3 kernel on doubled pixels each phase's 2x2 kernel on single ones sums.
-_SIDE = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
-_PHASES = torch.einsum("pum,qvn->mnpquv", _SIDE, _SIDE).reshape(9, 16)
+from fast_nst.errors import one_line
+
+# Which taps of a 3-tap kernel on doubled pixels each of the two phases' 2-tap kernels on single pixels sums: (phase, 2,
+# 3). In both dimensions, (9, 16): the taps of a 3x3 kernel, and those of the four phases' 2x2 kernels.
+_TAPS_1D = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+_TAPS_2D = torch.einsum("pum,qvn->mnpquv", _TAPS_1D, _TAPS_1D).reshape(9, 16)
 
 
 @functools.cache
-@torch.inference_mode(False)  # a training may come after a validation
-def _phases(device: torch.device) -> Tensor:
-    return _PHASES.to(device)
+@torch.inference_mode(False)  # cached during validation, it must work in training too
+def _taps(device: torch.device) -> Tensor:
+    return _TAPS_2D.to(device)
 
 
 def prefers_channels_last(device: torch.device) -> bool:
-    """Whether a network trains faster there in that layout: where there are ways of our own for it."""
-    return device.type == "cpu" or (device.type == "cuda" and _gpu_norm(device) is not None)
+    """Return whether networks train faster in channels_last on `device`: where the operations below are fast."""
+    return device.type == "cpu" or (device.type == "cuda" and _triton_norm(device) is not None)
 
 
-def _learns(x: Tensor) -> bool:
+def _needs_gradient(x: Tensor) -> bool:
     return x.requires_grad and torch.is_grad_enabled()
 
 
-def _channels_last(x: Tensor) -> bool:
+def _is_channels_last(x: Tensor) -> bool:
     return x.stride(1) == 1 < x.shape[1]
 
 
 class _Pad(torch.autograd.Function):
-    """F.pad by "reflect" or "replicate" with a gradient of one pass over memory: torch's own, on a CPU, takes longer
-    than many a convolution, and on a GPU gives another layout."""
+    """F.pad by "reflect" or "replicate" with a gradient in one pass over memory.
+
+    torch's own gradient is slower than many convolutions on a CPU, and changes the layout on a GPU.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pixels: int, mode: str) -> Tensor:
         ctx.pixels, ctx.mode = pixels, mode
-        return _padded(x, pixels, mode) if _channels_last(x) else F.pad(x, (pixels,) * 4, mode=mode)
+        return _pad_channels_last(x, pixels, mode) if _is_channels_last(x) else F.pad(x, (pixels,) * 4, mode=mode)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -52,81 +57,89 @@ class _Pad(torch.autograd.Function):
         p = ctx.pixels
         columns = gradient[..., p:-p].clone()
         inner = columns[:, :, p:-p]
-        for whole, part, dim in ((gradient, columns, 3), (columns, inner, 2)):
+        for padded, cropped, dim in ((gradient, columns, 3), (columns, inner, 2)):
             for k in range(p):
-                _ends(part, dim, _source(k, p, ctx.mode) - p).add_(_ends(whole, dim, k))
+                _line_pair(cropped, dim, _source_line(k, p, ctx.mode) - p).add_(_line_pair(padded, dim, k))
         return inner, None, None
 
 
-def _padded(x: Tensor, pixels: int, mode: str) -> Tensor:
-    """F.pad where channels come last, which torch does pixel by pixel."""
+def _pad_channels_last(x: Tensor, pixels: int, mode: str) -> Tensor:
+    """F.pad of a channels_last tensor, which torch pads pixel by pixel."""
     b, c, h, w = x.shape
-    whole = x.new_empty(b, h + 2 * pixels, w + 2 * pixels, c).permute(0, 3, 1, 2)
-    rows = whole[:, :, pixels:-pixels]
+    padded = x.new_empty(b, h + 2 * pixels, w + 2 * pixels, c).permute(0, 3, 1, 2)
+    rows = padded[:, :, pixels:-pixels]
     rows[..., pixels:-pixels] = x
-    for part, dim in ((rows, 3), (whole, 2)):
+    for target, dim in ((rows, 3), (padded, 2)):
         for k in range(pixels):
-            _ends(part, dim, k).copy_(_ends(part, dim, _source(k, pixels, mode)))
-    return whole
+            _line_pair(target, dim, k).copy_(_line_pair(target, dim, _source_line(k, pixels, mode)))
+    return padded
 
 
-def _source(k: int, pixels: int, mode: str) -> int:
-    """Where the k-th line of a border of `pixels`, from outside, is taken from, from outside."""
+def _source_line(k: int, pixels: int, mode: str) -> int:
+    """Return which line the k-th line of a border of `pixels` copies, both counted from the outside."""
     return 2 * pixels - k if mode == "reflect" else pixels
 
 
-def _ends(x: Tensor, dim: int, k: int) -> Tensor:
-    """The k-th row (dim 2) or column (dim 3) from either end, both in one view; they must not be the same."""
+def _line_pair(x: Tensor, dim: int, k: int) -> Tensor:
+    """Return the k-th row (dim 2) or column (dim 3) from both ends as one view; the two must be different lines."""
     last = x.shape[dim] - 1 - k
     both = slice(k, last + 1, last - k)
     return x[:, :, both] if dim == 2 else x[:, :, :, both]
 
 
 def pad(x: Tensor, pixels: int, mode: str) -> Tensor:
-    """F.pad on all four sides in the precision of `x`: autocast on a CPU would turn it into float32 and back."""
+    """Pad all four sides in the precision of `x`; autocast on a CPU would convert to float32 and back.
+
+    Plain twin: `F.pad(x, (pixels,) * 4, mode=mode)`.
+    """
     if not pixels:
         return x
     with torch.autocast(x.device.type, enabled=False):
-        if mode != "constant" and min(x.shape[2:]) > 2 * pixels + 1:  # `_ends` are two
-            if _learns(x):
+        if mode != "constant" and min(x.shape[2:]) > 2 * pixels + 1:  # `_line_pair` needs two lines
+            if _needs_gradient(x):
                 return _Pad.apply(x, pixels, mode)
-            if x.is_cuda and _channels_last(x):
-                return _padded(x, pixels, mode)
+            if x.is_cuda and _is_channels_last(x):
+                return _pad_channels_last(x, pixels, mode)
         return F.pad(x, (pixels,) * 4, mode=mode)
 
 
 def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str) -> Tensor:
-    """Nearest x2 upsampling, `mode` padding by one and a 3x3 convolution, as one convolution at the small size.
+    """Upsample x2, pad by one and convolve with a 3x3 kernel, as one convolution at the small size.
 
-    A 3x3 window over doubled pixels sees 2x2 different ones, so each of the four phases of the output is a 2x2
-    convolution of `x` with sums of the weights (Shi et al. 2016, arXiv 1609.07009): the same numbers with 4/9 of the
+    Plain twin: `F.conv2d(F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1,) * 4, mode=mode), weight, bias)`.
+
+    A 3x3 window over doubled pixels covers 2x2 different ones, so each of the four phases of the output is a 2x2
+    convolution of `x` with sums of the weights (Shi et al. 2016, arXiv 1609.07009): the same result with 4/9 of the
     products and no large copy of `x`. x: (B, C, H, W); weight: (K, C, 3, 3) -> (B, K, 2H, 2W). mode: "reflect" or
-    "constant" (zeros), seen at the large size; reflecting doubled pixels is replicating single ones.
+    "constant" (zeros), at the large size. Reflecting doubled pixels equals replicating single ones.
     """
     outputs, inputs = weight.shape[:2]
-    with torch.autocast(x.device.type, enabled=False):  # sums in the weights' own precision
-        phases = weight.flatten(2) @ _phases(weight.device).to(weight)
+    with torch.autocast(x.device.type, enabled=False):  # sum in the weights' own precision
+        phases = weight.flatten(2) @ _taps(weight.device).to(weight)
     phases = phases.view(outputs, inputs, 4, 2, 2).permute(2, 0, 1, 3, 4).reshape(4 * outputs, inputs, 2, 2)
     x = pad(x, 1, "replicate" if mode == "reflect" else mode)
     y = F.conv2d(x, phases, None if bias is None else bias.repeat(4))
     y = y.unflatten(1, (2, 2, outputs))  # (B, 2, 2, K, H + 1, W + 1)
-    return _Interleave.apply(y) if _learns(y) else interleave(y)
+    return _Interleave.apply(y) if _needs_gradient(y) else interleave(y)
 
 
 def interleave(phases: Tensor) -> Tensor:
-    """(B, 2, 2, K, H + 1, W + 1), for each phase its rows and columns from its own number on -> (B, K, 2H, 2W), with
-    channels last."""
+    """Merge the four phases: (B, 2, 2, K, H + 1, W + 1) -> (B, K, 2H, 2W), channels_last.
+
+    Phase i, j starts at row i and column j. Plain twin: `F.pixel_shuffle` of all
+    `phases[:, i, j, :, i : i + H, j : j + W]`, stacked as (B, 4K, H, W).
+    """
     b, _, _, k, h, w = phases.shape
     h, w = h - 1, w - 1
-    whole = phases.new_empty(b, h, 2, w, 2, k)
+    merged = phases.new_empty(b, h, 2, w, 2, k)
     for i in (0, 1):
         for j in (0, 1):
-            whole[:, :, i, :, j] = phases[:, i, j, :, i : i + h, j : j + w].permute(0, 2, 3, 1)
-    return whole.view(b, 2 * h, 2 * w, k).permute(0, 3, 1, 2)
+            merged[:, :, i, :, j] = phases[:, i, j, :, i : i + h, j : j + w].permute(0, 2, 3, 1)
+    return merged.view(b, 2 * h, 2 * w, k).permute(0, 3, 1, 2)
 
 
 class _Interleave(torch.autograd.Function):
-    """`interleave`, whose gradient is one pass too."""
+    """`interleave` with a gradient in one pass over memory."""
 
     @staticmethod
     def forward(ctx: Any, phases: Tensor) -> Tensor:
@@ -137,17 +150,19 @@ class _Interleave(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         b, k, h, w = gradient.shape
         h, w = h // 2, w // 2
-        whole = gradient.permute(0, 2, 3, 1).reshape(b, h, 2, w, 2, k)
+        merged = gradient.permute(0, 2, 3, 1).reshape(b, h, 2, w, 2, k)
         phases = gradient.new_zeros(b, h + 1, w + 1, 2, 2, k)
         for i in (0, 1):
             for j in (0, 1):
-                phases[:, i : i + h, j : j + w, i, j] = whole[:, :, i, :, j]
+                phases[:, i : i + h, j : j + w, i, j] = merged[:, :, i, :, j]
         return phases.permute(0, 3, 4, 5, 1, 2)
 
 
 class _InstanceNorm(torch.autograd.Function):
-    """Group norm with one channel a group: where channels come last, torch's own gradient takes 20 times as long. That
-    of a batch norm of each item alone is the same and does not."""
+    """Group norm with one channel per group, and a fast gradient for channels_last on a CPU.
+
+    torch's own gradient takes 20 times as long; that of a batch norm, item by item, is the same and does not.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -167,23 +182,25 @@ class _InstanceNorm(torch.autograd.Function):
             )
             for g, item, *statistics in zip(gradient.split(1), x.split(1), mean.unbind(), inverse.unbind(), strict=True)
         ]
-        of_x, of_weight, of_bias = zip(*items, strict=True)
-        return torch.cat(of_x), sum(of_weight[1:], of_weight[0]), sum(of_bias[1:], of_bias[0]), None
+        grad_x, grad_weight, grad_bias = zip(*items, strict=True)
+        return torch.cat(grad_x), sum(grad_weight[1:], grad_weight[0]), sum(grad_bias[1:], grad_bias[0]), None
 
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool = False) -> Tensor:
-    """(B, C, H, W) -> the same, each channel of each item with mean `bias` and standard deviation `weight`; then,
-    where `relu`, a ReLU."""
-    if x.is_cuda and _channels_last(x):
+    """Normalize each channel of each item of x, (B, C, H, W), to mean `bias` and standard deviation `weight`.
+
+    relu: apply a ReLU too. Plain twin: `F.group_norm(x, C, weight, bias, eps)`, then `F.relu`.
+    """
+    if x.is_cuda and _is_channels_last(x):
         if len(x) == 1 and x.numel() < 2**31:
             y = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
-        elif (norm := _gpu_norm(x.device)) is not None:
+        elif (norm := _triton_norm(x.device)) is not None:
             with torch.cuda.device(x.device):
-                found: Tensor = norm.apply(x, weight, bias, eps, relu)
-            return found
+                normalized: Tensor = norm.apply(x, weight, bias, eps, relu)
+            return normalized
         else:
             y = F.group_norm(x, x.shape[1], weight, bias, eps)
-    elif _learns(x) and x.device.type == "cpu" and _channels_last(x):
+    elif _needs_gradient(x) and x.device.type == "cpu" and _is_channels_last(x):
         y = _InstanceNorm.apply(x, weight, bias, eps)
     else:
         y = F.group_norm(x, x.shape[1], weight, bias, eps)
@@ -192,20 +209,28 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: boo
 
 @functools.cache
 @torch.inference_mode(False)
-def _gpu_norm(device: torch.device) -> Any:
-    """`gpu_norm.InstanceNorm`, or None where it does not work: without Triton, without a compiler that Triton needs for
-    its first call, on a GPU that it does not know."""
+def _triton_norm(device: torch.device) -> Any:
+    """Return `triton_norm.InstanceNorm` if it works on `device`, else None.
+
+    Warn once with the reason if it fails: Triton may find no compiler, or not support the GPU. Without Triton or
+    without a CUDA device there is nothing to warn about.
+    """
+    if not torch.cuda.is_available() or find_spec("triton") is None:
+        return None
     try:
         from fast_nst.ops.triton_norm import InstanceNorm
 
         x = torch.zeros(2, 4, 2, 2, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
         with torch.cuda.device(device), torch.enable_grad():
             torch.autograd.grad(InstanceNorm.apply(x, *torch.ones(2, 4, device=device), 1e-5, True).sum(), x)
-    except Exception:  # whatever a compiler may raise
+    except Exception as error:  # a compiler may raise anything
+        warnings.warn(
+            f"the Triton instance norm does not work here; networks are slower ({one_line(error)})", stacklevel=2
+        )
         return None
     return InstanceNorm
 
 
 def rectify(x: Tensor) -> Tensor:
-    """ReLU. In place takes less memory, neither a norm nor a convolution needs its output again; but more time."""
+    """Apply a ReLU, in place without a gradient, which saves memory but is slower. Plain twin: `F.relu(x)`."""
     return F.relu(x, inplace=not torch.is_grad_enabled())

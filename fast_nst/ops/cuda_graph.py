@@ -10,17 +10,21 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-WARM_UP = 2  # steps before a capture, in which kernels are chosen and compiled
+from fast_nst.errors import one_line
+
+WARM_UP = 2  # steps before a capture, which select and compile kernels
 Terms = dict[str, Tensor]
 
 
 class CaptureError(RuntimeError):
-    """The step cannot be captured here. Errors of the step itself are raised as they are."""
+    """The step cannot be captured here. Errors of the step itself are raised unchanged."""
 
 
 class CapturedGraph(NamedTuple):
-    """names, values: of the loss's terms, "loss" first; gradients: of "loss", one for each parameter. A replay
-    overwrites them."""
+    """A captured step and its results, which each replay overwrites.
+
+    names, values: of the loss terms, "loss" first. gradients: of "loss", one per parameter.
+    """
 
     graph: torch.cuda.CUDAGraph
     names: list[str]
@@ -29,7 +33,7 @@ class CapturedGraph(NamedTuple):
 
 
 class _Replay(torch.autograd.Function):
-    """Replay a graph: the loss and all terms; the gradient is the captured one."""
+    """Replay a graph and return the loss and all terms; the gradient is the captured one."""
 
     @staticmethod
     def forward(ctx: Any, captured: CapturedGraph, *parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,41 +45,43 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_loss: Tensor, of_values: Tensor) -> tuple[None, *tuple[Tensor, ...]]:
-        return (None, *torch._foreach_mul(ctx.gradients, of_loss))
+    def backward(ctx: Any, grad_loss: Tensor, grad_values: Tensor) -> tuple[None, *tuple[Tensor, ...]]:
+        return (None, *torch._foreach_mul(ctx.gradients, grad_loss))
 
 
 class GraphedStep:
-    """The terms of a training step on one GPU: `terms(network, batch, offset)`, captured at the first call.
+    """Compute the loss terms of a training step on one GPU by a CUDA graph, captured at the first call.
 
-    network: its parameters must stay where they are. Its modules with `max_shift` and `shift` (`Noise`) read their
-    random shift from `shift`, (2,), which is written to the GPU before a replay. terms: called with network, batch
-    and offset, (2,) random integers below `jitter`; returns {"loss": …, …}. Batches are of one shape. Take a
-    loss's gradient before the next call, which may overwrite it. bf16: autocast to bfloat16.
+    Plain twin: `terms(network, batch)`.
+
+    network: its parameters must not move. Its modules with `max_shift` and `shift` (`Noise`) read their random shift
+    from `shift`, (2,), which is written to the GPU before each replay. terms: called with network, batch and offset,
+    (2,) random integers below `jitter`; returns {"loss": …, …}. bf16: autocast to bfloat16. All batches must have one
+    shape. Take the loss's gradient before the next call, which overwrites it.
     """
 
     def __init__(self, network: nn.Module, terms: Callable[[Any, Any, Tensor], Terms], jitter: int, bf16: bool) -> None:
         self.network, self.terms, self.bf16 = network, terms, bf16
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self.shifted = [module for module in network.modules() if hasattr(module, "max_shift")]
+        self.shifted_modules = [module for module in network.modules() if hasattr(module, "max_shift")]
         self.captured: CapturedGraph | None = None
         self.device = next(iter(self.parameters.values())).device
-        limits = [jitter, jitter, *(cast(int, module.max_shift) for module in self.shifted for _ in range(2))]
+        limits = [jitter, jitter, *(cast(int, module.max_shift) for module in self.shifted_modules for _ in range(2))]
         self.limits = torch.tensor([max(1, limit) for limit in limits])
         self.offsets = torch.zeros(len(limits), dtype=torch.long, device=self.device)
-        for k, module in enumerate(self.shifted):
+        for k, module in enumerate(self.shifted_modules):
             module.shift = self.offsets[2 * k + 2 : 2 * k + 4]
         self.side_stream = torch.cuda.Stream()
         self.batch: dict[str, Tensor] = {}
 
     def close(self) -> None:
-        """Let the network draw its own shifts again."""
-        for module in self.shifted:
+        """Release the graph and let the network draw its own shifts again."""
+        for module in self.shifted_modules:
             module.shift = None  # type: ignore[assignment]
         self.captured = None
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Terms:
-        """The terms; "loss" has a gradient for the parameters. Raises CaptureError."""
+        """Return the terms; "loss" has a gradient for the parameters. Raises CaptureError."""
         if not self.batch:
             self.batch = {name: torch.empty_like(value) for name, value in batch.items()}
         for name, value in batch.items():
@@ -90,14 +96,14 @@ class GraphedStep:
 
     @contextlib.contextmanager
     def _keep_buffers(self) -> Iterator[None]:
-        """Warm-up steps leave no trace in running statistics."""
+        """Restore running statistics after warm-up steps."""
         buffers = {buffer: buffer.clone() for buffer in self.network.buffers()}
         yield
         for buffer, before in buffers.items():
             buffer.copy_(before)
 
     def _compute(self) -> tuple[Terms, tuple[Tensor, ...]]:
-        # Leaves of their own, on the same memory: those of an earlier step wait for another stream.
+        # New leaves on the same memory: those of an earlier step wait for another stream.
         leaves = {name: value.detach().requires_grad_() for name, value in self.parameters.items()}
 
         def network(*arguments: Tensor | None) -> Tensor:
@@ -107,7 +113,7 @@ class GraphedStep:
         # A cached bfloat16 copy of a weight would be frozen into the graph.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             terms = self.terms(network, self.batch, self.offsets[:2])
-        with torch.autocast(self.device.type, enabled=False):  # a trainer's autocast is not for gradients
+        with torch.autocast(self.device.type, enabled=False):  # the trainer's autocast must not apply to gradients
             return terms, torch.autograd.grad(terms["loss"], list(leaves.values()))
 
     def _capture(self) -> CapturedGraph:
@@ -119,12 +125,12 @@ class GraphedStep:
         current.wait_stream(self.side_stream)
         try:
             graph = torch.cuda.CUDAGraph()
-            # Capture this thread only: the one that pins the next batches would spoil it.
+            # Capture only this thread: the one that pins the next batches would invalidate the capture.
             capture = torch.cuda.graph(graph, stream=self.side_stream, capture_error_mode="thread_local")
             with capture, torch.enable_grad():
                 terms, gradients = self._compute()
                 values = torch.stack([term.detach() for term in terms.values()])
         except RuntimeError as error:
             torch.cuda.set_stream(current)  # a failed capture leaves its stream set
-            raise CaptureError(str(error).strip().partition("\n")[0]) from error
+            raise CaptureError(one_line(error)) from error
         return CapturedGraph(graph, list(terms), values, gradients)

@@ -1,5 +1,5 @@
-"""Running a trained network on photographs."""
+"""Run a trained network on images."""
 
-from fast_nst.stylize.image import KEEP_COLORS, stylize_file, stylize_strips, stylize_tensor
+from fast_nst.stylize.image import KEEP_COLORS, stylize_file, stylize_tensor, stylize_tiles
 
-__all__ = ["KEEP_COLORS", "stylize_file", "stylize_strips", "stylize_tensor"]
+__all__ = ["KEEP_COLORS", "stylize_file", "stylize_tensor", "stylize_tiles"]

@@ -1,4 +1,4 @@
-"""One photograph through a network, tensor to tensor and file to file."""
+"""Stylize one image: tensor to tensor, or file to file."""
 
 import os
 from collections.abc import Callable
@@ -15,77 +15,77 @@ from fast_nst.stylize import tiles
 from fast_nst.stylize.color import Moments, keep_chroma, keep_statistics, transport
 
 KEEP_COLORS = {"chroma": keep_chroma, "statistics": keep_statistics}
-# Bytes a pixel and channel of a network's widest layer at full size, in float32. Measured: slim 11, johnson 8 with
-# keep_memory, 5.5 and 4.8 without. In strips for each row of one, which needs its neighbours too.
-_WHOLE, _STRIPS = 12, 40
-_DECODED = 6  # bytes a pixel while a file is decoded: Pillow's four, more where it is rotated or converted
+# Bytes per pixel and channel of the widest layer at full size, float32, for a whole image. Measured: slim 11, johnson 8
+# with keep_freed_memory, 5.5 and 4.8 without. Per pixel of a strip it is more, because a strip needs its neighbors too.
+_WHOLE, _STRIP = 12, 40
+_DECODED = 6  # bytes per pixel while a file is decoded: 4 in Pillow, more if it is rotated or converted
 
 
 @torch.inference_mode()
 def stylize_tensor(
     network: nn.Module,
-    photograph: Tensor,
+    content: Tensor,
     strength: float = 1.0,
     keep_colors: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """(1, 3, H, W) in [0, 1] -> the same shape and range, on the device of `network`.
+    """Stylize `content`, (1, 3, H, W) in [0, 1]; the output has the same shape and range, on the network's device.
 
-    strength: 0 is the photograph, 1 the full style, a linear blend between. keep_colors: a key of KEEP_COLORS, or None
-    for the painting's. dtype: torch.bfloat16 for convolutions in that, fast with a network in torch.channels_last.
+    strength: from 0, the content, to 1, the full style; linear in between. keep_colors: a key of KEEP_COLORS, or None
+    for the style's colors. dtype: torch.bfloat16 runs convolutions in bfloat16, fast if the network is channels_last.
     Raises UserError for values out of range.
     """
     _check(strength, keep_colors)
     device = _device(network)
-    photograph = photograph.to(device)
+    content = content.to(device)
     if strength == 0:
-        return photograph
+        return content
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        result = network(photograph.contiguous(memory_format=torch.channels_last)).clamp_(0, 1)
+        output = network(content.contiguous(memory_format=torch.channels_last)).clamp_(0, 1)
     if keep_colors is not None:
-        result = KEEP_COLORS[keep_colors](result, photograph)
-    return result if strength == 1 else torch.lerp(photograph, result, strength)
+        output = KEEP_COLORS[keep_colors](output, content)
+    return output if strength == 1 else torch.lerp(content, output, strength)
 
 
 @torch.inference_mode()
-def stylize_strips(
+def stylize_tiles(
     network: Network,
     picture: Image.Image,
     strip: int,
     strength: float = 1.0,
     keep_colors: str | None = None,
     dtype: torch.dtype = torch.float32,
-    tell: Callable[[float], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> None:
-    """As `stylize_tensor`, in bounded memory: repaint the RGB `picture` in its place, `strip` rows at a time.
+    """Stylize the RGB `picture` in place and in bounded memory, `strip` rows at a time, like `stylize_tensor`.
 
-    Both sides are `tiles.SMALLEST` pixels on. tell: called with the share of the work done.
+    Both sides must be at least `tiles.SMALLEST`. on_progress: called with the share of the work done.
     """
     _check(strength, keep_colors)
     device = _device(network)
-    photograph = _PictureRows(picture, device)
+    content = _PictureRows(picture, device)
     if strength == 0:
         return
-    statistics = keep_colors == "statistics"
-    low = torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
-    with low:
-        repainted, work = tiles.prepare(network, photograph, strip, 1 + statistics, tell)
+    match_statistics = keep_colors == "statistics"
+    bf16 = torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+    with bf16:
+        output, passes = tiles.build_row_pipeline(network, content, strip, 1 + match_statistics, on_progress)
     recolor: Callable[[Tensor, Tensor], Tensor] | None = None if keep_colors is None else KEEP_COLORS[keep_colors]
-    if statistics:  # of the whole pictures: a pass of its own
-        own, wanted = Moments(), Moments()
-        for a, b in work.strips(picture.height):
-            with low:
-                own.add(repainted(a, b).clamp(0, 1))
-            wanted.add(photograph(a, b))
-        move = transport(own, wanted)
-        recolor = lambda result, _: move(result)  # noqa: E731
-    for a, b in work.strips(picture.height):
-        before = photograph(a, b)
-        with low:
-            result = repainted(a, b).clamp(0, 1)
+    if match_statistics:  # over the whole images, in a pass of their own
+        source, target = Moments(), Moments()
+        for a, b in passes.strips(picture.height):
+            with bf16:
+                source.add(output(a, b).clamp(0, 1))
+            target.add(content(a, b))
+        color_map = transport(source, target)
+        recolor = lambda rows, _: color_map(rows)  # noqa: E731
+    for a, b in passes.strips(picture.height):
+        original = content(a, b)
+        with bf16:
+            rows = output(a, b).clamp(0, 1)
         if recolor is not None:
-            result = recolor(result, before)
-        picture.paste(image.to_pillow(torch.lerp(before, result, strength)), (0, a))
+            rows = recolor(rows, original)
+        picture.paste(image.to_pillow(torch.lerp(original, rows, strength)), (0, a))
 
 
 class _PictureRows:
@@ -107,15 +107,14 @@ def stylize_file(
     keep_colors: str | None = None,
     dtype: torch.dtype = torch.float32,
     memory: int | None = None,
-    tell: Callable[[float], None] | None = None,
-    made: str | None = None,
+    on_progress: Callable[[float], None] | None = None,
+    provenance: str | None = None,
 ) -> None:
-    """Read `source`, repaint it, write `target`. size: of the longer side, in pixels; None keeps the photograph's.
-    made: `image.save_picture`.
+    """Stylize the file `source` and write `target`; transparency is kept.
 
-    memory: bytes that may be taken on top of what is taken; by default half of what is free. A photograph
-    that needs more is repainted in strips, `stylize_strips`, which report to `tell`.
-    Transparency is carried over. Raises image.ImageError, UserError.
+    size: pixels of the longer side; None keeps that of `source`. memory: bytes to use in addition to those in use;
+    None: half of what is free. A larger image is stylized in strips, and `on_progress` is called with the share done.
+    provenance: see `image.save_picture`. Raises image.ImageError, UserError.
     """
     image.check_writable(target)
     device = _device(network)
@@ -137,13 +136,13 @@ def stylize_file(
         for block in network.modules()
         if isinstance(block, ConvBlock)
     )
-    row, held = widest * rgb.width, 5 * rgb.width * rgb.height * on_cpu
-    if _WHOLE * row * rgb.height + held <= memory or min(rgb.size) < tiles.SMALLEST:
+    row, decoded = widest * rgb.width, 5 * rgb.width * rgb.height * on_cpu
+    if _WHOLE * row * rgb.height + decoded <= memory or min(rgb.size) < tiles.SMALLEST:
         rgb = image.to_pillow(stylize_tensor(network, image.to_tensor(rgb), strength, keep_colors, dtype))
     else:
-        rows = max(32, (memory - held) // (_STRIPS * row))
-        stylize_strips(network, rgb, rows, strength, keep_colors, dtype, tell)
-    image.save_picture(rgb, target, picture.alpha, made)
+        strip = max(32, (memory - decoded) // (_STRIP * row))
+        stylize_tiles(network, rgb, strip, strength, keep_colors, dtype, on_progress)
+    image.save_picture(rgb, target, picture.alpha, provenance)
 
 
 def _check(strength: float, keep_colors: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Contact sheets: style images, content images and their results in one picture."""
+"""Build contact sheets: styles, content images and outputs in one picture."""
 
 from collections.abc import Sequence
 
@@ -8,37 +8,36 @@ from torch import Tensor
 
 from fast_nst import image
 
+GAP, TOP = 4, 16  # pixels between the squares of a grid, and above them for a line of text
 
-def sheet(style_image: Tensor, contents: Tensor, results: Tensor, gap: int = 4) -> Image.Image:
-    """(1, 3, h, w) and two (N, 3, H, W) in [0, 1] -> photographs above, results below, the painting on the left."""
+
+def sheet(style: Tensor, contents: Tensor, outputs: Tensor, gap: int = 4) -> Image.Image:
+    """Place the style, (1, 3, h, w), on the left, contents above, outputs below, each (N, 3, H, W); all in [0, 1]."""
     count, _, height, width = contents.shape
-    painting = image.to_pillow(style_image)
+    painting = image.to_pillow(style)
     tall = 2 * height + gap
     wide = round(painting.width * tall / painting.height)
     picture = Image.new("RGB", (wide + count * (width + gap), tall), "white")
     picture.paste(painting.resize((wide, tall), Image.Resampling.BICUBIC))
-    for column, pair in enumerate(zip(contents, results, strict=True)):
+    for column, pair in enumerate(zip(contents, outputs, strict=True)):
         for row, item in enumerate(pair):
-            place = wide + gap + column * (width + gap), row * (height + gap)
-            picture.paste(image.to_pillow(torch.as_tensor(item)[None]), place)
+            corner = wide + gap + column * (width + gap), row * (height + gap)
+            picture.paste(image.to_pillow(torch.as_tensor(item)[None]), corner)
     return picture
 
 
-GAP, TOP = 4, 16  # pixels between the squares of a grid, and for a line of text
-
-
 def grid_size(rows: int, columns: int, side: int) -> tuple[int, int]:
-    """Width and height of `grid`, pixels."""
+    """Return the width and height of `grid` in pixels."""
     return columns * (side + GAP) - GAP, TOP + rows * (side + GAP) - GAP
 
 
 def grid(rows: Sequence[Sequence[Image.Image | None]], heads: Sequence[str], side: int) -> Image.Image:
-    """Rows of squares, `side` pixels wide, one below each of `heads`; None: left white."""
-    whole = Image.new("RGB", grid_size(len(rows), len(heads), side), "white")
-    draw = ImageDraw.Draw(whole)
+    """Draw rows of squares, `side` pixels wide, one column under each of `heads`; None leaves a square white."""
+    picture = Image.new("RGB", grid_size(len(rows), len(heads), side), "white")
+    draw = ImageDraw.Draw(picture)
     for x, head in enumerate(heads):
         draw.text((x * (side + GAP) + 2, 2), head, fill="black")
         for y, row in enumerate(rows):
             if (square := row[x]) is not None:
-                whole.paste(square, (x * (side + GAP), TOP + y * (side + GAP)))
-    return whole
+                picture.paste(square, (x * (side + GAP), TOP + y * (side + GAP)))
+    return picture

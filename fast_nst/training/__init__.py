@@ -1,1 +1,1 @@
-"""What every method shares: optimizers, schedules, callbacks, checkpoints and resume."""
+"""Shared by all methods: optimizers, schedules, callbacks, checkpoints and resume."""

@@ -23,14 +23,16 @@ from fast_nst.training.divergence import check_finite
 
 
 def seconds_left(trainer: pl.Trainer) -> float:
-    """Until trainer.max_time; infinity without one."""
+    """Return the seconds until trainer.max_time; infinity if there is none."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)]  # type: ignore[attr-defined]
     return min((max(0.0, left) for timer in timers if (left := timer.time_remaining()) is not None), default=math.inf)
 
 
 class Progress(pl.callbacks.ProgressBar):
-    """One bar over the whole run: steps, steps a second, time left, each loss; on no terminal, a line now and then.
-    Before it one over the drawing of the content images (`ContentData.drawing`), which it sees to."""
+    """Show steps, steps per second, time left and each loss: as a bar, or as a line every `seconds` without a terminal.
+
+    It first draws the content images (`ContentData.drawing`), with a bar of its own.
+    """
 
     def __init__(self, seconds: float = 15.0) -> None:
         super().__init__()
@@ -38,66 +40,66 @@ class Progress(pl.callbacks.ProgressBar):
         self.terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
         self.interval = 0.5 if self.terminal else seconds
         self.bar: tqdm | None = None
-        self.due = 0.0
-        self.ready = False
-        self.begun = (0.0, 0)
-        self.in_steps = self.step_begun = 0.0
-        # Share of the run's time outside the steps, at its end; meant for a CPU, which is never behind.
+        self.next_update = 0.0
+        self.started = False
+        self.start_time, self.start_step = 0.0, 0
+        self.in_steps = self.step_start = 0.0
+        # Share of the run's time outside the steps, set at the end; correct on a CPU, which runs synchronously.
         self.outside = 0.0
 
     def disable(self) -> None:
         self.enabled = False
 
     def _draw(self, trainer: pl.Trainer, drawing: DataLoader[int]) -> None:
-        """Exhaust `drawing`, or as much of it as there is until a signal or trainer.max_time."""
-        due = time.monotonic()
+        """Draw all content images, or stop early at a signal or at trainer.max_time."""
+        next_update = time.monotonic()
         bar = tqdm(drawing, "drawing", leave=False, unit="image", disable=not (self.enabled and self.terminal))
         for done, _ in enumerate(bar, 1):
-            if self.enabled and not self.terminal and time.monotonic() >= due:
-                due = time.monotonic() + self.interval
+            if self.enabled and not self.terminal and time.monotonic() >= next_update:
+                next_update = time.monotonic() + self.interval
                 print(f"drawing content images  {done}/{len(drawing)}", file=sys.stderr, flush=True)
             if signalled(trainer) or not seconds_left(trainer):
                 break
         bar.close()
 
-    def _begin(self, trainer: pl.Trainer) -> None:
-        """Once, and not before the start: now signals are heard, and trainer.max_time and all processes run."""
-        if self.ready:
+    def _start(self, trainer: pl.Trainer) -> None:
+        """Draw the images and open the bar, once. By now signal handlers, trainer.max_time and all processes are up."""
+        if self.started:
             return
-        self.ready = True
+        self.started = True
         data: ContentData | None = getattr(trainer, "datamodule", None)
         if data is not None and (drawing := data.drawing()) is not None:
             self._draw(trainer, drawing)
-        self.begun = (time.monotonic(), trainer.global_step)
-        self.due = 0.0
+        self.start_time, self.start_step = time.monotonic(), trainer.global_step
+        self.next_update = 0.0
         if self.enabled and self.terminal:
             self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin(trainer)  # before the first batch is made
+        self._start(trainer)  # before the first batch is loaded
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._begin(trainer)  # a run that goes on has no start of its only epoch
-        self.step_begun = time.monotonic()
+        self._start(trainer)  # a resumed run does not call on_train_epoch_start
+        self.step_start = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.in_steps += time.monotonic() - self.step_begun
-        # Reading a loss waits for the device: not every step.
-        if not self.enabled or (time.monotonic() < self.due and trainer.global_step < trainer.max_steps):
+        self.in_steps += time.monotonic() - self.step_start
+        # Reading a loss waits for the device, so not at every step.
+        if not self.enabled or (time.monotonic() < self.next_update and trainer.global_step < trainer.max_steps):
             return
-        self.due = time.monotonic() + self.interval
+        self.next_update = time.monotonic() + self.interval
         losses = "  ".join(f"{name} {value.detach().item():.4g}" for name, value in outputs.items())
         if self.bar is not None:
             self.bar.update(trainer.global_step - self.bar.n)
             limit = seconds_left(trainer)
-            until = "" if limit == math.inf else f"stops in {tqdm.format_interval(limit)}  "
-            self.bar.set_postfix_str(until + losses)
+            stop = "" if limit == math.inf else f"stops in {tqdm.format_interval(limit)}  "
+            self.bar.set_postfix_str(stop + losses)
             return
-        elapsed, done = time.monotonic() - self.begun[0], trainer.global_step - self.begun[1]
+        elapsed, done = time.monotonic() - self.start_time, trainer.global_step - self.start_step
         rate = done / elapsed if elapsed > 0 else 0.0
         seconds = min((trainer.max_steps - trainer.global_step) / rate if rate else math.inf, seconds_left(trainer))
         left = "?" if seconds == math.inf else tqdm.format_interval(seconds)
@@ -113,14 +115,14 @@ class Progress(pl.callbacks.ProgressBar):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
-        self.outside = 1 - self.in_steps / max(time.monotonic() - self.begun[0], 1e-9)
+        self.outside = 1 - self.in_steps / max(time.monotonic() - self.start_time, 1e-9)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
 
 
 class Preview(pl.Callback):
-    """A sheet of the style image, some content images and their results: to TensorBoard as it learns, and to `path`."""
+    """Write a sheet of the style, some content images and their outputs to TensorBoard and to `path`."""
 
     def __init__(
         self, path: Path, style_image: Tensor, contents: ContentImages, count: int, every_n_steps: int
@@ -128,7 +130,7 @@ class Preview(pl.Callback):
         self.path, self.style_image, self.every_n_steps = path, style_image, every_n_steps
         self.contents, self.count = contents, min(count, len(contents))
         self.batch: Tensor | None = None
-        self.written = -1  # the step of the last one
+        self.written = -1  # the step of the last sheet
 
     @torch.no_grad()
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -138,9 +140,9 @@ class Preview(pl.Callback):
         if self.batch is None:
             self.batch = torch.stack([self.contents[i] for i in range(self.count)])
         network = cast(nn.Module, module.network).eval()
-        results = torch.cat([network(item[None].to(module.device)).float().cpu() for item in self.batch])
+        outputs = torch.cat([network(item[None].to(module.device)).float().cpu() for item in self.batch])
         network.train()
-        picture = sheet(self.style_image, self.batch, results)
+        picture = sheet(self.style_image, self.batch, outputs)
         image.save_picture(picture, self.path)
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):
@@ -157,11 +159,11 @@ class Preview(pl.Callback):
 
 
 class SaveWeights(pl.Callback):
-    """The weights file at the end of the run, with the last held-out losses in its metadata."""
+    """Save the weights file at the end of the run, with the last held-out losses in its metadata."""
 
     def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
         self.path, self.description = path, dict(description)
-        self.losses: dict[str, float] = {}  # of the last validation; in the checkpoint too
+        self.losses: dict[str, float] = {}  # of the last validation; saved in the checkpoint too
 
     def state_dict(self) -> dict[str, Any]:
         return {"losses": self.losses}

@@ -1,4 +1,4 @@
-"""Checkpoints: when they are written, on which signals, and atomically."""
+"""Checkpoints: written at intervals and on signals, atomically."""
 
 import contextlib
 import os
@@ -12,17 +12,17 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from fast_nst import image
-from fast_nst.errors import RunError
+from fast_nst.errors import RunError, one_line
 from fast_nst.training import resume
 
 
 def signalled(trainer: pl.Trainer) -> bool:
-    """Whether a signal asks this process to end."""
+    """Return whether a signal has asked this process to stop."""
     return any(callback.signal for callback in trainer.callbacks if isinstance(callback, SaveCheckpoint))  # type: ignore[attr-defined]
 
 
 class Interrupted(RunError):
-    """A signal asked the run to stop, and it saved first; the message holds the command to go on."""
+    """A signal stopped the run after it saved; the message contains the command that resumes it."""
 
     def __init__(self, number: int, step: int, command: str) -> None:
         super().__init__(f"{signal.Signals(number).name} at step {step}: saved. Resume with: {command}")
@@ -30,7 +30,7 @@ class Interrupted(RunError):
 
 
 class StoppedBeforeStart(RunError):
-    """A SIGTERM before the first step."""
+    """SIGTERM arrived before the first step."""
 
     exit_code = 128 + signal.SIGTERM
 
@@ -39,20 +39,23 @@ class StoppedBeforeStart(RunError):
 
 
 class SaveCheckpoint(pl.Callback):
-    """`path` every `every_n_steps`, at the end, and on SIGINT, SIGTERM, SIGHUP or SIGUSR1 after the step under way,
-    when the run ends with `Interrupted`. A second signal has its ordinary effect at once.
+    """Save `path` every `every_n_steps`, at the end, and on SIGINT, SIGTERM, SIGHUP or SIGUSR1.
 
-    settings: kept in the checkpoint (`resume.KEY`). command: what goes on from it.
+    A signal saves after the current step and ends the run with `Interrupted`. A second one has its usual effect.
+    settings: stored in the checkpoint (`resume.KEY`). command: resumes from it.
     """
 
     SIGNALS = tuple(
         getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
     )
-    AGREE = 10  # steps between the processes of a run asking each other for signals: each asking waits
+    SIGNAL_CHECK_INTERVAL = 10  # steps between checks for signals of other processes, which wait for all of them
 
-    def __init__(self, path: Path, every_n_steps: int, settings: Mapping[str, Any], command: str) -> None:
+    def __init__(
+        self, path: Path, every_n_steps: int, settings: Mapping[str, Any], command: str, catch_signals: bool = True
+    ) -> None:
         self.path, self.every_n_steps, self.settings, self.command = path, every_n_steps, dict(settings), command
         self.saved_step = -1
+        self.catch_signals = catch_signals
         self.signal = 0
         self.handlers: dict[int, Any] = {}
 
@@ -60,7 +63,7 @@ class SaveCheckpoint(pl.Callback):
         self.signal = number
         self._release()
         text = f"\n{signal.Signals(number).name}: saving after this step; again stops at once, unsaved\n"
-        with contextlib.suppress(OSError):  # no terminal any more; print may be in the middle of a line
+        with contextlib.suppress(OSError):  # the terminal may be closed; print is not safe in a handler
             os.write(2, text.encode())
 
     def _release(self) -> None:
@@ -71,7 +74,7 @@ class SaveCheckpoint(pl.Callback):
     def _stopping(self, trainer: pl.Trainer) -> bool:
         if trainer.world_size == 1:
             return self.signal != 0
-        if trainer.global_step % self.AGREE:
+        if trainer.global_step % self.SIGNAL_CHECK_INTERVAL:
             return False
         return trainer.strategy.reduce_boolean_decision(self.signal != 0, all=False)
 
@@ -86,9 +89,11 @@ class SaveCheckpoint(pl.Callback):
         checkpoint[resume.KEY] = self.settings
 
     def listen(self, numbers: Sequence[int] = (signal.SIGINT,)) -> None:
-        """Keep the signals for the end of the next step; of the others Lightning needs its own until training starts.
+        """Handle the signals `numbers` from now on, after the current step.
 
-        To be called before the run says that it starts: a shell's background jobs come with SIGINT ignored."""
+        Call it with SIGINT before the run reports its start, because a shell's background jobs ignore SIGINT. Lightning
+        needs its own handlers of the other signals until training starts.
+        """
         for number in numbers:
             if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:  # SIGHUP, under nohup
                 continue
@@ -96,9 +101,10 @@ class SaveCheckpoint(pl.Callback):
             signal.signal(number, self._catch)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.received_sigterm:  # which Lightning would only now and then look for
+        if trainer.received_sigterm:  # Lightning checks this only now and then
             raise StoppedBeforeStart
-        self.listen(self.SIGNALS)
+        if self.catch_signals:
+            self.listen(self.SIGNALS)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -114,21 +120,21 @@ class SaveCheckpoint(pl.Callback):
         self._save(trainer)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._release()  # a run that was complete already has neither start nor end
+        self._release()  # a run that is already complete calls neither on_train_start nor on_train_end
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._release()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints written beside their place and renamed, so that none is ever half-written."""
+    """Write checkpoints to a temporary file and rename it, so that none is ever half-written."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         write: Callable[..., None] = super().save_checkpoint
-        with image.replacing(path) as temporary:
+        with image.atomic_write(path) as temporary:
             try:
                 write(checkpoint, temporary, storage_options)
-            except RuntimeError as error:  # torch's writer, on a full disk
-                raise OSError(str(error).splitlines()[0]) from None
+            except RuntimeError as error:  # from torch's writer, if the disk is full
+                raise OSError(one_line(error)) from None

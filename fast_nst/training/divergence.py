@@ -1,4 +1,4 @@
-"""Stopping a run whose loss or parameters became NaN or infinite."""
+"""Stop a run whose loss or parameters became NaN or infinite."""
 
 from typing import Any
 
@@ -10,24 +10,24 @@ from fast_nst.errors import RunError
 
 
 class Diverged(RunError):
-    """The loss or a parameter became NaN or infinite; the message says what to try."""
+    """The loss or a parameter became NaN or infinite; the message suggests a fix."""
 
     def __init__(self, step: int, what: str) -> None:
         super().__init__(
             f"stopped at step {step}: {what} is NaN or infinite. Try a lower optimizer.learning_rate, a longer "
-            f"optimizer.warmup_steps, or trainer.precision=32-true; a checkpoint, if there is one, is from before"
+            f"optimizer.warmup_steps, or trainer.precision=32-true; any checkpoint is from before"
         )
 
 
 def check_finite(network: nn.Module, step: int) -> None:
-    """Raise Diverged before good files are overwritten by those of a diverged run."""
+    """Raise Diverged if a parameter is not finite, before a diverged run overwrites good files."""
     for name, value in network.named_parameters():
         if not torch.isfinite(value).all():
             raise Diverged(step, f"the parameter {name}")
 
 
 class StopOnNan(pl.Callback):
-    """Raise `Diverged` when the loss is NaN or infinite. Checked every `every_n_steps`, since reading it waits."""
+    """Raise `Diverged` when the loss is NaN or infinite. Checked every `every_n_steps`, because reading it waits."""
 
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps

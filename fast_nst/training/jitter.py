@@ -1,23 +1,22 @@
-"""Random shifts of what the loss of a training step sees."""
+"""Random shifts of a training step's output and content."""
 
 import torch
 from torch import Tensor
 
 
 def jitter(output: Tensor, content: Tensor, pixels: int, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Both (B, 3, H, W) without `pixels` rows and columns; `offset`, (2,), of them at the top and left, by default a
-    random number up to pixels - 1.
+    """Crop `pixels` rows and columns from both, (B, 3, H, W): `offset`, (2,), of them at the top and left.
 
-    A network's upsampling has a lattice of its own; always in phase with the strides of the loss network, it becomes
-    part of the picture.
+    offset: below `pixels`; None: random. Without jitter the upsampling lattice of a network stays in phase with the
+    strides of the loss network and becomes visible.
     """
     if not pixels:
         return output, content
     height, width = (side - pixels for side in output.shape[2:])
-    if offset is not None:  # on a GPU, without waiting for its value
+    if offset is not None:  # does not wait for its value on a GPU
         for dim, length in ((2, height), (3, width)):
-            kept = torch.arange(length, device=offset.device) + offset[dim - 2]
-            output, content = output.index_select(dim, kept), content.index_select(dim, kept)
+            indices = torch.arange(length, device=offset.device) + offset[dim - 2]
+            output, content = output.index_select(dim, indices), content.index_select(dim, indices)
         return output, content
     top, left = torch.randint(pixels, (2,)).tolist()
     rows, columns = slice(top, top + height), slice(left, left + width)

@@ -1,4 +1,4 @@
-"""The optimizer of a training: Muon for convolution kernels, Adam for everything else."""
+"""The default optimizer: Muon for convolution kernels, Adam for everything else."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,19 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ADAM_RATE = 0.05  # Adam's learning rate, of the kernels'
+ADAM_RATE = 0.05  # Adam's learning rate, relative to the kernels'
 MOMENTUM = 0.95
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration, Jordan's
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's Newton-Schulz iteration
 
 
 class Muon(torch.optim.Adam):
-    """Kernels take steps of equal length in every direction: the momentum of a kernel, as a matrix with a row for each
-    of its outputs, is replaced by the nearest orthogonal one (Jordan et al. 2024, kellerjordan.github.io/posts/muon;
-    torch.optim.Muon, from torch 2.9 on, takes matrices alone). Kernels are the weights of convolutions of more than one
-    pixel that end in features; all else, and what ends in pixels, is left to Adam at `ADAM_RATE` times the rate.
+    """Muon for convolution kernels, Adam for all other parameters at `ADAM_RATE` times the learning rate.
 
-    network: its parameters are trained, those that require a gradient. learning_rate: of the kernels, with matrices of
-    unit singular values for steps.
+    Muon replaces a kernel's momentum, as a matrix with one row per output channel, by the nearest orthogonal matrix, so
+    that steps have equal length in every direction (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+    torch.optim.Muon, since torch 2.9, takes only matrices. 1x1 convolutions and those with at most 3 outputs (pixels)
+    are left to Adam.
+
+    network: its parameters that require a gradient are trained. learning_rate: of the kernels, whose steps are matrices
+    of unit singular values.
     """
 
     def __init__(self, network: nn.Module, learning_rate: float) -> None:
@@ -42,41 +44,44 @@ class Muon(torch.optim.Adam):
         return loss
 
     def _step_kernels(self, kernels: list[Tensor], rate: float) -> None:
-        """All kernels together, and their gradients gone, so that Adam passes them by."""
-        wanted = []
+        """Update all kernels at once and clear their gradients, so that Adam skips them."""
+        updates = []
         for kernel in kernels:
             assert kernel.grad is not None
             state = self.state[kernel]
-            if not state:  # "step": Adam, when it loads a state, looks for one
+            if not state:  # Adam needs "step" when it loads a state
                 state.update(step=torch.zeros(()), momentum=torch.zeros_like(kernel))
             momentum = state["momentum"]
             momentum.lerp_(kernel.grad, 1 - MOMENTUM)
             nesterov = torch.lerp(kernel.grad, momentum, MOMENTUM)
-            wanted.append(nesterov.permute(0, 2, 3, 1).flatten(1))  # no copy where channels come last
+            updates.append(nesterov.permute(0, 2, 3, 1).flatten(1))  # no copy in channels_last
             kernel.grad = None
-        for kernel, step in zip(kernels, orthogonal(wanted), strict=True):
+        for kernel, step in zip(kernels, orthogonal(updates), strict=True):
             k, c, h, w = kernel.shape
-            longer = max(1, k / (c * h * w)) ** 0.5
-            kernel.add_(step.reshape(k, h, w, c).permute(0, 3, 1, 2), alpha=-rate * longer)
+            scale = max(1, k / (c * h * w)) ** 0.5
+            kernel.add_(step.reshape(k, h, w, c).permute(0, 3, 1, 2), alpha=-rate * scale)
 
 
 def is_kernel(parameter: Tensor) -> bool:
+    """Return whether Muon updates this parameter: convolution weights larger than 1x1, with more than 3 outputs."""
     return parameter.dim() == 4 and parameter.shape[0] > 3 and parameter[0, 0].numel() > 1
 
 
 def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """About the nearest matrices (R, C), each of its own shape, whose singular values are all equal, 0.7 to 1.2, by
-    five steps of a Newton-Schulz iteration. All at once, filled up with zeros, which stay zeros: many small operations
-    take longer than a few larger ones."""
+    """Return the approximately nearest orthogonal matrices, with singular values of 0.7 to 1.2.
+
+    Five steps of a Newton-Schulz iteration. The matrices, (R, C) of any shapes, are padded with zeros and computed as
+    one batch, because a few large operations are faster than many small ones. The zeros stay zeros.
+    """
     a, b, c = COEFFICIENTS
     wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
     rows, columns = (max(matrix.shape[side] for matrix in wide) for side in (0, 1))
     x = wide[0].new_zeros(len(wide), rows, columns, dtype=torch.float32)
-    for whole, matrix in zip(x, wide, strict=True):
-        whole[: matrix.shape[0], : matrix.shape[1]] = matrix
+    for padded, matrix in zip(x, wide, strict=True):
+        padded[: matrix.shape[0], : matrix.shape[1]] = matrix
     with torch.autocast(x.device.type, enabled=False):
         x /= torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-20)
-        # x <- (a + b x x' + c (x x')^2) x; all the factors are polynomials of the first, small x x'.
+        # x <- (a + b x x' + c (x x')^2) x; all factors are polynomials of the first x x', which is small.
         product = torch.bmm(x, x.transpose(1, 2))
         unit = torch.eye(rows, device=x.device).expand_as(product)
         factors = unit
@@ -85,9 +90,9 @@ def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
             factors = torch.bmm(factor, factors)
             product = torch.bmm(torch.bmm(factor, product), factor)
         x = torch.bmm(factors, x)
-    found = []
-    for whole, matrix in zip(x, matrices, strict=True):
-        height, width = matrix.shape
-        cut = whole[:width, :height].T if height > width else whole[:height, :width]
-        found.append(cut.to(matrix.dtype))
-    return found
+    results = []
+    for padded, matrix in zip(x, matrices, strict=True):
+        rows, columns = matrix.shape
+        cropped = padded[:columns, :rows].T if rows > columns else padded[:rows, :columns]
+        results.append(cropped.to(matrix.dtype))
+    return results

@@ -12,7 +12,7 @@ SCHEDULES = ("cosine", "linear", "constant")
 
 
 def build(name: str, network: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    """The optimizer `name` over the parameters of `network`: "muon" (`Muon`) or "adam"."""
+    """Build the optimizer `name` for the parameters of `network`: "muon" (`Muon`) or "adam"."""
     if name == "muon":
         return Muon(network, learning_rate)
     fused = next(network.parameters()).device.type != "mps"
@@ -20,8 +20,7 @@ def build(name: str, network: nn.Module, learning_rate: float) -> torch.optim.Ad
 
 
 def learning_rate_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> float:
-    """The factor of the learning rate at `step` (from 0): a linear warm-up, then constant, or down to 0 along a cosine
-    or a straight line."""
+    """Return the learning rate's factor at `step`, from 0: linear warm-up, then constant, or cosine or linear to 0."""
     factor = min(1.0, (step + 1) / (warmup_steps + 1))
     if schedule != "constant":
         done = min(1.0, step / total_steps)

@@ -1,4 +1,4 @@
-"""Resuming from a checkpoint: what the run that wrote it was, and what may be different now."""
+"""Resume from a checkpoint: read its settings and check which may differ now."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,18 +7,18 @@ from typing import Any
 from fast_nst.errors import UserError
 from fast_nst.safe_load import load_pickle
 
-KEY = "fast_nst"  # of the run's settings in a checkpoint
-# What has no part in the result.
-_FREE = (
+KEY = "fast_nst"  # of the settings in a checkpoint
+# Settings that do not affect the result.
+_IGNORED = (
     "output_dir", "ckpt_path", "preview", "checkpoint", "data.workers", "data.cache_mib", "trainer.accelerator",
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_time", "trainer.log_every_n_steps",
     "trainer.val_every_n_steps", "trainer.cuda_graphs",
 )  # fmt: skip
-_FIXED = ("network", "style", "optimizer.name")  # they do not fit; half of each painting is neither
+_FIXED = ("network", "style", "optimizer.name")  # must not change
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The settings that a checkpoint was written under, and its step: {"settings", "step"}. Raises UserError."""
+    """Read the settings and the step of a checkpoint: {"settings", "step"}. Raises UserError."""
     try:
         checkpoint = load_pickle(path)
         return {"settings": dict(checkpoint[KEY]), "step": int(checkpoint["global_step"])}
@@ -27,24 +27,26 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check(before: Mapping[str, Any], now: Mapping[str, Any], step: int, steps: int) -> list[str]:
-    """What changed between two runs' settings, a text each, for a run that goes on from `step` to `steps`.
+    """Return the settings that changed, one text each, for a run that resumes at `step` of `steps`.
 
-    Raises UserError where the result would make no sense.
+    Raises UserError for changes that make resuming impossible.
     """
     changed = list(_differences(dict(_flat(before)), dict(_flat(now))))
     if refused := [text for name, text in changed if _is_under(name, _FIXED)]:
-        raise UserError(f"ckpt_path: its run cannot go on with other settings ({'; '.join(refused)}); start a new run")
+        raise UserError(
+            f"ckpt_path: its run cannot be resumed with other settings ({'; '.join(refused)}); start a new run"
+        )
     if steps < step:
-        raise UserError(f"trainer.max_steps: got {steps}; the checkpoint to go on from is past that, at step {step}")
+        raise UserError(f"trainer.max_steps: got {steps}; the checkpoint is already at step {step}")
     return [text for _, text in changed]
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
-        # An argument that one of the two versions does not know has its default.
+        # Network arguments that only one of the two versions has are at their default.
         missing = _is_under(name, ("network",)) and not (name in before and name in now)
-        if old != new and not missing and not _is_under(name, _FREE):
+        if old != new and not missing and not _is_under(name, _IGNORED):
             yield name, f"{name}: {old} before, {new} now"
 
 
@@ -61,7 +63,7 @@ def _is_under(name: str, groups: tuple[str, ...]) -> bool:
 
 
 def set_learning_rate(checkpoint: dict[str, Any], learning_rate: float) -> None:
-    """Put this run's `learning_rate` into the states of a `checkpoint`, which would restore that of its own run."""
+    """Scale the optimizer and scheduler states of `checkpoint` to `learning_rate`, so that it is not restored."""
     groups = [group for state in checkpoint.get("optimizer_states", ()) for group in state["param_groups"]]
     before = groups[-1]["initial_lr"] if groups else 0  # the last group is the kernels'
     if before in (0, learning_rate):

@@ -1,10 +1,10 @@
-"""Paints the style images that come with the package.
+"""Paint the style images that come with the package.
 
 python scripts/assets/paint_styles.py
 python scripts/assets/paint_styles.py --only starry_night --output painted
 
-The style images are painted by the modules in `painting/`, so nobody's copyright lies on them. Those need numpy and
-Pillow only, take about a minute together, and come out the same to the byte with the same library versions.
+The modules in `painting/` paint every style image, so none is under anybody's copyright. They need only numpy and
+Pillow and take about a minute. With the same library versions the files are identical to the byte.
 """
 
 import hashlib
@@ -14,16 +14,16 @@ from pathlib import Path
 from painting import PAINTINGS, paint
 
 from fast_nst.commands import cli
-from fast_nst.image import replacing
+from fast_nst.image import atomic_write
 
-ASSETS = Path(__file__).resolve().parents[1] / "fast_nst" / "assets" / "styles"
+ASSETS = Path(__file__).resolve().parents[2] / "fast_nst" / "assets" / "styles"
 QUALITY = 88
 
 
 def main() -> None:
     parser = cli.Parser(description="Paint the style images that come with the package.")
     parser.add_argument("--only", nargs="+", choices=sorted(PAINTINGS), metavar="NAME", default=list(PAINTINGS),
-                        help="paint these alone: " + ", ".join(PAINTINGS))  # fmt: skip
+                        help="paint only these: " + ", ".join(PAINTINGS))  # fmt: skip
     parser.add_argument("--output", type=Path, default=ASSETS, metavar="DIR", help="folder for the JPEGs")
     arguments = parser.parse_args()
 
@@ -31,7 +31,7 @@ def main() -> None:
         started = time.perf_counter()
         path = arguments.output / f"{name}.jpg"
         image = paint(name)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             image.save(temporary, quality=QUALITY, optimize=True)
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()[:12]

@@ -1,10 +1,10 @@
-"""Feed mutated files to the two readers of foreign bytes, pictures and weights files.
+"""Fuzz the readers of image files and weights files with mutated files (Linux).
 
 python scripts/dev/fuzz.py --minutes 10
 
-Real files of every format are cut, flipped, spliced and lied about in their numbers. Each case must end in a
-picture, a network or a one-line error (`UserError`), within some seconds and some memory; anything else is a fault, and
-its file is kept. Exit code 1 if there was one.
+Mutations truncate, flip, splice and overwrite bytes of real files in every format. Each case must end in an image, a
+network or a one-line error (`UserError`) within limits of time and memory. Anything else is a fault, and its file is
+kept. The exit code is 1 if there was a fault.
 """
 
 import io
@@ -30,9 +30,9 @@ from fast_nst.commands import cli
 from fast_nst.data import styles
 from fast_nst.errors import UserError, check_number
 
-SECONDS = 20.0  # for a case
-MEMORY = 4 * 2**30  # bytes beyond what the reader takes before it reads: 180 megapixels, Pillow's limit, in float64
-COMMON = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)  # numbers that programs trip over
+SECONDS = 20.0  # limit for a case
+MEMORY = 4 * 2**30  # limit in bytes above the idle reader: 180 megapixels, Pillow's limit, in float64
+EDGE_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
 class Case(NamedTuple):
@@ -41,12 +41,12 @@ class Case(NamedTuple):
 
 
 def real_files() -> list[Case]:
-    """A small real file of each kind."""
+    """A small valid file of each format."""
     with Image.open(styles.find("bundled:starry_night.jpg")) as painting:
         small = painting.resize((48, 36))
     alpha = small.convert("RGBA")
     alpha.putalpha(small.convert("L"))
-    found = []
+    files = []
     pictures: list[tuple[Image.Image, str, str, dict[str, Any]]] = [
         (small, "JPEG", ".jpg", {"progressive": True}),
         (small, "JPEG", ".jpg", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
@@ -61,50 +61,50 @@ def real_files() -> list[Case]:
         if name in Image.SAVE:
             buffer = io.BytesIO()
             picture.save(buffer, name, **options)
-            found.append(Case(suffix, buffer.getvalue()))
+            files.append(Case(suffix, buffer.getvalue()))
     with tempfile.TemporaryDirectory() as folder:
-        ours = Path(folder) / "a.safetensors"
+        path = Path(folder) / "a.safetensors"
         recipe: dict[str, Any] = {"name": "slim", "width": 4, "blocks": 1}
-        weights.save(ours, networks.build(**recipe), {"network": recipe})
-        found.append(Case(".safetensors", ours.read_bytes()))
+        weights.save(path, networks.build(**recipe), {"network": recipe})
+        files.append(Case(".safetensors", path.read_bytes()))
     buffer = io.BytesIO()
     torch.save(networks.build("johnson", filters=[2, 2, 2], blocks=1).state_dict(), buffer)
-    found.append(Case(".pth", buffer.getvalue()))
-    return found
+    files.append(Case(".pth", buffer.getvalue()))
+    return files
 
 
 def mutate(case: Case, others: list[Case], rng: random.Random) -> Case:
-    """`case` with one to eight kinds of damage, most of them near its head, where formats keep their numbers."""
+    """Apply one to eight mutations to `case`, mostly near its start, where formats keep their headers."""
     data = bytearray(case.data)
     for _ in range(rng.choice((1, 1, 2, 3, 8))):
         if not data:
             break
-        place = int(len(data) * rng.random() ** rng.choice((1, 4)))
+        offset = int(len(data) * rng.random() ** rng.choice((1, 4)))
         kind = rng.randrange(7)
         if kind == 0:
-            data[place] ^= 1 << rng.randrange(8)
+            data[offset] ^= 1 << rng.randrange(8)
         elif kind == 1:
             size = rng.choice((1, 2, 4, 8))
-            value = rng.choice((*COMMON, len(data))) % 256**size
-            data[place : place + size] = value.to_bytes(size, rng.choice(("little", "big")))
+            value = rng.choice((*EDGE_NUMBERS, len(data))) % 256**size
+            data[offset : offset + size] = value.to_bytes(size, rng.choice(("little", "big")))
         elif kind == 2:
-            del data[place:]
+            del data[offset:]
         elif kind == 3:
-            del data[place : place + rng.randrange(1, 64)]
+            del data[offset : offset + rng.randrange(1, 64)]
         elif kind == 4:
-            data[place:place] = data[place : place + rng.randrange(1, 256)] * rng.choice((1, 2, 50))
+            data[offset:offset] = data[offset : offset + rng.randrange(1, 256)] * rng.choice((1, 2, 50))
         elif kind == 5:
             other = rng.choice(others).data
-            begin = rng.randrange(len(other))
-            data[place : place + 64] = other[begin : begin + 64]
+            start = rng.randrange(len(other))
+            data[offset : offset + 64] = other[start : start + 64]
         else:
-            data[place : place + 16] = rng.randbytes(16)
+            data[offset : offset + 16] = rng.randbytes(16)
     suffix = case.suffix if rng.random() < 0.95 else rng.choice(others).suffix
     return Case(suffix, bytes(data))
 
 
 def read(path: Path) -> str:
-    """Read one file as the commands do; "ok", "refused", or the traceback of a fault."""
+    """Read one file as the commands do and return "ok", "refused", or the traceback of a fault."""
     try:
         if path.suffix in (".safetensors", ".pth"):
             weights.load(path)
@@ -118,8 +118,8 @@ def read(path: Path) -> str:
 
 
 def serve(connection: Connection) -> None:
-    """The reader, a process of its own: paths in, (outcome, bytes at the peak) out."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff and libjpeg comment on what they read
+    """Run as the reader process: receive paths, send (outcome, peak memory in bytes)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff and libjpeg print warnings
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY + 2**30
@@ -131,17 +131,17 @@ def serve(connection: Connection) -> None:
 
 
 class Reader:
-    """A reader process, started again after it died or hung."""
+    """A reader process that is restarted after it dies or hangs."""
 
     def __init__(self) -> None:
         self.context = multiprocessing.get_context("spawn")
         self.start()
 
     def start(self) -> None:
-        self.connection, theirs = self.context.Pipe()
-        self.process = self.context.Process(target=serve, args=(theirs,), daemon=True)
+        self.connection, other_end = self.context.Pipe()
+        self.process = self.context.Process(target=serve, args=(other_end,), daemon=True)
         self.process.start()
-        theirs.close()
+        other_end.close()
         self.base = 0
 
     def stop(self) -> None:
@@ -149,6 +149,7 @@ class Reader:
         self.process.join()
 
     def read(self, path: Path) -> str:
+        """The outcome of `read` in the process, or "hang", "crash" or "memory" with details."""
         self.connection.send(path)
         if not self.connection.poll(SECONDS if self.base else 60):
             self.stop()
@@ -170,6 +171,7 @@ class Reader:
 
 
 def fuzz(minutes: float, seed: int, keep: Path) -> int:
+    """Fuzz for some minutes, copy faulty cases to `keep`, print a summary and return the exit code."""
     rng = random.Random(seed)
     files = real_files()
     reader = Reader()
@@ -178,11 +180,11 @@ def fuzz(minutes: float, seed: int, keep: Path) -> int:
     end = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as folder, tqdm(unit="case", file=sys.stderr, mininterval=2) as bar:
         for case in files:
-            path = Path(folder) / f"whole{case.suffix}"
+            path = Path(folder) / f"valid{case.suffix}"
             path.write_bytes(case.data)
             outcome = reader.read(path)
-            if outcome != "ok" and case.suffix != ".pth":  # of another shape than pytorch/examples'
-                raise UserError(f"the unharmed {case.suffix} file does not read: {outcome}")
+            if outcome != "ok" and case.suffix != ".pth":  # its network has other sizes than pytorch/examples'
+                raise UserError(f"cannot read the valid {case.suffix} file: {outcome}")
         while time.monotonic() < end:
             case = mutate(rng.choice(files), files, rng)
             path = Path(folder) / f"case{case.suffix}"
@@ -205,10 +207,10 @@ def fuzz(minutes: float, seed: int, keep: Path) -> int:
 
 
 def main() -> int:
-    parser = cli.Parser(description="Fuzz the readers of pictures and weights files (Linux).")
+    parser = cli.Parser(description="Fuzz the readers of image and weights files (Linux).")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=Path("faults"), metavar="DIR", help="where faulty cases go")
+    parser.add_argument("--keep", type=Path, default=Path("faults"), metavar="DIR", help="folder for faulty cases")
     arguments = parser.parse_args()
     return fuzz(check_number("--minutes", arguments.minutes, 0), arguments.seed, arguments.keep)
 

@@ -1,4 +1,4 @@
-"""Synthetic photographs, so that a network can be trained with no data set at all: the dead-leaves model."""
+"""Synthetic photographs (the dead-leaves model), so that training needs no data set."""
 
 from fast_nst.data.synthetic.pool import SyntheticPhotographs, draw
 

@@ -1,4 +1,4 @@
-"""Layouts of the synthetic photographs: where backdrops and things go, and how many."""
+"""Compose synthetic photographs: which backdrops and things, where, and how many."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ THINGS = {"tree": tree, "bush": bush, "rock": rock, "building": building, "anima
 
 
 def populate(scene: Scene, horizon: float, names: tuple[str, ...], count: int, largest: float) -> None:
-    """Sets `count` things on the ground from far to near, each size seen in the perspective of its place."""
+    """Place `count` things on the ground from far to near, their sizes in perspective."""
     sizes = np.sort(textures.power_law(scene.rng, 0.12, 1.0, count))
     for near in sizes:
         name = names[int(scene.rng.integers(len(names)))]
@@ -35,14 +35,14 @@ def populate(scene: Scene, horizon: float, names: tuple[str, ...], count: int, l
 
 
 def pick(scene: Scene, *names: str) -> tuple[str, ...]:
-    """One to three of the names: the few sorts of things in one photograph."""
+    """Choose one to three of the names: one photograph shows few kinds of things."""
     return tuple(scene.rng.choice(names, int(scene.rng.integers(1, 4))))
 
 
 def landscape(scene: Scene) -> None:
-    """Sky, ridges, ground and things upon it."""
+    """Draw sky, ridges, ground and things on it."""
     horizon = int(scene.height * scene.uniform(0.12, 0.75))
-    if scene.chance(0.4):  # no sky to be seen: a wood, a slope, a bank
+    if scene.chance(0.4):  # no visible sky: a forest, a slope, a bank
         wall(scene, ("foliage", "litter", "noise", "cracks", "rough"))
         scene.haze = scene.haze * 0.8
         hedge = (bush, tree, rock)[int(scene.rng.integers(3))]
@@ -64,7 +64,7 @@ def landscape(scene: Scene) -> None:
 
 
 def close_up(scene: Scene) -> None:
-    """All objects: dead leaves over a surface, of one or two sorts."""
+    """Draw dead leaves of one to three kinds over a surface."""
     wall(scene, ("noise", "rough", "litter", "fur", "foliage", "cracks", "brick", "waves"))
     names = pick(scene, "leaf", "leaf", "leaf", "rock", "flower", "bush")
     for r in textures.power_law(scene.rng, 0.035, 0.6, int(scene.rng.integers(20, 140))):
@@ -77,7 +77,7 @@ def close_up(scene: Scene) -> None:
 
 
 def subject(scene: Scene) -> None:
-    """A large figure before a background out of focus, or before a plain one."""
+    """Draw a large figure in front of an out-of-focus or plain background."""
     if scene.chance(0.5):
         wall(scene, ("noise", "soft", "foliage", "litter", "waves", "rough"))
     else:
@@ -94,7 +94,7 @@ def subject(scene: Scene) -> None:
         if main == "face":
             tall = size * scene.uniform(1.5, 3.5)
             head = scene.height * scene.uniform(0.2, 0.45)
-            person(scene, x, head + 1.72 * tall, tall, 0.0, 0.0)  # the head in the picture, the feet mostly not
+            person(scene, x, head + 1.72 * tall, tall, 0.0, 0.0)  # the feet are usually outside the picture
         else:
             foot = scene.height * scene.uniform(0.7, 1.05)
             THINGS[main](scene, x, foot, size, 0.0, 0.0)
@@ -104,7 +104,7 @@ def subject(scene: Scene) -> None:
 
 
 def built(scene: Scene) -> None:
-    """A facade or a room: masonry, openings, boxes, poles and people."""
+    """Draw a facade or a room: masonry, openings, boxes, poles and people."""
     wall(scene, ("brick", "planks", "panes", "noise", "soft"))
     if scene.chance(0.7):
         ground(scene, int(scene.height * scene.uniform(0.6, 0.92)), 1.0)
@@ -123,7 +123,7 @@ def built(scene: Scene) -> None:
 
 
 def bare(scene: Scene) -> None:
-    """Almost nothing: one smooth gradient, water or sand, and a lone thing."""
+    """Draw an almost empty scene: a smooth sky or ground and a single thing."""
     if scene.chance(0.6):
         sky(scene, scene.height)
     else:
@@ -136,17 +136,17 @@ def bare(scene: Scene) -> None:
 
 
 def night(scene: Scene) -> None:
-    """A dark town or shore with lights, each with its glow."""
+    """Draw a dark landscape with glowing lights."""
     landscape(scene)
     scene.canvas *= scene.uniform(0.05, 0.25)
     scene.canvas *= np.array([0.8, 0.95, 1.3], np.float32)
     for r in textures.power_law(scene.rng, 0.004, 0.05, int(scene.rng.integers(8, 50))) * scene.unit:
         x, y = scene.uniform(0, scene.width), scene.height * scene.uniform(0.1, 0.95)
-        lamp = textures.colour(scene.rng, ("yellow", "white", "any")[int(scene.rng.integers(3))])
+        lamp = textures.color(scene.rng, ("yellow", "white", "any")[int(scene.rng.integers(3))])
         paint(scene, [shapes.ellipse(x, y, r, r)], Skin(lamp, contrast=0.1, relief=0.0, blur=2.5 * r))
         paint(scene, [shapes.ellipse(x, y, r, r)], Skin(np.minimum(lamp * 1.4, 1), contrast=0.1, relief=0.0, blur=0.3))
 
 
 LAYOUTS = (landscape, subject, close_up, built, bare, night)
-# shares of the layouts: most photographs show a place or a subject, few are nearly empty or taken at night
+# Probabilities of the layouts: most photographs show a place or a subject; few are nearly empty or taken at night.
 SHARES = (0.36, 0.29, 0.18, 0.1, 0.05, 0.02)

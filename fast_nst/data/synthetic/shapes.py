@@ -1,6 +1,6 @@
-"""Outlines of the synthetic photographs of `fast_nst.data.synthetic`: polygons in a unit frame, and their soft masks.
+"""Outlines in synthetic photographs: polygons in a unit frame, and their soft masks.
 
-A shape is a list of polygons, (n, 2) float arrays of (x, y) within about [-1, 1], y down; their union is the shape.
+A shape is a list of polygons, (n, 2) float arrays of (x, y) within about [-1, 1], y down; the shape is their union.
 """
 
 import numpy as np
@@ -10,19 +10,19 @@ Shape = list[np.ndarray]
 
 
 def ellipse(x: float = 0, y: float = 0, a: float = 1, b: float = 1, angle: float = 0, points: int = 28) -> np.ndarray:
-    """(points, 2) ellipse at (x, y) of half axes a and b, turned by `angle` radians."""
+    """Return an ellipse, (points, 2), at (x, y) with half axes a and b, rotated by `angle` radians."""
     t = np.linspace(0, 2 * np.pi, points, endpoint=False)
     u, v = a * np.cos(t), b * np.sin(t)
     return np.stack([x + u * np.cos(angle) - v * np.sin(angle), y + u * np.sin(angle) + v * np.cos(angle)], axis=1)
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    """(4, 2) upright rectangle."""
+    """Return an upright rectangle, (4, 2)."""
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], float)
 
 
 def blob(rng: np.random.Generator, wobble: float = 0.25) -> np.ndarray:
-    """(36, 2) smooth closed curve: a circle whose radius carries a few low harmonics of falling amplitude."""
+    """Draw a smooth closed curve, (36, 2): a circle whose radius has a few low harmonics of falling amplitude."""
     t = np.linspace(0, 2 * np.pi, 36, endpoint=False)
     k = np.arange(2, 7)[:, None]
     waves = np.cos(k * t + rng.uniform(0, 2 * np.pi, (5, 1))) * (rng.standard_normal((5, 1)) * (2.0 / k) ** 1.3)
@@ -31,13 +31,13 @@ def blob(rng: np.random.Generator, wobble: float = 0.25) -> np.ndarray:
 
 
 def facets(rng: np.random.Generator) -> np.ndarray:
-    """(3 to 7, 2) straight-edged polygon with its corners on a circle."""
+    """Draw a polygon, (3 to 7, 2), with its corners on a circle."""
     t = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 8))))
     return np.stack([np.cos(t), np.sin(t)], axis=1)
 
 
 def stroke(path: np.ndarray, first: float, last: float) -> np.ndarray:
-    """(2 n, 2) outline of a path (n, 2) drawn with a pen of half width `first` to `last`."""
+    """Return the outline, (2 n, 2), of a path, (n, 2), drawn with a pen of half width `first` to `last`."""
     along = np.gradient(path, axis=0)
     along /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]
     side = np.stack([-along[:, 1], along[:, 0]], axis=1) * np.linspace(first, last, len(path))[:, None]
@@ -45,7 +45,7 @@ def stroke(path: np.ndarray, first: float, last: float) -> np.ndarray:
 
 
 def limb(x0: float, y0: float, x1: float, y1: float, first: float, last: float, bend: float = 0) -> np.ndarray:
-    """(14, 2) tapered limb from (x0, y0) to (x1, y1), bowed sideways by `bend`."""
+    """Return a tapered limb, (14, 2), from (x0, y0) to (x1, y1), bowed sideways by `bend`."""
     t = np.linspace(0, 1, 7)[:, None]
     start, end = np.array([x0, y0]), np.array([x1, y1])
     normal = np.array([y0 - y1, x1 - x0])
@@ -53,7 +53,7 @@ def limb(x0: float, y0: float, x1: float, y1: float, first: float, last: float, 
 
 
 def twigs(rng: np.random.Generator, depth: int = 3) -> Shape:
-    """A bare tree: a trunk from (0, 1) upwards that forks `depth` times, each limb thinner and shorter."""
+    """Draw a bare tree: a trunk from (0, 1) upward that forks `depth` times, each limb thinner and shorter."""
     shape: Shape = []
     tips = [(0.0, 1.0, -np.pi / 2 + rng.normal(0, 0.12), rng.uniform(0.6, 0.95), rng.uniform(0.03, 0.09))]
     for level in range(depth + 1):
@@ -68,7 +68,7 @@ def twigs(rng: np.random.Generator, depth: int = 3) -> Shape:
 
 
 def animal(rng: np.random.Generator) -> Shape:
-    """A four-legged animal that faces right: body, neck, head, ears, legs, tail."""
+    """Draw a four-legged animal that faces right: body, neck, head, ears, legs, tail."""
     girth, leg, lift = rng.uniform(0.2, 0.42), rng.uniform(0.35, 0.75), rng.uniform(-0.15, 0.6)
     width, head = rng.uniform(0.05, 0.11), rng.uniform(0.13, 0.24)
     hx, hy = 0.62 + rng.uniform(0.15, 0.35), -lift
@@ -88,7 +88,7 @@ def animal(rng: np.random.Generator) -> Shape:
 
 
 def bird(rng: np.random.Generator) -> Shape:
-    """A bird in flight: a slim body and two raised, broad wings."""
+    """Draw a bird in flight: a slim body and two broad, raised wings."""
     lift, sweep = rng.uniform(-0.5, 0.7), rng.uniform(-0.3, 0.4)
     ends = [(0.05, -0.08), (0.45, -lift * 0.7 - 0.12), (1, -lift + sweep), (0.5, 0.16 - lift * 0.3), (0.05, 0.14)]
     wings = [np.array(ends) * (s, 1) for s in (-1, 1)]
@@ -96,7 +96,7 @@ def bird(rng: np.random.Generator) -> Shape:
 
 
 def petals(rng: np.random.Generator) -> Shape:
-    """A flower seen from near its axis: a ring of 5 to 21 petals, without its heart."""
+    """Draw a ring of 5 to 21 petals, seen from near its axis."""
     count, slant = int(rng.integers(5, 22)), rng.uniform(0.5, 1)
     wide = min(0.34, rng.uniform(2.2, 3.4) / count)
     turn = rng.uniform(0, 2 * np.pi) + np.arange(count) * 2 * np.pi / count + rng.normal(0, 0.05, count)
@@ -104,7 +104,7 @@ def petals(rng: np.random.Generator) -> Shape:
 
 
 def skyline(rng: np.random.Generator, slope: float, points: int = 65) -> np.ndarray:
-    """(points,) heights of mean 0 and deviation 1: a random walk in frequency with amplitude ~ f ** -slope."""
+    """Draw a ridge line: (points,) heights, mean 0, deviation 1, amplitude spectrum ~ f ** -slope."""
     f = np.arange(1, points // 2)
     wave = np.cos(2 * np.pi * f[:, None] * np.linspace(0, 0.7, points) + rng.uniform(0, 2 * np.pi, (f.size, 1)))
     line = (wave * (rng.standard_normal(f.size) * f**-slope)[:, None]).sum(0)
@@ -112,18 +112,18 @@ def skyline(rng: np.random.Generator, slope: float, points: int = 65) -> np.ndar
 
 
 def place(shape: Shape, x: float, y: float, radius: float, angle: float = 0.0, flip: bool = False) -> Shape:
-    """The shape in pixels: mirrored where `flip`, turned by `angle` radians, scaled by `radius`, moved to (x, y)."""
+    """Convert a shape to pixels: mirror it if `flip`, rotate by `angle` radians, scale by `radius`, move to (x, y)."""
     cos, sin = np.cos(angle) * radius, np.sin(angle) * radius
     turn = np.array([(cos, sin), (-sin, cos)]) * ([[-1], [1]] if flip else 1)
-    # written out rather than a matrix product, which may differ in the last bit between BLAS libraries
-    at = np.array([x, y])
-    return [p[:, :1] * turn[0] + p[:, 1:] * turn[1] + at for p in shape]
+    # Written out: a matrix product may differ in the last bit between BLAS libraries.
+    center = np.array([x, y])
+    return [p[:, :1] * turn[0] + p[:, 1:] * turn[1] + center for p in shape]
 
 
 def mask(shape: Shape, height: int, width: int, blur: float = 0.0) -> tuple[Image.Image, int, int] | None:
-    """The soft mask of a placed shape on a (height, width) picture, cropped to the shape: (image of mode L, left, top).
+    """Draw the soft mask of a placed shape on a (height, width) picture: (mode L, cropped to the shape; left; top).
 
-    Drawn at twice the size for soft edges, then blurred by `blur` pixels. None where the shape misses the picture.
+    It is drawn at twice the size for soft edges, then blurred by `blur` pixels. None if the shape is outside.
     """
     points = np.concatenate(shape)
     margin = 2 + 2 * blur

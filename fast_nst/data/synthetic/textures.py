@@ -1,10 +1,10 @@
-"""Colours and textures of the synthetic photographs of `fast_nst.data.synthetic`.
+"""Colors and textures of synthetic photographs.
 
-Textures come from a small bank of tone tiles, drawn once in a process from fixed seeds: Gaussian noise with power-law
+Textures come from a small bank of tone tiles, drawn once per process from fixed seeds: Gaussian noise with power-law
 spectra (natural images have amplitude ~ 1/f: Field 1987, "Relations between the statistics of natural images and the
-response properties of cortical cells"), its anisotropic and thresholded kin (fur, water, spots, stripes, foliage), a
-dead-leaves tile (Lee, Mumford, Huang 2001, "Occlusion models for natural images") and masonry. A leaf crops, turns and
-zooms one tile and sends its tones through a colour ramp, so one look-up gives texture and colour together.
+response properties of cortical cells"), anisotropic and thresholded variants (fur, water, spots, stripes, foliage),
+dead-leaves tiles (Lee, Mumford, Huang 2001, "Occlusion models for natural images") and masonry. A leaf crops, rotates
+and zooms one tile and maps its tones through a color ramp.
 """
 
 import colorsys
@@ -14,16 +14,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 _TILE = 512  # period of the noise tiles
-_BANK = 1024  # side of a stored tile: two periods, so that a turned crop of a whole image still fits
+_BANK = 1024  # side of a stored tile: two periods, so that a rotated crop of a whole image fits
 
-# kind: hue mean and spread (degrees), least and most saturation, least and most value (HSV). Natural colours are
-# mostly earths, yellowish greens, blues and near-greys; vivid ones are few.
+# kind: hue mean and spread (degrees), minimum and maximum saturation, minimum and maximum value (HSV). Natural colors
+# are mostly earths, yellowish greens, blues and near-grays; few are vivid.
 KINDS: dict[str, tuple[float, float, float, float, float, float]] = {
     "earth": (32, 9, 0.2, 0.65, 0.12, 0.85),
     "green": (76, 19, 0.25, 0.7, 0.12, 0.7),
     "blue": (207, 11, 0.15, 0.7, 0.15, 0.85),
     "sky": (207, 9, 0.15, 0.65, 0.45, 0.95),
-    "grey": (42, 45, 0.03, 0.25, 0.05, 1.0),
+    "gray": (42, 45, 0.03, 0.25, 0.05, 1.0),
     "dark": (30, 45, 0.1, 0.55, 0.02, 0.2),
     "white": (45, 30, 0.01, 0.16, 0.75, 1.0),
     "skin": (21, 4, 0.3, 0.65, 0.35, 0.95),
@@ -33,8 +33,8 @@ KINDS: dict[str, tuple[float, float, float, float, float, float]] = {
 }
 
 
-def colour(rng: np.random.Generator, kind: str) -> np.ndarray:
-    """One colour of a kind in `KINDS`: (3,) float32 RGB in [0, 1]; KeyError for any other kind."""
+def color(rng: np.random.Generator, kind: str) -> np.ndarray:
+    """Draw a color of a kind in `KINDS`: (3,) float32 RGB in [0, 1]."""
     hue, spread, s0, s1, v0, v1 = KINDS[kind]
     h = (hue + spread * float(np.clip(rng.standard_normal(), -2, 2))) / 360
     s, v = s0 + (s1 - s0) * rng.uniform(0, 1, 2).mean(), rng.uniform(v0, v1)
@@ -42,25 +42,25 @@ def colour(rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 def palette(rng: np.random.Generator, size: int = 6) -> list[np.ndarray]:
-    """`size` colours that belong together: a photograph shows two or three kinds of colour, seldom all of them."""
-    kinds = ["earth", "green", "blue", "grey", "dark", "white", "red", "yellow", "any"]
+    """Draw `size` matching colors: a photograph usually shows only two or three kinds."""
+    kinds = ["earth", "green", "blue", "gray", "dark", "white", "red", "yellow", "any"]
     base = np.array([3.0, 2.7, 1.3, 2.2, 2.2, 1.2, 0.6, 0.5, 0.4])
-    # a gamma draw of small shape makes the weights of one image peaky: its own choice of kinds
+    # A gamma distribution of small shape makes the weights sparse, so that each image has few kinds.
     weights = rng.standard_gamma(base * 0.45) + 1e-6
-    return [colour(rng, k) for k in rng.choice(kinds, size, p=weights / weights.sum())]
+    return [color(rng, k) for k in rng.choice(kinds, size, p=weights / weights.sum())]
 
 
 def ramp(rng: np.random.Generator, base: np.ndarray, contrast: float, other: np.ndarray | None = None) -> np.ndarray:
-    """(256, 3) float32 table from tone to colour: shadow, base, highlight; or from `base` to `other` where given.
+    """Return a table from tone to color, (256, 3) float32: shadow, base, highlight, or from `base` to `other` if given.
 
-    Shadows turn bluish and highlights yellowish, as skylight and sunlight colour them; `contrast` in [0, 1].
+    Shadows are bluish (skylight) and highlights yellowish (sunlight). contrast: in [0, 1].
     """
     if other is None:
         cool = np.array([-0.04, 0.0, 0.04], np.float32) * rng.uniform(0.0, 2.5)
         contrast = min(contrast, 1.0)
-        low = base * (1 - 0.92 * contrast) * (1 + cool)
-        high = base * (1 + 0.9 * contrast) + 0.3 * contrast - cool * contrast
-        knots = np.stack([low, base, high])
+        shadow = base * (1 - 0.92 * contrast) * (1 + cool)
+        highlight = base * (1 + 0.9 * contrast) + 0.3 * contrast - cool * contrast
+        knots = np.stack([shadow, base, highlight])
     else:
         knots = np.stack([base, 0.5 * (base + other), other])
     tones = np.linspace(0, 2, 256, dtype=np.float32)
@@ -69,9 +69,9 @@ def ramp(rng: np.random.Generator, base: np.ndarray, contrast: float, other: np.
 
 
 def spectral_noise(seed: int, slope: float, stretch: float = 1.0, band: float = 0.0) -> np.ndarray:
-    """Periodic Gaussian noise (512, 512), float32, mean 0, deviation 1, of amplitude spectrum f ** -slope.
+    """Return periodic Gaussian noise, (512, 512) float32, mean 0, deviation 1, amplitude spectrum f ** -slope.
 
-    `stretch` > 1 draws its features out along y; `band` > 0 keeps frequencies near `band` cycles per tile only.
+    stretch: above 1, elongates features along y. band: above 0, keeps only frequencies near `band` cycles per tile.
     """
     fy, fx = np.fft.fftfreq(_TILE)[:, None] * _TILE, np.fft.rfftfreq(_TILE)[None] * _TILE
     radius = np.hypot(fy * stretch, fx)
@@ -86,17 +86,17 @@ def spectral_noise(seed: int, slope: float, stretch: float = 1.0, band: float = 
 
 
 def _tile(noise: np.ndarray) -> Image.Image:
-    """Noise of mean 0 and deviation 1 as a stored tile: tone 128, deviation 46."""
+    """Convert noise of mean 0 and deviation 1 to a stored tile: mean 128, deviation 46."""
     return Image.fromarray(np.tile(np.clip(128 + 46 * noise, 0, 255).astype(np.uint8), (2, 2)))
 
 
 def _steep(noise: np.ndarray, at: float, gain: float) -> np.ndarray:
-    """A soft threshold of noise at `at`, in [-1.6, 1.6]."""
+    """Softly threshold noise at `at`, to [-1.6, 1.6]."""
     return 1.6 * np.tanh(gain * (noise - at))
 
 
 def _dead_leaves(seed: int, smallest: float, largest: float, slim: float) -> Image.Image:
-    """A tile of occluding ellipses with density ~ r ** -3 of sizes: litter, pebbles, scales."""
+    """Draw a tile of occluding ellipses with size density ~ r ** -3: litter, pebbles, scales."""
     rng = np.random.default_rng(seed)
     image = Image.new("L", (_BANK, _BANK), 90)
     pen = ImageDraw.Draw(image)
@@ -110,13 +110,13 @@ def _dead_leaves(seed: int, smallest: float, largest: float, slim: float) -> Ima
 
 
 def _clumped(leaves: Image.Image, clumps: np.ndarray) -> Image.Image:
-    """Leaves in lit clumps with dark gaps between: foliage."""
+    """Group leaves into lit clumps with dark gaps: foliage."""
     tones = (np.asarray(leaves, np.float32) - 40) * (0.75 + 0.45 * np.tile(clumps, (2, 2)))
     return Image.fromarray(np.clip(tones + 40, 0, 255).astype(np.uint8))
 
 
 def _courses(seed: int, height: int, length: int, joint: int, shift: bool) -> Image.Image:
-    """A tile of bricks (`shift`) or of planks and panes: courses of blocks, each of its own tone, and dark joints."""
+    """Draw a tile of bricks (`shift`), planks or panes: courses of blocks of random tone, with dark joints."""
     rng = np.random.default_rng(seed)
     image = Image.new("L", (_BANK, _BANK), 40)
     pen = ImageDraw.Draw(image)
@@ -130,7 +130,7 @@ def _courses(seed: int, height: int, length: int, joint: int, shift: bool) -> Im
 
 @cache
 def bank() -> dict[str, tuple[Image.Image, ...]]:
-    """The tone tiles by name, each (1024, 1024) of mode L. Drawn at first use from fixed seeds, the same everywhere."""
+    """Return the tone tiles by name, each (1024, 1024), mode L. Drawn on first use from fixed seeds."""
     n = spectral_noise
     cracks = [-np.abs(n(30 + i, s)) * 2.2 + 1.2 for i, s in enumerate((1.2, 1.6))]
     return {
@@ -153,7 +153,7 @@ def bank() -> dict[str, tuple[Image.Image, ...]]:
 
 
 def power_law(rng: np.random.Generator, smallest: float, largest: float, count: int) -> np.ndarray:
-    """(count,) radii of density ~ r ** -3 on [smallest, largest]: the scale-invariant sizes of dead leaves."""
+    """Draw (count,) radii with density ~ r ** -3 on [smallest, largest]: scale-invariant sizes."""
     a, b = smallest**-2.0, max(largest, smallest) ** -2.0
     return (a + rng.uniform(0, 1, count) * (b - a)) ** -0.5
 
@@ -167,14 +167,14 @@ def crop(
     angle: float = 0.0,
     tilt: float = 0.0,
 ) -> np.ndarray:
-    """(height, width) uint8 tones from a tile of `name`, magnified by `zoom` and turned by `angle` (radians).
+    """Crop tones, (height, width) uint8, from a tile of `name`, magnified by `zoom` and rotated by `angle` radians.
 
-    `tilt` > 0 lays the texture on a ground plane seen at a slant: its top is 1 + tilt times smaller than its bottom.
+    tilt: above 0, projects the texture onto a slanted ground plane, its top 1 + tilt times smaller than its bottom.
     """
     tiles = bank()[name]
     tile = tiles[int(rng.integers(len(tiles)))]
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
-    # the crop must stay on the tile: shrink the step where it is too wide, then place it anywhere it fits
+    # The crop must stay inside the tile: shrink the step if it is too wide, then place it anywhere it fits.
     reach = max(abs(cos) * width + abs(sin) * height, abs(sin) * width + abs(cos) * height) * (1 + tilt) + 2
     fit = min(1.0, (_BANK - 4) / reach)
     cos, sin, reach = cos * fit, sin * fit, reach * fit
@@ -184,7 +184,7 @@ def crop(
         left, top = x - (cos * width - sin * height) / 2, y - (sin * width + cos * height) / 2
         turn = (cos, -sin, left, sin, cos, top)
         return np.asarray(tile.transform(box, Image.Transform.AFFINE, turn, by))
-    # a plane at a slant: one column is `first` / (1 + g * row) steps wide, so that the top row is the farthest
+    # A slanted plane: a column is `first` / (1 + g * row) steps wide, so that the top row is the farthest.
     g, first = tilt / height, fit * (1 + tilt) / zoom
     far = first * height * (1 + tilt) / tilt
     start = y + reach / 2 - far

@@ -1,7 +1,7 @@
-"""The things in the synthetic photographs of `fast_nst.data.synthetic`: plants, rocks, buildings, animals, people.
+"""Draw the things in synthetic photographs: plants, rocks, buildings, animals, people.
 
-Each stands with its foot at (x, foot) in pixels, is about `size` pixels in half height, faded by `haze` (0 to 1) into
-the haze of the scene and blurred by `blur` pixels.
+Each stands at (x, foot) in pixels and is about 2 * `size` pixels tall. haze: share of the scene's haze color, 0 to 1.
+blur: in pixels.
 """
 
 from typing import Any
@@ -13,13 +13,13 @@ from fast_nst.data.synthetic.scene import Scene, Skin, paint
 
 
 def tree(scene: Scene, x: float, foot: float, size: float, haze: float, blur: float) -> None:
-    """A tree that stands at (x, foot): bare, leafy or a conifer."""
-    rng, bark = scene.rng, textures.colour(scene.rng, "dark")
+    """Draw a tree: bare, leafy or a conifer."""
+    rng, bark = scene.rng, textures.color(scene.rng, "dark")
     trunk = shapes.place(shapes.twigs(rng, 3 if size > 0.15 * scene.unit else 2), x, foot - size, size)
     paint(scene, trunk, Skin(bark, texture="fur", relief=0.0, blur=blur, haze=haze))
     if scene.chance(0.2):
         return
-    leaf = textures.colour(rng, "green" if scene.chance(0.8) else "earth") * scene.uniform(0.6, 1.1)
+    leaf = textures.color(rng, "green" if scene.chance(0.8) else "earth") * scene.uniform(0.6, 1.1)
     skin = Skin(leaf, None, "foliage", 0.75, scene.uniform(0.3, 0.7), 0, 0.5, rough=0.35, blur=blur, haze=haze)
     if scene.chance(0.3):
         cone = np.array([(0, -1.9), (0.5, 0.6), (-0.5, 0.6)])
@@ -33,25 +33,25 @@ def tree(scene: Scene, x: float, foot: float, size: float, haze: float, blur: fl
 
 
 def bush(scene: Scene, x: float, foot: float, size: float, haze: float, blur: float) -> None:
-    """A bush, a tuft or a splash: a ragged blob."""
+    """Draw a bush, a tuft or a splash: a ragged blob."""
     kind = ("green", "green", "earth", "white")[int(scene.rng.integers(4))]
     texture = ("foliage", "litter", "fur")[int(scene.rng.integers(3))]
-    skin = Skin(textures.colour(scene.rng, kind), None, texture, 0.65, scene.uniform(0.3, 0.7), 0, 0.5,
+    skin = Skin(textures.color(scene.rng, kind), None, texture, 0.65, scene.uniform(0.3, 0.7), 0, 0.5,
                 rough=0.4, blur=blur, haze=haze, shadow=0.3)  # fmt: skip
     paint(scene, shapes.place([shapes.blob(scene.rng)], x, foot - size * 0.5, size), skin)
 
 
 def rock(scene: Scene, x: float, foot: float, size: float, haze: float, blur: float) -> None:
-    """A boulder with cracks, lit from one side."""
-    kind = ("grey", "earth", "dark")[int(scene.rng.integers(3))]
+    """Draw a boulder with cracks, lit from one side."""
+    kind = ("gray", "earth", "dark")[int(scene.rng.integers(3))]
     shape = shapes.blob(scene.rng, 0.15) if scene.chance(0.6) else shapes.facets(scene.rng)
-    skin = Skin(textures.colour(scene.rng, kind), None, ("cracks", "rough", "noise")[int(scene.rng.integers(3))],
+    skin = Skin(textures.color(scene.rng, kind), None, ("cracks", "rough", "noise")[int(scene.rng.integers(3))],
                 0.5, scene.uniform(0.4, 1), scene.uniform(0, 6), 0.7, blur=blur, haze=haze, shadow=0.5)  # fmt: skip
     paint(scene, shapes.place([shape], x, foot - size * 0.6, size), skin)
 
 
 def building(scene: Scene, x: float, foot: float, size: float, haze: float, blur: float) -> None:
-    """A house or a tower: a wall, often a roof and a darker side, and a grid of windows."""
+    """Draw a house or a tower: a wall, often a roof and a darker side, and a grid of windows."""
     wide, tall = size * scene.uniform(0.5, 1.3), size * scene.uniform(0.8, 2.2)
     left, top, right = x - wide, foot - tall, x + wide
     face = scene.tint()
@@ -68,12 +68,12 @@ def building(scene: Scene, x: float, foot: float, size: float, haze: float, blur
         peak = np.array(
             [(left * 1.03 - 0.03 * x, top + 2), (x, top - wide * scene.uniform(0.3, 1)), (right + 3, top + 2)]
         )
-        paint(scene, [peak], Skin(textures.colour(scene.rng, "earth"), None, "brick", 0.4, 0.4, **plain))
+        paint(scene, [peak], Skin(textures.color(scene.rng, "earth"), None, "brick", 0.4, 0.4, **plain))
     windows(scene, left, top, right, foot, plain)
 
 
 def windows(scene: Scene, left: float, top: float, right: float, foot: float, plain: dict) -> None:
-    """A grid of windows on a wall, dark, or lit in one colour."""
+    """Draw a grid of windows on a wall, dark or lit."""
     columns, rows = int(scene.rng.integers(1, 7)), int(scene.rng.integers(1, 7))
     u, v = scene.uniform(0.3, 0.7), scene.uniform(0.35, 0.75)
     dx, dy = (right - left) / columns, (foot - top) / rows
@@ -88,17 +88,17 @@ def windows(scene: Scene, left: float, top: float, right: float, foot: float, pl
         for j in range(rows)
         if scene.rng.random() < 0.93
     ]
-    glass = textures.colour(scene.rng, "dark" if scene.chance(0.75) else "white")
+    glass = textures.color(scene.rng, "dark" if scene.chance(0.75) else "white")
     if panes:
         paint(scene, panes, Skin(glass, None, "panes", 0.5, 0.4, **plain))
 
 
 def animal(scene: Scene, x: float, foot: float, size: float, haze: float, blur: float) -> None:
-    """A four-legged animal with a plain, spotted or striped coat, and an eye."""
+    """Draw a four-legged animal with a plain, spotted or striped coat, and an eye."""
     rng = scene.rng
-    coat = textures.colour(rng, ("earth", "earth", "dark", "grey", "white")[int(rng.integers(5))])
+    coat = textures.color(rng, ("earth", "earth", "dark", "gray", "white")[int(rng.integers(5))])
     pattern = ("fur", "fur", "noise", "spots", "stripes")[int(rng.integers(5))]
-    other = textures.colour(rng, "dark") if pattern in ("spots", "stripes") else None
+    other = textures.color(rng, "dark") if pattern in ("spots", "stripes") else None
     shape, flip = shapes.animal(rng), scene.chance(0.5)
     placed = shapes.place(shape, x, foot - size * 0.8, size, rng.normal(0, 0.05), flip)
     contrast, zoom = scene.uniform(0.3, 0.6), max(0.3, size / scene.unit * 1.6)
@@ -111,8 +111,8 @@ def animal(scene: Scene, x: float, foot: float, size: float, haze: float, blur: 
 
 
 def person(scene: Scene, x: float, foot: float, size: float, haze: float, blur: float) -> None:
-    """A standing or cut-off figure: legs, coat, arms and head."""
-    rng, look = scene.rng, {"blur": blur, "haze": haze}
+    """Draw a standing figure: legs, coat, arms and head."""
+    rng, lens = scene.rng, {"blur": blur, "haze": haze}
     cloth = ("folds", "folds", "stripes", "noise", "spots")[int(rng.integers(5))]
     lean, wide = rng.normal(0, 0.06), scene.uniform(0.2, 0.32)
     hem = scene.uniform(0.05, 0.5)
@@ -126,24 +126,24 @@ def person(scene: Scene, x: float, foot: float, size: float, haze: float, blur: 
     middle = foot - size
     for part, relief in ((legs, 0.5), (coat, 0.7), (arms, 0.5)):
         skin = Skin(
-            scene.tint(), None, cloth, 0.6, scene.uniform(0.4, 1.2), scene.uniform(0, 3), relief, shadow=0.3, **look
+            scene.tint(), None, cloth, 0.6, scene.uniform(0.4, 1.2), scene.uniform(0, 3), relief, shadow=0.3, **lens
         )
         paint(scene, shapes.place(part, x, middle, size, lean), skin)
     face(scene, x + lean * size * 0.7, middle - 0.72 * size, 0.19 * size, blur, haze)
 
 
 def face(scene: Scene, x: float, y: float, size: float, blur: float, haze: float = 0.0) -> None:
-    """A head: neck, hair or hat, a smoothly shaded oval, and eyes, brows, nose and mouth where they can be seen."""
+    """Draw a head: neck, hair or hat, a shaded oval, and, if large enough, eyes, brows, nose and mouth."""
     rng, turn = scene.rng, scene.rng.normal(0, 0.12)
-    look = {"blur": blur, "haze": haze}
-    skin = textures.colour(rng, "skin") * scene.uniform(0.6, 1.05)
-    hair = textures.colour(rng, ("dark", "dark", "earth", "white", "any")[int(rng.integers(5))])
+    lens = {"blur": blur, "haze": haze}
+    skin = textures.color(rng, "skin") * scene.uniform(0.6, 1.05)
+    hair = textures.color(rng, ("dark", "dark", "earth", "white", "any")[int(rng.integers(5))])
     side = rng.normal(0, 0.18)
 
-    def add(part: shapes.Shape, colour: np.ndarray, relief: float, texture: str = "folds", contrast: float = 0.25,
+    def add(part: shapes.Shape, color: np.ndarray, relief: float, texture: str = "folds", contrast: float = 0.25,
             rough: float = 0.0, shadow: float = 0.0) -> None:  # fmt: skip
         paint(scene, shapes.place(part, x, y, size, turn),
-              Skin(colour, None, texture, contrast, 1.0, 0.3, relief, 0.1, rough, shadow=shadow, **look))  # fmt: skip
+              Skin(color, None, texture, contrast, 1.0, 0.3, relief, 0.1, rough, shadow=shadow, **lens))  # fmt: skip
 
     long = scene.uniform(-0.1, 0.9)
     add([shapes.ellipse(0, -0.15 + 0.4 * long, 0.95, 1.1 + 0.4 * long)], hair, 0.5, "fur", 0.6, 0.1, 0.3)
@@ -169,28 +169,28 @@ def face(scene: Scene, x: float, y: float, size: float, blur: float, haze: float
 
 
 def flower(scene: Scene, x: float, foot: float, size: float, haze: float, blur: float) -> None:
-    """A flower on a stem: one ring of petals of one colour and a heart of another."""
+    """Draw a flower on a stem: a ring of petals in one color and a center in another."""
     rng, y = scene.rng, foot - size
     stem = shapes.limb(x, y, x + rng.normal(0, size), y + 3 * size, 0.05 * size, 0.08 * size, rng.normal(0, 0.1))
-    look: dict[str, Any] = {"blur": blur, "haze": haze}
-    paint(scene, [stem], Skin(textures.colour(rng, "green"), texture="fur", **look))
+    lens: dict[str, Any] = {"blur": blur, "haze": haze}
+    paint(scene, [stem], Skin(textures.color(rng, "green"), texture="fur", **lens))
     kind = ("red", "yellow", "white", "any")[int(rng.integers(4))]
-    ring, tint = shapes.petals(rng), textures.colour(rng, kind)
+    ring, tint = shapes.petals(rng), textures.color(rng, kind)
     for part in (ring[::2], ring[1::2]):
-        paint(scene, shapes.place(part, x, y, size), Skin(tint, None, "noise", 0.4, 0.7, 0, 0.7, shadow=0.35, **look))
-    heart = shapes.place([shapes.ellipse(0, 0, 0.26, 0.22)], x, y, size)
-    paint(scene, heart, Skin(textures.colour(rng, "yellow"), None, "litter", 0.6, 0.4, 0, 0.6, shadow=0.3, **look))
+        paint(scene, shapes.place(part, x, y, size), Skin(tint, None, "noise", 0.4, 0.7, 0, 0.7, shadow=0.35, **lens))
+    center = shapes.place([shapes.ellipse(0, 0, 0.26, 0.22)], x, y, size)
+    paint(scene, center, Skin(textures.color(rng, "yellow"), None, "litter", 0.6, 0.4, 0, 0.6, shadow=0.3, **lens))
 
 
 def flyer(scene: Scene, x: float, foot: float, size: float, haze: float, blur: float) -> None:
-    """A bird."""
-    dark = textures.colour(scene.rng, "dark" if scene.chance(0.6) else "grey")
+    """Draw a bird in flight."""
+    dark = textures.color(scene.rng, "dark" if scene.chance(0.6) else "gray")
     placed = shapes.place(shapes.bird(scene.rng), x, foot - size, size, scene.rng.normal(0, 0.5))
     paint(scene, placed, Skin(dark, None, "fur", 0.5, 0.6, 0.5, 0.4, blur=blur, haze=haze))
 
 
 def leaf(scene: Scene, x: float, foot: float, size: float, haze: float, blur: float) -> None:
-    """One leaf of the dead-leaves model proper: any outline, any colour of the palette, any texture."""
+    """Draw one leaf of the dead-leaves model: any outline, any palette color, any texture."""
     rng = scene.rng
     pick = int(rng.integers(5))
     if pick == 0:
@@ -213,7 +213,7 @@ def leaf(scene: Scene, x: float, foot: float, size: float, haze: float, blur: fl
 
 
 def lines(scene: Scene, count: int, blur: float) -> None:
-    """Wires, poles, stems and branches across the picture: thin, long and dark or light."""
+    """Draw wires, poles, stems and branches across the picture: long, thin, dark or light."""
     h, w = scene.height, scene.width
     tilt, tint = scene.uniform(0, np.pi), scene.tint() * scene.uniform(0.3, 1.2)
     paths = []
@@ -228,7 +228,7 @@ def lines(scene: Scene, count: int, blur: float) -> None:
 
 
 def litter(scene: Scene, top: float, count: int, largest: float, slim: bool) -> None:
-    """Many small leaves or blades of two colours at once, growing towards the viewer."""
+    """Draw many small leaves or blades in two colors, larger toward the viewer."""
     rng = scene.rng
     shape: shapes.Shape = []
     depth = rng.uniform(0.02, 1, count) ** 0.7

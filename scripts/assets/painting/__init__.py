@@ -1,4 +1,4 @@
-"""The project's own style images, one module each, and the helpers that they share."""
+"""The project's own style images, one module each, and the helpers they share."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from .starry_night import starry_night
 from .watercolour import watercolour
 from .woodblock_wave import woodblock_wave
 
-# Every painting has its own seed, so that a change to one leaves the others as they are.
+# Each painting has its own seed, so that changing one leaves the others unchanged.
 PAINTINGS: dict[str, tuple[Callable[[np.random.Generator], Image.Image], int]] = {
     "starry_night": (starry_night, 1889),
     "stained_glass": (stained_glass, 7),

@@ -1,4 +1,4 @@
-"""Irregular cells: a plane cut into panes, and what one must know of each pane to shade it."""
+"""Irregular cells: dividing a plane into panes, and each pane's center, radius and borders for shading."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from .fields import Field, Shape, blur
 
 
 def voronoi(rng: np.random.Generator, x: Field, y: Field, jitter: float = 0.9) -> Field:
-    """Integer labels of the Voronoi cells of a jittered unit lattice, at the coordinates given.
+    """Integer labels of the Voronoi cells of a jittered unit lattice, at the given coordinates.
 
-    The seed of a cell can only be in the 3 x 3 squares round a point, which is what makes this cheap.
+    This is cheap because a cell's seed can only lie in the 3 x 3 squares around a point.
     """
     table = 0.5 + jitter * (rng.random((64, 64, 2), dtype=np.float32) - 0.5)
     column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
@@ -28,11 +28,11 @@ def voronoi(rng: np.random.Generator, x: Field, y: Field, jitter: float = 0.9) -
 
 
 def shards(rng: np.random.Generator, shape: Shape, cuts: int, angles: tuple[float, ...], smallest: float) -> Field:
-    """Labels of pieces cut in two again and again, by straight lines and shallow arcs at a few favoured angles.
+    """Labels of pieces cut in two repeatedly, by straight lines and shallow arcs at a few favored angles.
 
-    `smallest` is the radius, as a share of the height, below which a piece is left whole.
+    `smallest` is the radius, as a share of the height, below which a piece is not cut further.
     """
-    # Half size is enough for edges, and a quarter of the work.
+    # Half size is enough for edges and takes a quarter of the work.
     half = (shape[0] // 2, shape[1] // 2)
     y, x = np.mgrid[0 : half[0], 0 : half[1]].astype(np.float32)
     label = np.zeros(half, np.int64)
@@ -41,7 +41,7 @@ def shards(rng: np.random.Generator, shape: Shape, cuts: int, angles: tuple[floa
         angle = rng.choice(angles, panes.count) + rng.normal(0.0, 0.10, panes.count)
         offset = rng.normal(0.0, 0.22, panes.count) * panes.radius
         arc = np.where(rng.random(panes.count) < 0.35, rng.normal(0.0, 0.45, panes.count), 0.0) / panes.radius
-        dx, dy = x - panes.centre[panes.index, 0], y - panes.centre[panes.index, 1]
+        dx, dy = x - panes.center[panes.index, 0], y - panes.center[panes.index, 1]
         cos, sin = np.cos(angle)[panes.index], np.sin(angle)[panes.index]
         side = dx * cos + dy * sin + arc[panes.index] * (dy * cos - dx * sin) ** 2 > offset[panes.index]
         label = 2 * panes.index + (side & (panes.radius > smallest * half[0])[panes.index])
@@ -49,7 +49,7 @@ def shards(rng: np.random.Generator, shape: Shape, cuts: int, angles: tuple[floa
 
 
 def borders(label: Field) -> Field:
-    """1 where a pixel's right or lower neighbour is in another cell."""
+    """1 where a pixel's right or lower neighbor is in another cell."""
     edge = np.zeros(label.shape, np.float32)
     edge[:, :-1] += label[:, 1:] != label[:, :-1]
     edge[:-1] += label[1:] != label[:-1]
@@ -58,10 +58,10 @@ def borders(label: Field) -> Field:
 
 @dataclass
 class Panes:
-    """Cells numbered 0 to count - 1, with their middles and radii in pixels."""
+    """Cells numbered 0 to count - 1, with their centers and radii in pixels."""
 
     index: Field
-    centre: Field
+    center: Field
     radius: Field
 
     @classmethod
@@ -70,25 +70,25 @@ class Panes:
         flat = index.reshape(-1)
         area = np.bincount(flat).astype(np.float32)
         rows, columns = np.divmod(np.arange(flat.size), label.shape[1])
-        centre = np.stack([np.bincount(flat, columns) / area, np.bincount(flat, rows) / area], axis=-1)
-        return cls(flat.reshape(label.shape), centre.astype(np.float32), np.sqrt(area / np.pi))
+        center = np.stack([np.bincount(flat, columns) / area, np.bincount(flat, rows) / area], axis=-1)
+        return cls(flat.reshape(label.shape), center.astype(np.float32), np.sqrt(area / np.pi))
 
     @property
     def count(self) -> int:
         return len(self.radius)
 
     def slope(self, angle: Field) -> Field:
-        """A gradient across each pane at its own angle, about -1 to 1 from one side to the other."""
+        """A gradient across each pane at that pane's angle, about -1 to 1 from one side to the other."""
         height, width = self.index.shape
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         across = (np.cos(angle) / self.radius).astype(np.float32)[self.index]
         down = (np.sin(angle) / self.radius).astype(np.float32)[self.index]
-        middle = self.centre[self.index]
+        middle = self.center[self.index]
         return np.clip((x - middle[..., 0]) * across + (y - middle[..., 1]) * down, -1.6, 1.6)
 
 
 def leading(label: Field, width: float) -> tuple[Field, Field]:
-    """Lines of even width along the cells' borders, antialiased, and their rounded height."""
+    """Antialiased lines of even width along the cells' borders, and their rounded height."""
     near = blur(borders(label), width / 2)
     peak = 1.0 / width
     return np.clip((near / peak - 0.30) / 0.14, 0.0, 1.0), np.sqrt(np.clip(near / peak, 0.0, 1.2))

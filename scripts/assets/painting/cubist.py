@@ -1,4 +1,4 @@
-"""`cubist`: a still life with guitar, bottle and fruit, seen through facets that each look from their own side."""
+"""`cubist`: a still life with guitar, bottle and fruit, in facets that each show another viewpoint."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -10,12 +10,12 @@ from .surface import finish, relief, weave
 
 SIZE = (800, 960)
 SCALE = 2
-UNITS = 1000  # The motif's drawing grid: its height; the width is in proportion.
+UNITS = 1000  # height of the motif's drawing grid; the width is in proportion
 
 OCHRES = ((196, 142, 64), (222, 178, 96), (150, 96, 48), (240, 214, 150), (108, 66, 42))
 BLUES = ((34, 62, 110), (62, 104, 150), (24, 40, 72), (120, 156, 176), (74, 124, 130))
 REDS = ((170, 58, 40), (206, 96, 52), (122, 36, 40))
-# Fruit on the motif's grid: middle and radius, colour, light.
+# Fruit on the motif's grid: center and radius, color, color of the light side.
 FRUIT = (
     ((660, 800, 66), (222, 128, 40), (250, 186, 90)),
     ((748, 842, 58), (176, 40, 44), (226, 110, 90)),
@@ -26,19 +26,19 @@ LINE = ((28, 24, 30), (44, 32, 30))
 
 
 def _motif(size: tuple[int, int]) -> Image.Image:
-    """The still life before it is broken up, in flat shapes."""
+    """The still life in flat shapes, before it is broken into facets."""
     k = size[1] / UNITS
     image = Image.new("RGB", size, (52, 84, 126))
     draw = ImageDraw.Draw(image)
 
-    def shape(points: list, colour: tuple) -> None:
-        draw.polygon([(x * k, y * k) for x, y in points], fill=colour)
+    def shape(points: list, color: tuple) -> None:
+        draw.polygon([(x * k, y * k) for x, y in points], fill=color)
 
-    def disc(x: float, y: float, r: float, colour: tuple, squash: float = 1.0) -> None:
-        draw.ellipse([(x - r) * k, (y - r * squash) * k, (x + r) * k, (y + r * squash) * k], fill=colour)
+    def disc(x: float, y: float, r: float, color: tuple, squash: float = 1.0) -> None:
+        draw.ellipse([(x - r) * k, (y - r * squash) * k, (x + r) * k, (y + r * squash) * k], fill=color)
 
-    def line(points: list, colour: tuple, broad: float) -> None:
-        draw.line([(x * k, y * k) for x, y in points], fill=colour, width=max(1, round(broad * k)), joint="curve")
+    def line(points: list, color: tuple, broad: float) -> None:
+        draw.line([(x * k, y * k) for x, y in points], fill=color, width=max(1, round(broad * k)), joint="curve")
 
     shape([(0, 0), (300, 0), (180, 560), (0, 620)], (28, 44, 82))
     shape([(560, 0), (834, 0), (834, 520), (640, 560)], (106, 142, 162))
@@ -72,7 +72,7 @@ def _motif(size: tuple[int, int]) -> Image.Image:
         (196, 214, 214),
     )
     shape([(668, 530), (773, 530), (752, 606), (690, 606)], (152, 40, 56))
-    # Guitar, leaning to the right.
+    # Guitar, tilted to the right.
     body = spline([(330, 470), (270, 520), (300, 600), (262, 680), (300, 800), (430, 850), (560, 810), (600, 700),
                    (556, 610), (574, 520), (500, 455), (410, 440)], 240, closed=True)  # fmt: skip
     shape([(x + 14, y + 16) for x, y in body], (60, 38, 36))
@@ -89,25 +89,25 @@ def _motif(size: tuple[int, int]) -> Image.Image:
     for i in range(8):
         line([(480 + 12.4 * i, 480 - 54 * i), (516 + 10.4 * i, 488 - 54 * i)], (222, 190, 120), 4)
     # Fruit.
-    for (x, y, r), colour, lit in FRUIT:
+    for (x, y, r), color, lit in FRUIT:
         disc(x + 10, y + 12, r, (70, 48, 60))
-        disc(x, y, r, colour)
+        disc(x, y, r, color)
         disc(x - 0.28 * r, y - 0.28 * r, 0.52 * r, lit)
     return image
 
 
 def _broken(rng: np.random.Generator, motif: Field, panes: Panes, turn: float, shift: float) -> Field:
-    """The motif as each pane sees it: turned, moved and scaled about the pane's own middle."""
+    """The motif rotated, moved and scaled about the center of each pane."""
     height, width = panes.index.shape
     angle = rng.normal(0.0, turn, panes.count)
     scale = np.exp(rng.normal(0.0, 0.14, panes.count))
     moved = rng.normal(0.0, shift * height, (panes.count, 2))
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    dx, dy = x - panes.centre[panes.index, 0], y - panes.centre[panes.index, 1]
+    dx, dy = x - panes.center[panes.index, 0], y - panes.center[panes.index, 1]
     cos, sin = (scale * np.cos(angle))[panes.index], (scale * np.sin(angle))[panes.index]
-    from_x = cos * dx - sin * dy + (panes.centre + moved)[panes.index, 0]
-    from_y = sin * dx + cos * dy + (panes.centre + moved)[panes.index, 1]
-    # Reflected at the edge: clamping would smear the border into streaks.
+    from_x = cos * dx - sin * dy + (panes.center + moved)[panes.index, 0]
+    from_y = sin * dx + cos * dy + (panes.center + moved)[panes.index, 1]
+    # Reflect at the edge, because clamping would smear the border into streaks.
     from_x = np.abs(width - 1 - np.abs(width - 1 - np.abs(from_x)))
     from_y = np.abs(height - 1 - np.abs(height - 1 - np.abs(from_y)))
     return look_up(motif, from_x, from_y)
@@ -117,7 +117,7 @@ def cubist(rng: np.random.Generator) -> Image.Image:
     shape = (SIZE[1] * SCALE, SIZE[0] * SCALE)
     motif = np.asarray(_motif((shape[1], shape[0])).filter(ImageFilter.GaussianBlur(2)), np.float32) / 255.0
 
-    # Two sheets of facets over each other, like panes of glass: a broad one that bears the things and a narrow one.
+    # Two layers of facets: large ones that carry the objects, and narrow ones over them.
     large = Panes.of(shards(rng, shape, 6, (0.35, 1.25, 1.95, 2.75), 0.10))
     slender = Panes.of(shards(rng, shape, 8, (0.15, 0.75, 1.45, 2.35, 2.95), 0.042))
     picture = _broken(rng, motif, large, 0.12, 0.014)
@@ -125,12 +125,12 @@ def cubist(rng: np.random.Generator) -> Image.Image:
     turn = rng.uniform(0, 2 * np.pi, slender.count)
     slope = slender.slope(turn)
     picture = mix(picture, over, smoothstep(-0.7, 1.0, slope) * (rng.random(slender.count) < 0.6)[slender.index])
-    # Planes of plain colour, opaque on one side and gone on the other.
-    for panes, colours, share, weight in (
+    # Planes of plain color that fade from one side to the other.
+    for panes, colors, share, weight in (
         (large, OCHRES + BLUES, 0.45, 0.75),
         (slender, BLUES + OCHRES + REDS, 0.45, 0.80),
     ):
-        plain = pick(rng, colours, panes.count, 0.04)[panes.index]
+        plain = pick(rng, colors, panes.count, 0.04)[panes.index]
         lean = panes.slope(rng.uniform(0, 2 * np.pi, panes.count))
         picture = mix(
             picture, plain, weight * smoothstep(-0.1, 1.3, lean) * (rng.random(panes.count) < share)[panes.index]
@@ -138,10 +138,10 @@ def cubist(rng: np.random.Generator) -> Image.Image:
     angle_large, angle_slender = rng.uniform(0, 2 * np.pi, large.count), rng.uniform(0, 2 * np.pi, slender.count)
     light = 1.0 + 0.34 * large.slope(angle_large) + 0.30 * slender.slope(angle_slender)
     picture = picture * np.clip(light, 0.5, 1.6)[..., None]
-    grey = picture.mean(axis=-1, keepdims=True)
-    picture = np.clip(grey + 1.22 * (picture - grey), 0.0, 1.0)
+    gray = picture.mean(axis=-1, keepdims=True)
+    picture = np.clip(gray + 1.22 * (picture - gray), 0.0, 1.0)
 
-    # Painted over in hatching: one direction a facet, so that the planes stay readable as planes.
+    # Hatching over it, in one direction per facet, so that each facet still reads as a plane.
     canvas = Canvas.primed(shape, (120, 92, 64))
     both = Panes.of(large.index.astype(np.int64) * slender.count + slender.index)
     hatch = np.where(rng.random(slender.count) < 0.5, turn, turn + np.pi / 2)
@@ -150,27 +150,27 @@ def cubist(rng: np.random.Generator) -> Image.Image:
         start = scatter(rng, count, everywhere)
         pane = look_up(slender.index, *start.T)
         angle = hatch[pane] + rng.normal(0.0, 0.10, len(start))
-        colour = look_up(picture, *start.T) + rng.normal(0.0, spread, (len(start), 1))
+        color = look_up(picture, *start.T) + rng.normal(0.0, spread, (len(start), 1))
         paths = straight(start, length * rng.uniform(0.6, 1.3, len(start)), angle, 0.1)
-        lay(canvas, rng, paths, width * rng.uniform(0.7, 1.2, len(start)), colour, dryness=0.25, streak=0.35,
+        lay(canvas, rng, paths, width * rng.uniform(0.7, 1.2, len(start)), color, dryness=0.25, streak=0.35,
             blunt=10.0, within=(both.index, look_up(both.index, *start.T)))  # fmt: skip
 
-    # Contours: lines along the facets' edges, dark and broken, with a pale one beside them.
+    # Contours: dark broken lines along the facets' edges, each next to a pale one.
     shaky = noise(rng, shape, 40, 3)
     for panes, strength, broad in ((large, 0.95, 6.0), (slender, 0.70, 3.5)):
         edge = leading(panes.index, broad)[0]
         some = smoothstep(0.40, 0.58, noise(rng, shape, 260, 2))
-        canvas.colour[:] = mix(
-            canvas.colour, np.asarray(LINE[0]) / 255.0, np.clip(strength * edge * some * (0.45 + 1.1 * shaky), 0, 1)
+        canvas.color[:] = mix(
+            canvas.color, np.asarray(LINE[0]) / 255.0, np.clip(strength * edge * some * (0.45 + 1.1 * shaky), 0, 1)
         )
         glow = np.clip(np.roll(edge, (7, 7), (0, 1)) - edge, 0.0, 1.0)
-        canvas.colour[:] = mix(canvas.colour, (0.95, 0.88, 0.72), 0.30 * glow * some)
+        canvas.color[:] = mix(canvas.color, (0.95, 0.88, 0.72), 0.30 * glow * some)
     _contours(canvas, rng)
-    return finish(relief(canvas.colour, canvas.thickness + 0.6 * weave(shape, 5.0), 0.36), SIZE)
+    return finish(relief(canvas.color, canvas.thickness + 0.6 * weave(shape, 5.0), 0.36), SIZE)
 
 
 def _contours(canvas: Canvas, rng: np.random.Generator) -> None:
-    """The things' outlines once more in charcoal, broken off and slipped, so that the eye can find them."""
+    """Redraw the objects' outlines in broken, shifted charcoal lines, so that they stay recognizable."""
     k = canvas.shape[0] / UNITS
     curves = [
         spline(points, 70) + np.asarray(slip)

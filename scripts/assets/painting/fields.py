@@ -1,4 +1,4 @@
-"""Scalar fields on the picture plane: noise, blurs, ramps and curves, all as float32 arrays."""
+"""Fields on the image plane: noise, blurs, ramps and curves, all as float32 arrays."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ Shape = tuple[int, int]
 
 
 def plane(shape: Shape) -> tuple[Field, Field]:
-    """Coordinates (u, v) of every pixel in units of the picture's height, so that a circle stays a circle."""
+    """Coordinates (u, v) of every pixel in units of the image's height, so that circles stay round."""
     height, width = shape
     v, u = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(height)
     return u, v
@@ -28,13 +28,13 @@ def resize(field: Field, shape: Shape) -> Field:
 
 
 def noise(rng: np.random.Generator, shape: Shape, cell: float | tuple[float, float], octaves: int = 4) -> Field:
-    """Fractal value noise, mean about 0.5, within about [0, 1]; a (tall, wide) cell stretches it into streaks."""
+    """Fractal value noise, mean about 0.5, about in [0, 1]; a (tall, wide) cell stretches it into streaks."""
     tall, wide = cell if isinstance(cell, tuple) else (cell, cell)
     total, weight, weights = np.zeros(shape, np.float32), 1.0, 0.0
     for _ in range(octaves):
         rows, columns = int(np.ceil(shape[0] / tall)) + 3, int(np.ceil(shape[1] / wide)) + 3
         lattice = rng.random((rows, columns), dtype=np.float32)
-        # Cut at random within a margin: octaves whose lattices line up show as a weave.
+        # Crop at a random offset: octaves with aligned lattices show as a weave.
         big = resize(lattice, (max(1, round(rows * tall)), max(1, round(columns * wide))))
         top, left = (int(size * (0.6 + 0.8 * rng.random())) for size in (tall, wide))
         total += weight * big[top : top + shape[0], left : left + shape[1]]
@@ -44,7 +44,7 @@ def noise(rng: np.random.Generator, shape: Shape, cell: float | tuple[float, flo
 
 
 def blur(field: Field, radius: float) -> Field:
-    """Three box blurs, which is a Gaussian to the eye; Pillow blurs 8-bit images only."""
+    """Three box blurs, which approximate a Gaussian; Pillow blurs only 8-bit images."""
     size = max(1, round(radius))
     for axis in (0, 1):
         for _ in range(3):
@@ -58,33 +58,33 @@ def blur(field: Field, radius: float) -> Field:
 
 
 def look_up(field: Field, x: Field, y: Field) -> Field:
-    """The field at the nearest pixel, clamped at the picture's edge."""
+    """The field at the nearest pixel, clamped at the image's edge."""
     height, width = field.shape[:2]
     return field[np.clip(np.rint(y).astype(int), 0, height - 1), np.clip(np.rint(x).astype(int), 0, width - 1)]
 
 
-def ramp(colours: Sequence[Sequence[float]], position: Field) -> Field:
-    """Colours in [0, 1] along a palette of 8-bit colours, position 0 to 1."""
-    palette = np.asarray(colours, np.float32) / 255.0
+def ramp(colors: Sequence[Sequence[float]], position: Field) -> Field:
+    """Colors in [0, 1] along a palette of 8-bit colors, position 0 to 1."""
+    palette = np.asarray(colors, np.float32) / 255.0
     stops = np.linspace(0.0, 1.0, len(palette))
     return np.stack([np.interp(position, stops, palette[:, c]) for c in range(3)], axis=-1).astype(np.float32)
 
 
-def pick(rng: np.random.Generator, colours: Sequence[Sequence[float]], count: int, spread: float = 0.05) -> Field:
-    """One palette colour each, a little off, as paint mixed by hand is."""
-    palette = np.asarray(colours, np.float32) / 255.0
+def pick(rng: np.random.Generator, colors: Sequence[Sequence[float]], count: int, spread: float = 0.05) -> Field:
+    """Random palette colors (count, 3), each varied a little, like paint mixed by hand."""
+    palette = np.asarray(colors, np.float32) / 255.0
     chosen = palette[rng.integers(0, len(palette), count)]
     return np.clip(chosen + rng.normal(0.0, spread, (count, 1)) + rng.normal(0.0, spread / 2, (count, 3)), 0.0, 1.0)
 
 
 def mix(base: Field, top: Field | Sequence[float], amount: Field | float) -> Field:
-    """`top` over `base`, with the weight given per pixel."""
+    """`top` over `base`, with a weight per pixel."""
     weight = np.asarray(amount, np.float32)
     return base + (np.asarray(top, np.float32) - base) * (weight[..., None] if weight.ndim else weight)
 
 
 def spline(points: npt.ArrayLike, count: int = 200, closed: bool = False) -> Field:
-    """A Catmull-Rom curve through the points, as (count, 2)."""
+    """A Catmull-Rom curve (count, 2) through the points."""
     knots = np.asarray(points, np.float64)
     if closed:
         padded = np.concatenate([knots[-1:], knots, knots[:2]])

@@ -14,14 +14,14 @@ PAPER = (0.925, 0.890, 0.800)
 INK = np.asarray((0.085, 0.090, 0.105), np.float32)
 BLUE_INK = np.asarray((0.16, 0.22, 0.28), np.float32)
 
-# The lines cut into the seal, from end to end, in a square of side 1 about the middle.
+# The lines cut into the seal (x0, y0, x1, y1), in a square of side 1 around its center.
 SEAL = (
     (-0.32, -0.32, -0.04, -0.32), (-0.32, -0.12, -0.04, -0.12), (-0.18, -0.36, -0.18, 0.34), (-0.32, 0.12, -0.06, 0.12),
     (-0.32, 0.34, -0.04, 0.34), (0.08, -0.32, 0.34, -0.32), (0.08, -0.32, 0.08, 0.0), (0.34, -0.32, 0.34, 0.0),
     (0.08, 0.0, 0.34, 0.0), (0.21, 0.0, 0.21, 0.34), (0.08, 0.18, 0.34, 0.18), (0.08, 0.36, 0.34, 0.36),
 )  # fmt: skip
 
-# Peaks of every range from far to near: (u, height above the range's foot, half-width); then foot, tone.
+# Ranges from far to near: peaks (u, height above the foot, half-width), foot, tone.
 RANGES = (
     (((0.10, 0.13, 0.10), (0.30, 0.19, 0.09), (0.52, 0.12, 0.12), (0.70, 0.20, 0.08)), 0.36, 0.42),
     (((0.18, 0.17, 0.07), (0.43, 0.27, 0.065), (0.53, 0.18, 0.06), (0.75, 0.20, 0.08)), 0.47, 0.60),
@@ -34,8 +34,8 @@ RANGES = (
 def _ridge(rng: np.random.Generator, x: Field, peaks: tuple, foot: float) -> Field:
     """The skyline v(u) of a range: steep rounded towers, roughened."""
     top = np.full(x.shape, foot)
-    for centre, rise, half in peaks:
-        d = np.abs(x - centre) / half
+    for center, rise, half in peaks:
+        d = np.abs(x - center) / half
         top = np.minimum(top, foot - rise * np.exp(-(d**2.4)))
     rough = noise(rng, (4, len(x)), (4, 90), 5)[0] - 0.5
     return top + 0.05 * rough
@@ -48,16 +48,16 @@ def _range(
     top = _ridge(rng, u[0], peaks, foot)
     depth = v - top[None, :] + 0.004 * (noise(rng, canvas.shape, 14, 3) - 0.5)
     body = smoothstep(-0.0015, 0.0015, depth)
-    # The wash is loaded at the skyline and thins into mist at the foot.
+    # The wash is dense at the skyline and thins into mist at the foot.
     mist = smoothstep(foot + 0.05, foot - 0.13, v + 0.10 * (noise(rng, canvas.shape, (120, 380), 3) - 0.5))
     mottle = 0.55 + 0.9 * (noise(rng, canvas.shape, 130, 5) - 0.1)
     wash = body * mist * (0.30 + 0.70 * np.exp(-depth / 0.065)) * mottle * tone * 1.05
-    # A range hides the ones behind it, so paper goes on first.
-    canvas.colour[:] = mix(canvas.colour, np.asarray(PAPER) * 0.99, body * mist * 0.9)
-    tint = mix(np.broadcast_to(INK, canvas.colour.shape), BLUE_INK, 0.85 - 0.6 * tone)
-    canvas.colour[:] = mix(canvas.colour, tint, np.clip(wash, 0.0, 0.9))
+    # Paper color first, because a range hides those behind it.
+    canvas.color[:] = mix(canvas.color, np.asarray(PAPER) * 0.99, body * mist * 0.9)
+    tint = mix(np.broadcast_to(INK, canvas.color.shape), BLUE_INK, 0.85 - 0.6 * tone)
+    canvas.color[:] = mix(canvas.color, tint, np.clip(wash, 0.0, 0.9))
 
-    # Texture strokes (cun) fall from the ridge, split-brushed and dry.
+    # Dry texture strokes (cun) with a split brush, down from the ridge.
     slope = np.gradient(top) * height
     fall = np.arctan2(1.0, 0.75 * np.clip(slope, -2.5, 2.5))
     lean = fall[None, :] + 0.9 * (noise(rng, canvas.shape, 70, 3) - 0.5)
@@ -65,7 +65,7 @@ def _range(
     density = body * mist * smoothstep(0.26, 0.0, depth)
     for count, length, broad, opacity in ((5200, 84, 19, 0.26), (9000, 56, 9.5, 0.48), (7000, 32, 5.5, 0.70)):
         start = scatter(rng, count, density)
-        paths = trace(start, length * rng.uniform(0.5, 1.3, len(start)), flow, both_ways=False)
+        paths = trace(start, length * rng.uniform(0.5, 1.3, len(start)), flow, centered=False)
         shade = look_up(tint, *start.T) * rng.uniform(0.7, 1.5, (len(start), 1))
         lay(
             canvas,
@@ -78,7 +78,7 @@ def _range(
             opacity=opacity * (0.35 + 0.65 * tone),
             blunt=3.0,
         )
-    # The skyline itself, in broken strokes of dark ink, and moss dots along it.
+    # The skyline in broken strokes of dark ink, with moss dots along it.
     x = np.sort(rng.uniform(0, canvas.shape[1], 260))
     keep = look_up(mist, x, top[np.clip(x.astype(int), 0, len(top) - 1)] * height) > 0.35
     x = x[keep]
@@ -109,7 +109,7 @@ def _range(
 
 
 def _water(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Long level strokes, closer and fainter towards the far shore."""
+    """Long horizontal strokes, denser and fainter toward the far shore."""
     height, width = canvas.shape
     count = 900
     far = rng.uniform(0.0, 1.0, count)
@@ -130,20 +130,20 @@ def _water(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _crag(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field) -> None:
-    """The near rock, right below: wet black ink in slabs with split-brush light between."""
+    """The near rock at the lower right: slabs of wet black ink with split-brush light between them."""
     edge = 0.800 - 0.22 * smoothstep(0.33, 0.80, u) + 0.15 * smoothstep(0.40, 0.24, u)
     rough = noise(rng, canvas.shape, 130, 5) - 0.5
     depth = v - edge + 0.10 * rough
     body = smoothstep(-0.001, 0.002, depth)
-    canvas.colour[:] = mix(canvas.colour, np.asarray(PAPER) * 0.97, body)
-    # Boulders: each loaded with ink along its upper left, fading to bare paper, with an axe-cut outline.
+    canvas.color[:] = mix(canvas.color, np.asarray(PAPER) * 0.97, body)
+    # Boulders: ink along the upper left, fading to bare paper, with an axe-cut outline.
     warp = 0.07 * (noise(rng, canvas.shape, 120, 4) - 0.5)
     label = voronoi(rng, 11 * (u + 0.5 * v + warp), 8 * (v - 0.4 * u + warp), 0.95)
     rocks = Panes.of(label)
     slope = rocks.slope(rng.normal(0.6, 0.35, rocks.count))
     tone = np.clip(0.36 - 0.42 * slope + 0.6 * rough + 0.30 * np.exp(-depth / 0.02), 0.0, 1.0)
     tone = np.maximum(tone, 0.95 * leading(label, 7.0)[0] * smoothstep(0.30, 0.55, noise(rng, canvas.shape, 60, 3)))
-    canvas.colour[:] = mix(canvas.colour, INK, body * tone * 0.85)
+    canvas.color[:] = mix(canvas.color, INK, body * tone * 0.85)
     lean = 1.15 + 1.3 * (noise(rng, canvas.shape, 110, 3) - 0.5)
     flow = np.stack([np.cos(lean), np.sin(lean)], axis=-1).astype(np.float32)
     for count, length, broad, opacity in ((5000, 95, 22, 0.35), (9000, 60, 9, 0.6), (5000, 36, 5, 0.8)):
@@ -174,7 +174,7 @@ def _crag(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field) -> None:
 
 
 def _pine(canvas: Canvas, rng: np.random.Generator, trunk: np.ndarray, girth: float, boughs: int) -> None:
-    """A leaning trunk, crooked boughs, and needles in flat fans on them."""
+    """A leaning trunk, crooked boughs, and flat fans of needles on them."""
     height = canvas.shape[0]
     path = spline(trunk, 60) * height
     taper = np.linspace(1.0, 0.35, 59)
@@ -188,18 +188,18 @@ def _pine(canvas: Canvas, rng: np.random.Generator, trunk: np.ndarray, girth: fl
     for k in range(boughs):
         at = 0.34 + 0.66 * (k + rng.uniform(0, 0.6)) / boughs
         root = path[min(59, int(at * 59))]
-        way = 1 if (k % 2) else -1
+        side = 1 if (k % 2) else -1
         reach = rng.uniform(0.055, 0.115) * height * (1.25 - 0.55 * at)
-        knots = root + np.asarray([(0, 0), (0.35 * way, -0.10), (0.65 * way, 0.04), (way, -0.06)]) * reach
+        knots = root + np.asarray([(0, 0), (0.35 * side, -0.10), (0.65 * side, 0.04), (side, -0.06)]) * reach
         bough = spline(knots, 9)[None].astype(np.float32)
         lay(canvas, rng, bough, np.full(1, girth * height * 0.28), INK[None], dryness=0.3, blunt=3.0)
         fans = int(7 + reach / 14)
         for f in np.linspace(0.25, 1.05, fans):
-            centre = bough[0, min(8, int(f * 8))] + rng.normal(0, 1.0, 2) * (reach * 0.10, reach * 0.06)
+            center = bough[0, min(8, int(f * 8))] + rng.normal(0, 1.0, 2) * (reach * 0.10, reach * 0.06)
             needles = 34
             angle = -np.pi / 2 + np.linspace(-1.45, 1.45, needles) + rng.normal(0, 0.06, needles)
             length = rng.uniform(0.75, 1.1, needles) * 30
-            middle = centre + 0.5 * length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+            middle = center + 0.5 * length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
             lay(
                 canvas,
                 rng,
@@ -210,7 +210,7 @@ def _pine(canvas: Canvas, rng: np.random.Generator, trunk: np.ndarray, girth: fl
                 blunt=3.0,
                 dryness=0.2,
             )
-            wash = straight(centre[None] + (0, -9), np.asarray([44.0]), np.asarray([0.0]))
+            wash = straight(center[None] + (0, -9), np.asarray([44.0]), np.asarray([0.0]))
             lay(canvas, rng, wash, np.asarray([24.0]), BLUE_INK[None] * 0.8, opacity=0.28, blunt=2.0)
 
 
@@ -263,7 +263,7 @@ def _birds(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _seal(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field, x: float, y: float, size: float) -> None:
-    """A carved square in cinnabar; the marks are mere carving, not writing."""
+    """A carved square in cinnabar; the marks are not writing."""
     a, b = (u - x) / size, (v - y) / size
     square = smoothstep(0.53, 0.49, np.maximum(np.abs(a), np.abs(b)) + 0.05 * (noise(rng, u.shape, 14, 3) - 0.5))
     cut = np.zeros(u.shape, np.float32)
@@ -272,21 +272,21 @@ def _seal(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field, x: float
         gap = np.hypot(a - x0 - along * (x1 - x0), b - y0 - along * (y1 - y0))
         cut = np.maximum(cut, smoothstep(0.055, 0.03, gap))
     worn = smoothstep(0.22, 0.36, noise(rng, u.shape, 10, 3))
-    canvas.colour[:] = mix(canvas.colour, (0.74, 0.13, 0.10), square * (1 - cut) * (0.35 + 0.6 * worn))
+    canvas.color[:] = mix(canvas.color, (0.74, 0.13, 0.10), square * (1 - cut) * (0.35 + 0.6 * worn))
 
 
 def ink_wash(rng: np.random.Generator) -> Image.Image:
     shape = (SIZE[1] * SCALE, SIZE[0] * SCALE)
     u, v = plane(shape)
     canvas = Canvas.primed(shape, tuple(255 * c for c in PAPER))
-    # The sky: wet-in-wet clouds, left in bands by a broad brush, round a pale sun.
+    # The sky: wet-in-wet clouds in the bands of a broad brush, around a pale sun.
     cloud = noise(rng, shape, (150, 420), 5)
     band = noise(rng, shape, (22, 300), 3)
     away = np.hypot(u - 0.165, v - 0.145)
     wash = np.clip(1.9 * (cloud - 0.36), 0.0, 1.0) * (0.6 + 0.8 * (band - 0.3)) * smoothstep(0.85, 0.0, v)
-    canvas.colour[:] = mix(canvas.colour, BLUE_INK, 0.66 * wash * smoothstep(0.045, 0.065, away))
-    canvas.colour[:] = mix(
-        canvas.colour, (0.80, 0.30, 0.20), 0.72 * smoothstep(0.052, 0.048, away) * (0.6 + 0.7 * (cloud - 0.3))
+    canvas.color[:] = mix(canvas.color, BLUE_INK, 0.66 * wash * smoothstep(0.045, 0.065, away))
+    canvas.color[:] = mix(
+        canvas.color, (0.80, 0.30, 0.20), 0.72 * smoothstep(0.052, 0.048, away) * (0.6 + 0.7 * (cloud - 0.3))
     )
     flow = np.zeros((*shape, 2), np.float32)
     lean = 0.5 * (noise(rng, shape, (160, 400), 2) - 0.5)
@@ -312,8 +312,8 @@ def ink_wash(rng: np.random.Generator) -> Image.Image:
     _crag(canvas, rng, u, v)
     _seal(canvas, rng, u, v, 0.085, 0.925, 0.062)
     grain = paper(rng, shape)
-    soaked = 1.0 - canvas.colour.mean(axis=2)
-    toned = canvas.colour * (1.0 + (0.06 + 0.22 * soaked) * grain)[..., None]
+    soaked = 1.0 - canvas.color.mean(axis=2)
+    toned = canvas.color * (1.0 + (0.06 + 0.22 * soaked) * grain)[..., None]
     stain = noise(rng, shape, 420, 3) - 0.5
     edge = blur(np.pad(np.zeros((shape[0] - 60, shape[1] - 60), np.float32), 30, constant_values=1.0), 40)
     return finish(toned * (1.0 - 0.10 * edge + 0.07 * stain)[..., None], SIZE)

@@ -1,4 +1,4 @@
-"""`pointillism`: a river in late sun, in dots of unmixed pigment that only the eye blends, as the divisionists did."""
+"""`pointillism`: a river in late sun, in dots of unmixed pigment that only the eye blends."""
 
 import numpy as np
 from PIL import Image
@@ -21,7 +21,7 @@ PIGMENTS = np.asarray((
 
 
 def _trees(rng: np.random.Generator, u: Field, v: Field, clumps: tuple) -> tuple[Field, Field]:
-    """Foliage as ragged discs (u, v, radius): where it is, and how much sun falls on it."""
+    """The mask of foliage made of ragged discs (u, v, radius), and how much sun falls on it."""
     ragged = noise(rng, u.shape, 60, 4) - 0.5
     mass, light = np.zeros(u.shape, np.float32), np.zeros(u.shape, np.float32)
     for cu, cv, radius in clumps:
@@ -34,7 +34,7 @@ def _trees(rng: np.random.Generator, u: Field, v: Field, clumps: tuple) -> tuple
 
 
 def _scene(rng: np.random.Generator, u: Field, v: Field) -> Field:
-    """What the painter sees: smooth colour, which the dots then take apart."""
+    """The scene in smooth color, before it is split into dots."""
     shape = u.shape
     sky = ramp(((82, 138, 208), (132, 178, 222), (190, 204, 226), (236, 178, 176), (246, 186, 120)), v / HORIZON)
     cloud = smoothstep(0.52, 0.74, noise(rng, shape, (90, 330), 4) + 0.10 * np.sin(16 * v + 3 * u))
@@ -56,7 +56,7 @@ def _scene(rng: np.random.Generator, u: Field, v: Field) -> Field:
     clumps += [(1.235 + 0.001 * k, HORIZON - 0.03 - 0.030 * k, 0.030 - 0.0024 * k) for k in range(8)]
     mass, light = _trees(rng, u, v, tuple(clumps))
     scene = mix(scene, ramp(((38, 52, 110), (34, 100, 96), (110, 156, 70), (222, 198, 90)), light), mass)
-    # A few houses on the far bank: walls in the sun, red roofs.
+    # A few houses on the far bank, with sunlit walls and red roofs.
     for x, w, h in ((0.545, 0.05, 0.035), (0.605, 0.035, 0.028), (0.655, 0.04, 0.032), (0.985, 0.05, 0.034)):
         wall = (np.abs(u - x) < w / 2) & (v > HORIZON - h) & (v < HORIZON)
         over = HORIZON - h - v
@@ -64,7 +64,7 @@ def _scene(rng: np.random.Generator, u: Field, v: Field) -> Field:
         scene = mix(scene, (0.97, 0.86, 0.72), wall.astype(np.float32))
         scene = mix(scene, (0.80, 0.28, 0.20), roof.astype(np.float32))
 
-    # Sails: drawn before the water, so that it reflects them.
+    # Sails, drawn before the water so that it reflects them.
     for x, tall in ((0.415, 0.19), (0.86, 0.12), (1.09, 0.155)):
         rise = (HORIZON + 0.012 - v) / tall
         left, right = x - (1 - rise) * tall / 3, x + 0.30 * tall * np.clip(1 - rise, 0, 1) ** 0.8
@@ -89,7 +89,7 @@ def _scene(rng: np.random.Generator, u: Field, v: Field) -> Field:
     water = mix(water, (0.80, 0.62, 0.78), 0.45 * smoothstep(0.56, 0.72, ripple))
     scene = mix(scene, water, smoothstep(0.0, 0.004, v - HORIZON))
 
-    # The near bank, with the shadow of the tree that stands on it.
+    # The near bank, with the shadow of the tree on it.
     bank = 0.99 - 0.36 * smoothstep(1.10, 0.0, u) - 0.02 * np.sin(9 * u) + 0.05 * (noise(rng, shape, 90, 3) - 0.5)
     grass = noise(rng, shape, (70, 24), 3)
     ground = ramp(((40, 96, 70), (96, 158, 64), (190, 200, 80), (246, 220, 110)), 0.15 + 0.75 * grass)
@@ -118,40 +118,40 @@ def _scene(rng: np.random.Generator, u: Field, v: Field) -> Field:
 
 
 def _form(rng: np.random.Generator, u: Field, v: Field) -> Field:
-    """The angle that the dots lean at: level on the water, round the sun in the sky, loose on leaves and grass."""
+    """The angle of the dots: level on the water, around the sun in the sky, random on leaves and grass."""
     round_sun = np.arctan2(v - SUN[1], u - SUN[0]) + np.pi / 2
     loose = 2.5 * np.pi * (noise(rng, u.shape, 120, 2) - 0.5)
     land = np.where(v < HORIZON, round_sun, 0.0)
     return land + loose * np.where(v < HORIZON, 0.12, np.where(v > 0.99 - 0.36 * smoothstep(1.1, 0.0, u), 1.0, 0.05))
 
 
-def _pigment(rng: np.random.Generator, colour: Field, spread: float) -> Field:
-    """The pigment nearest to the colour after a random push, sometimes the complement: contrast without mixing."""
-    push = rng.normal(0.0, spread, colour.shape) + rng.normal(0.0, spread / 2, (len(colour), 1))
-    grey = colour.mean(axis=1, keepdims=True)
-    vivid = grey + 1.35 * (colour - grey)
-    opposite = rng.random(len(colour)) < 0.10
-    vivid[opposite] = (grey - 0.9 * (colour - grey))[opposite]
+def _pigment(rng: np.random.Generator, color: Field, spread: float) -> Field:
+    """The pigment nearest to the color after a random shift; sometimes to its complement, for contrast."""
+    push = rng.normal(0.0, spread, color.shape) + rng.normal(0.0, spread / 2, (len(color), 1))
+    gray = color.mean(axis=1, keepdims=True)
+    vivid = gray + 1.35 * (color - gray)
+    opposite = rng.random(len(color)) < 0.10
+    vivid[opposite] = (gray - 0.9 * (color - gray))[opposite]
     distance = (((vivid + push)[:, None] - PIGMENTS) ** 2).sum(axis=2)
-    return PIGMENTS[distance.argmin(axis=1)] + rng.normal(0.0, 0.015, colour.shape)
+    return PIGMENTS[distance.argmin(axis=1)] + rng.normal(0.0, 0.015, color.shape)
 
 
 def pointillism(rng: np.random.Generator) -> Image.Image:
     shape = (SIZE[1] * SCALE, SIZE[0] * SCALE)
     half = (shape[0] // 2, shape[1] // 2)
     small = _scene(rng, *plane(half))
-    # Every form is set off from its ground, light edges against dark: the divisionists' irradiation.
+    # Sharpen, so that forms stand out from the ground with light edges against dark (irradiation).
     small = np.clip(small + 0.7 * (small - blur(small, 12)), 0.0, 1.0)
     scene = np.stack([resize(small[..., c], shape) for c in range(3)], axis=-1)
     angle = _form(rng, *plane(shape))
     canvas = Canvas.primed(shape, (214, 198, 160))
     everywhere = np.ones(shape, np.float32)
-    # The finest dots go where there is something to draw.
+    # The finest dots go where there is detail.
     detail = 0.25 + 6.0 * resize(blur(np.abs(small - blur(small, 5)).sum(axis=-1), 3), shape)
     for count, size, spread in ((12000, 30.0, 0.07), (26000, 19.0, 0.13), (34000, 13.5, 0.15), (42000, 9.5, 0.11)):
         start = scatter(rng, count, detail if size < 10 else everywhere)
-        colour = _pigment(rng, look_up(scene, *start.T), spread)
+        color = _pigment(rng, look_up(scene, *start.T), spread)
         width = size * rng.uniform(0.8, 1.15, len(start))
         paths = straight(start, width * rng.uniform(1.0, 1.5, len(start)), look_up(angle, *start.T), knots=3)
-        lay(canvas, rng, paths, width, colour, load=0.8, streak=0.22, blunt=2.2, opacity=0.97)
-    return finish(relief(canvas.colour, canvas.thickness + 0.4 * weave(shape, 5.0), 0.40), SIZE)
+        lay(canvas, rng, paths, width, color, load=0.8, streak=0.22, blunt=2.2, opacity=0.97)
+    return finish(relief(canvas.color, canvas.thickness + 0.4 * weave(shape, 5.0), 0.40), SIZE)

@@ -37,7 +37,7 @@ POPPIES = ((0.17, 0.80, 0.085), (0.36, 0.885, 0.075), (0.60, 0.845, 0.088), (0.0
 
 
 def _design(rng: np.random.Generator, u: Field, v: Field) -> tuple[Field, list[str]]:
-    """The cartoon: a label per pane, and the name of the region that each block of labels belongs to."""
+    """A label per pane, and the name of the region of each block of 10**8 labels."""
     warp = 0.016 * (noise(rng, u.shape, 260, 2) - 0.5)
     x, y = u + warp, v + 0.016 * (noise(rng, u.shape, 260, 2) - 0.5)
     r, turn = np.hypot(x - SUN[0], y - SUN[1]), np.arctan2(y - SUN[1], x - SUN[0])
@@ -90,21 +90,21 @@ def stained_glass(rng: np.random.Generator) -> Image.Image:
     u, v = plane(shape)
     label, names = _design(rng, u, v)
     panes = Panes.of(label)
-    owner = look_up(label, panes.centre[:, 0], panes.centre[:, 1]) // 10**8
-    # A crescent's middle may lie outside it, so ownership is read off the labels themselves.
+    owner = look_up(label, panes.center[:, 0], panes.center[:, 1]) // 10**8
+    # The center of a crescent may lie outside it, so read each pane's region from the labels.
     owner[panes.index.reshape(-1)] = label.reshape(-1) // 10**8
 
-    colour = np.zeros((panes.count, 3), np.float32)
-    away = np.hypot(panes.centre[:, 0] / shape[0] - SUN[0], panes.centre[:, 1] / shape[0] - SUN[1])
+    color = np.zeros((panes.count, 3), np.float32)
+    away = np.hypot(panes.center[:, 0] / shape[0] - SUN[0], panes.center[:, 1] / shape[0] - SUN[1])
     for region, name in enumerate(names):
-        mine = np.flatnonzero(owner == region)
-        tone = rng.random(len(mine))
+        indices = np.flatnonzero(owner == region)
+        tone = rng.random(len(indices))
         if name == "sky":
-            tone = np.clip((away[mine] - 0.18) / 0.42 + rng.normal(0.0, 0.12, len(mine)), 0.0, 1.0)
-        colour[mine] = ramp(PALETTES[name], tone) ** rng.uniform(0.75, 1.35, (len(mine), 1))
-    colour += rng.normal(0.0, 0.025, colour.shape)
+            tone = np.clip((away[indices] - 0.18) / 0.42 + rng.normal(0.0, 0.12, len(indices)), 0.0, 1.0)
+        color[indices] = ramp(PALETTES[name], tone) ** rng.uniform(0.75, 1.35, (len(indices), 1))
+    color += rng.normal(0.0, 0.025, color.shape)
 
-    # Within a pane: light from one side, streaks and seeds of hand-blown glass.
+    # Within a pane: light from one side, and the streaks of hand-blown glass.
     slope = panes.slope(rng.uniform(0.0, 2 * np.pi, panes.count))
     bend = 90 * (noise(rng, shape, 170, 3) - 0.5)
     row, column = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
@@ -112,8 +112,8 @@ def stained_glass(rng: np.random.Generator) -> Image.Image:
     streak = look_up(streak, column + bend, row + 1.6 * bend) - 0.5
     cloud = noise(rng, shape, 70, 3) - 0.5
     light = 1.0 + 0.26 * slope + 0.85 * streak + 0.35 * cloud
-    glass = np.clip(colour, 0.02, 1.0)[panes.index]
-    # Thick glass is deeper in colour, not greyer: a power does that where a factor would not; red lasts longest.
+    glass = np.clip(color, 0.02, 1.0)[panes.index]
+    # Thick glass is more saturated, not grayer, so raise it to a power instead of scaling it; red fades least.
     glass = glass ** (np.clip(2.0 - light, 0.45, 2.4)[..., None] * np.asarray((0.78, 1.06, 1.0), np.float32))
 
     lead, bulge = leading(label, 8.0)

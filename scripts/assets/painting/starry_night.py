@@ -1,6 +1,6 @@
-"""`starry_night`: an openly declared homage to Vincent van Gogh's The Starry Night (1889), in his palette and stroke.
+"""`starry_night`: a homage to Vincent van Gogh's The Starry Night (1889), in his palette and brushwork.
 
-Every stroke here is laid by this program; no pixel of a photograph or scan of the painting is used.
+This program paints every stroke; it uses no photograph or scan of the painting.
 """
 
 import numpy as np
@@ -41,7 +41,7 @@ def _ridge(u: Field, level: float, rise: float, phase: float) -> Field:
 
 
 def _sky_flow(u: Field, v: Field) -> Field:
-    """Unit vectors of the wind: a long wave across the sky, the vortices, and rings round stars and moon."""
+    """Unit vectors of the wind: a long wave across the sky, the vortices, and rings around the stars and the moon."""
     angle = 0.42 * np.sin(5.2 * u + 1.9 + 1.4 * v) - 0.36 * smoothstep(0.5, 1.2, u) * smoothstep(0.35, 0.7, v)
     x, y = np.cos(angle), np.sin(angle)
     for cu, cv, reach, strength, pull in VORTICES:
@@ -56,7 +56,7 @@ def _sky_flow(u: Field, v: Field) -> Field:
         w = 9.0 * smoothstep(1.65, 0.9, r / radius)
         x += w * -dv / r
         y += w * du / r
-    # The dawn ribbon lies along the hills.
+    # The ribbon of dawn follows the hills.
     top = _ridge(u, *FAR_HILL)
     along = np.arctan(np.gradient(top[0]) * u.shape[0])
     w = 7.0 * smoothstep(0.115, 0.03, top - v)
@@ -66,12 +66,12 @@ def _sky_flow(u: Field, v: Field) -> Field:
 
 
 def _sky_tone(rng: np.random.Generator, u: Field, v: Field, flow: Field) -> Field:
-    """How light the sky is, 0 to 1: bands along the wind, pale arms in the vortices, glow, and the dawn ribbon."""
+    """The sky's lightness, 0 to 1: bands along the wind, pale arms in the vortices, glow, and the ribbon of dawn."""
     tone = 0.08 + 0.58 * flow_noise(rng, flow, 64, 280) + 0.10 * smoothstep(0.1, 0.6, v)
     for cu, cv, reach, _, pull in VORTICES:
         du, dv = u - cu, v - cv
         r = np.hypot(du, dv) / reach
-        # Constant along the spirals that the flow itself makes.
+        # Constant along the spirals of the flow.
         arms = np.cos(2.0 * (np.arctan2(dv, du) + np.log(r + 0.02) / pull) + 1.0)
         tone += np.exp(-((r - 0.65) ** 2) * 2.4) * (0.10 + 0.20 * arms)
     for cu, cv, radius in (*STARS, MOON):
@@ -88,19 +88,19 @@ def _paint_sky(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field) -> 
         start = scatter(rng, count, everywhere)
         paths = trace(start, length * rng.uniform(0.6, 1.25, len(start)), flow)
         light = look_up(tone, start[:, 0], start[:, 1])
-        colour = ramp(NIGHT, light + rng.normal(0.0, spread, len(start)))
+        color = ramp(NIGHT, light + rng.normal(0.0, spread, len(start)))
         warm = rng.random(len(start)) < smoothstep(0.58, 1.05, light) * 0.75
-        colour[warm] = pick(rng, CREAM, int(warm.sum()))
-        colour += rng.normal(0.0, 0.02, colour.shape)
-        lay(canvas, rng, paths, width * rng.uniform(0.7, 1.25, len(start)), colour, dryness=0.3, streak=0.4)
+        color[warm] = pick(rng, CREAM, int(warm.sum()))
+        color += rng.normal(0.0, 0.02, color.shape)
+        lay(canvas, rng, paths, width * rng.uniform(0.7, 1.25, len(start)), color, dryness=0.3, streak=0.4)
 
 
 def _paint_light(
-    canvas: Canvas, rng: np.random.Generator, star: tuple[float, float, float], colours: tuple, core: float
+    canvas: Canvas, rng: np.random.Generator, star: tuple[float, float, float], colors: tuple, core: float
 ) -> None:
-    """Rings of short arcs, laid from outside in; they thin out towards the dark."""
+    """Paint rings of short arcs from the outside in, sparser toward the dark."""
     height = canvas.shape[0]
-    centre, radius = np.asarray(star[:2]) * height, star[2] * height
+    center, radius = np.asarray(star[:2]) * height, star[2] * height
     count = int(26 + radius * 2.6)
     ring = np.sort(rng.uniform(0.02, 1.0, count) ** 0.72)[::-1] * 1.12
     kept = rng.random(count) < 1.12 - 0.62 * ring**2
@@ -110,29 +110,29 @@ def _paint_light(
     width = np.clip(0.085 * radius, 7.0, 13.0) * rng.uniform(0.8, 1.3, len(ring))
     span = np.clip(rng.uniform(28, 56, len(ring)) / np.maximum(r, 1.0), 0.25, 2.2)
     sweep = turn[:, None] + span[:, None] * np.linspace(-0.5, 0.5, 9)
-    paths = centre + r[:, None, None] * np.stack([np.cos(sweep), np.sin(sweep)], axis=-1)
+    paths = center + r[:, None, None] * np.stack([np.cos(sweep), np.sin(sweep)], axis=-1)
     tone = np.clip((ring - core) / (1.1 - core) + rng.normal(0.0, 0.10, len(ring)), 0.0, 1.0)
-    colour = ramp(colours, tone) * rng.uniform(0.9, 1.05, (len(ring), 1))
-    lay(canvas, rng, paths.astype(np.float32), width, colour, load=1.25, dryness=0.15, streak=0.35)
+    color = ramp(colors, tone) * rng.uniform(0.9, 1.05, (len(ring), 1))
+    lay(canvas, rng, paths.astype(np.float32), width, color, load=1.25, dryness=0.15, streak=0.35)
 
 
 def _paint_moon(canvas: Canvas, rng: np.random.Generator) -> None:
     _paint_light(canvas, rng, MOON, MOONLIGHT, 0.25)
     height = canvas.shape[0]
-    centre, radius = np.asarray(MOON[:2]) * height, 0.062 * height
-    bite = centre + np.asarray([-0.42, -0.16]) * radius
-    start = centre + rng.uniform(-1.0, 1.0, (900, 2)) * radius
-    inside = np.hypot(*(start - centre).T) < radius
+    center, radius = np.asarray(MOON[:2]) * height, 0.062 * height
+    bite = center + np.asarray([-0.42, -0.16]) * radius
+    start = center + rng.uniform(-1.0, 1.0, (900, 2)) * radius
+    inside = np.hypot(*(start - center).T) < radius
     hidden = np.hypot(*(start - bite).T) < 0.74 * radius
-    for keep, colours in ((inside & hidden, ((250, 232, 140), (252, 240, 180))),
+    for keep, colors in ((inside & hidden, ((250, 232, 140), (252, 240, 180))),
                           (inside & ~hidden, ((250, 160, 30), (255, 182, 50), (240, 140, 24)))):  # fmt: skip
-        offset = start[keep] - centre
+        offset = start[keep] - center
         paths = straight(start[keep], np.full(keep.sum(), 30.0), np.arctan2(offset[:, 0], -offset[:, 1]), 0.6)
-        lay(canvas, rng, paths, np.full(keep.sum(), 8.5), pick(rng, colours, int(keep.sum()), 0.03), load=1.4)
+        lay(canvas, rng, paths, np.full(keep.sum(), 8.5), pick(rng, colors, int(keep.sum()), 0.03), load=1.4)
 
 
 def _paint_hill(
-    canvas: Canvas, rng: np.random.Generator, u: Field, v: Field, ridge: tuple, colours: tuple, lightness: float
+    canvas: Canvas, rng: np.random.Generator, u: Field, v: Field, ridge: tuple, colors: tuple, lightness: float
 ) -> None:
     height, width = canvas.shape
     top = _ridge(u, *ridge)
@@ -145,10 +145,10 @@ def _paint_hill(
     for count, length, broad in ((3600, 90, 24), (12000, 62, 12)):
         start = scatter(rng, count, density)
         light = lightness + 0.5 * (look_up(bands, *start.T) - 0.3) - 0.9 * look_up(depth, *start.T)
-        colour = ramp(colours, light + rng.normal(0.0, 0.16, len(start)))
+        color = ramp(colors, light + rng.normal(0.0, 0.16, len(start)))
         paths = trace(start, length * rng.uniform(0.6, 1.2, len(start)), flow)
-        lay(canvas, rng, paths, broad * rng.uniform(0.7, 1.2, len(start)), colour, dryness=0.25, streak=0.4)
-    # The contour, drawn in long dark strokes as he drew it.
+        lay(canvas, rng, paths, broad * rng.uniform(0.7, 1.2, len(start)), color, dryness=0.25, streak=0.4)
+    # The contour, in long dark strokes as in the original.
     x = rng.permutation(np.arange(-20.0, width + 20.0, 15.0))
     knots = x[:, None] + rng.uniform(0.5, 1.0, (len(x), 1)) * np.linspace(-46, 46, 7)
     line = np.stack([knots, _ridge(knots / height, *ridge) * height + rng.normal(0.0, 4.0, (len(x), 1))], axis=-1)
@@ -157,32 +157,30 @@ def _paint_hill(
 
 
 def _paint_groves(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Round bushes in rows across the valley: each a fan of small arcs, light on top."""
+    """Paint rows of round bushes across the valley, each a fan of small arcs that is light on top."""
     height, width = canvas.shape
     for row, size in ((0.835, 34), (0.868, 40), (0.905, 46), (0.95, 54), (0.99, 60)):
         for x in np.arange(-20, width + 40, size * 1.05):
-            centre = np.asarray([x + rng.normal(0, size / 4), row * height + rng.normal(0, size / 4)])
+            center = np.asarray([x + rng.normal(0, size / 4), row * height + rng.normal(0, size / 4)])
             count = 42
             turn = rng.uniform(-np.pi, 0.0, count)
             r = size * np.sqrt(rng.uniform(0.05, 1.0, count))
             r = np.sort(r)[::-1]
-            start = centre + np.stack([1.15 * r * np.cos(turn), 0.8 * r * np.sin(turn)], axis=-1)
+            start = center + np.stack([1.15 * r * np.cos(turn), 0.8 * r * np.sin(turn)], axis=-1)
             light = 0.16 + 0.68 * (r / size) * -np.sin(turn) + rng.normal(0.0, 0.14, count)
             paths = straight(start, rng.uniform(18, 34, count), turn + np.pi / 2, 0.9)
             lay(canvas, rng, paths, rng.uniform(6, 10, count), ramp(GROVES, light), dryness=0.15, streak=0.4)
 
 
-def _block(
-    canvas: Canvas, rng: np.random.Generator, corners: npt.ArrayLike, colours: tuple, width: float = 8.0
-) -> None:
-    """A quadrilateral filled by strokes that run along its first side (corners in pixels, in order)."""
+def _block(canvas: Canvas, rng: np.random.Generator, corners: npt.ArrayLike, colors: tuple, width: float = 8.0) -> None:
+    """Fill a quadrilateral (corners in pixels, in order) with strokes along its first side."""
     a, b, c, d = np.asarray(corners, np.float64)
     rows = max(2, int(np.linalg.norm(d - a) / (width * 0.55)))
     f = np.linspace(0.04, 0.96, rows)[:, None]
     left, right = a + (d - a) * f, b + (c - b) * f
     t = np.linspace(0.0, 1.0, 5)[None, :, None]
     paths = left[:, None] + (right - left)[:, None] * t + rng.normal(0.0, 0.8, (rows, 5, 2))
-    lay(canvas, rng, paths.astype(np.float32), np.full(rows, width), pick(rng, colours, rows), blunt=14.0)
+    lay(canvas, rng, paths.astype(np.float32), np.full(rows, width), pick(rng, colors, rows), blunt=14.0)
 
 
 def _paint_village(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -210,7 +208,7 @@ def _paint_village(canvas: Canvas, rng: np.random.Generator) -> None:
         if rng.random() < 0.6:
             wx, wy = x + w * rng.uniform(0.25, 0.6), y + wall * 0.35
             _block(canvas, rng, [(wx, wy), (wx + 15, wy), (wx + 15, wy + 19), (wx, wy + 19)], lamp, 8.0)
-    # The church: nave, tower and a spire that breaks the horizon.
+    # The church: nave, tower and a spire above the horizon.
     x, y = 0.742 * height, 0.90 * height
     _block(canvas, rng, [(x - 66, y), (x + 14, y), (x + 14, y + 52), (x - 66, y + 52)], walls)
     _block(canvas, rng, [(x - 76, y + 4), (x - 48, y - 34), (x + 14, y - 34), (x + 20, y + 4)], roofs)
@@ -218,15 +216,15 @@ def _paint_village(canvas: Canvas, rng: np.random.Generator) -> None:
     _block(canvas, rng, [(x - 44, y + 18), (x - 33, y + 18), (x - 33, y + 36), (x - 44, y + 36)], lamp, 7.0)
     _block(canvas, rng, [(x + 13, y - 40), (x + 22, y - 40), (x + 22, y - 20), (x + 13, y - 20)], lamp, 7.0)
     tip = (x + 18, y - 268)
-    for dx, colours, w in ((0, ((30, 48, 88), (16, 26, 58)), 7), (9, ((64, 96, 134), (44, 74, 116)), 8),
+    for dx, colors, w in ((0, ((30, 48, 88), (16, 26, 58)), 7), (9, ((64, 96, 134), (44, 74, 116)), 8),
                            (19, ((92, 128, 156), (70, 110, 146)), 8), (28, ((44, 74, 116), (30, 52, 96)), 8),
                            (38, ((12, 18, 40),), 6)):  # fmt: skip
         path = np.linspace((x - 1 + dx, y - 56), tip, 7)[None].astype(np.float32)
-        lay(canvas, rng, path, np.full(1, float(w)), pick(rng, colours, 1), blunt=20.0)
+        lay(canvas, rng, path, np.full(1, float(w)), pick(rng, colors, 1), blunt=20.0)
 
 
 def _paint_cypress(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field) -> None:
-    """Flames: tongues that rise from the base, each a spine with strokes that lick outwards along it."""
+    """Paint a cypress as flames: tongues that rise from the base, each a spine with outward strokes along it."""
     height = canvas.shape[0]
     tongues = (
         ((0.275, 1.02), (0.250, 0.78), (0.262, 0.56), (0.226, 0.38), (0.244, 0.22), (0.222, 0.03), 0.076),
@@ -243,7 +241,7 @@ def _paint_cypress(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field)
         for broad, number in ((20.0, count // 2), (10.5, count * 2)):
             along = np.sort(rng.uniform(0.0, 1.0, number) ** 1.05)
             aside = np.clip(rng.normal(0.0, 0.55, number), -1.15, 1.15)
-            # Thick below, a wisp at the top, and lobed on the way, as a flame is.
+            # Thick at the base, lobed and thin at the top, like a flame.
             girth = tongue[-1] * height * (1 - along) ** 0.62 * (0.8 + 0.3 * np.sin(17 * along + 3 * tongue[0][0]))
             point = spine[(along * 299).astype(int)]
             start = np.stack([point[:, 0] + aside * girth, point[:, 1]], axis=-1)
@@ -270,5 +268,5 @@ def starry_night(rng: np.random.Generator) -> Image.Image:
     _paint_groves(canvas, rng)
     _paint_village(canvas, rng)
     _paint_cypress(canvas, rng, u, v)
-    lit = relief(canvas.colour, canvas.thickness + 0.5 * weave(shape, 5.0), 0.80)
+    lit = relief(canvas.color, canvas.thickness + 0.5 * weave(shape, 5.0), 0.80)
     return finish(lit, SIZE)

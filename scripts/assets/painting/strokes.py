@@ -1,4 +1,4 @@
-"""Bristle brush strokes: where they run, and laying thousands of them on a canvas at once."""
+"""Bristle brush strokes: their paths, and painting thousands of them on a canvas at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ import numpy as np
 
 from .fields import Field, Shape, look_up
 
-SPACING = 0.7  # Pixels between two samples of a stroke: below 0.71 a turned lattice leaves no holes.
+SPACING = 0.7  # pixels between two samples of a stroke; below 0.71 a rotated lattice leaves no holes
 SAMPLES_AT_ONCE = 1_500_000
 
 
 @dataclass
 class Canvas:
-    """Paint on a surface: its colour, and how thick it stands there (lit later as relief)."""
+    """Paint on a surface: its color (H, W, 3) and its thickness (H, W), which `relief` lights later."""
 
-    colour: Field
+    color: Field
     thickness: Field
 
     @classmethod
-    def primed(cls, shape: Shape, colour: Sequence[float]) -> "Canvas":
-        ground = np.asarray(colour, np.float32) / 255.0
+    def primed(cls, shape: Shape, color: Sequence[float]) -> "Canvas":
+        ground = np.asarray(color, np.float32) / 255.0
         return cls(np.broadcast_to(ground, (*shape, 3)).copy(), np.zeros(shape, np.float32))
 
     @property
@@ -28,9 +28,9 @@ class Canvas:
         return self.thickness.shape
 
 
-def trace(start: Field, length: Field, direction: Field, knots: int = 9, both_ways: bool = True) -> Field:
-    """Paths (n, knots, 2) in pixels that follow a direction field from (or through) their starting points."""
-    half = knots // 2 if both_ways else 0
+def trace(start: Field, length: Field, direction: Field, knots: int = 9, centered: bool = True) -> Field:
+    """Paths (n, knots, 2) in pixels that follow a direction field, through `start` if `centered`, otherwise from it."""
+    half = knots // 2 if centered else 0
     step = (length / (knots - 1))[:, None].astype(np.float32)
     path = np.empty((len(start), knots, 2), np.float32)
     path[:, half] = start
@@ -43,7 +43,7 @@ def trace(start: Field, length: Field, direction: Field, knots: int = 9, both_wa
 
 
 def straight(start: Field, length: Field, angle: Field, bend: Field | float = 0.0, knots: int = 5) -> Field:
-    """Paths from their middles at an angle; `bend` turns them, in radians from end to end."""
+    """Paths (n, knots, 2) centered on `start` at an angle; `bend` is their turn from end to end, in radians."""
     t = np.linspace(-0.5, 0.5, knots, dtype=np.float32)
     turn = np.asarray(angle)[:, None] + np.asarray(bend).reshape(-1, 1) * t
     step = np.stack([np.cos(turn), np.sin(turn)], axis=-1) * (np.asarray(length) / (knots - 1))[:, None, None]
@@ -52,7 +52,7 @@ def straight(start: Field, length: Field, angle: Field, bend: Field | float = 0.
 
 
 def scatter(rng: np.random.Generator, count: int, density: Field) -> Field:
-    """Points (n, 2) thrown on the canvas, each kept with the probability that the density gives there."""
+    """Random points (n, 2) on the canvas, each kept with the probability `density` gives there."""
     height, width = density.shape
     points = rng.random((count, 2), dtype=np.float32) * np.asarray([width, height], np.float32)
     return points[rng.random(count) < look_up(density, points[:, 0], points[:, 1])]
@@ -69,7 +69,7 @@ def lay(
     rng: np.random.Generator,
     paths: Field,
     width: Field,
-    colour: Field,
+    color: Field,
     *,
     load: float = 1.0,
     dryness: float = 0.0,
@@ -78,32 +78,32 @@ def lay(
     blunt: float = 6.0,
     within: tuple[Field, Field] | None = None,
 ) -> None:
-    """Lays strokes in order, the later over the earlier.
+    """Paint strokes in order, the later over the earlier.
 
-    Every stroke is a ribbon sampled more finely than the pixels; its bristles make streaks of colour, ridges of
-    thickness and, with `dryness`, gaps towards its end. `load` is how much paint the brush carries, `blunt` how square
-    the ends are (2 makes an ellipse). `within` is a label per pixel and one per stroke: a stroke stays on its own.
+    Each stroke is a ribbon sampled more finely than the pixels. Its bristles make streaks of color, ridges of thickness
+    and, with `dryness`, gaps toward its end. `load` is how much paint the brush carries; `blunt` is how square the ends
+    are (2 makes an ellipse). `within` is a label per pixel and one per stroke, which limits a stroke to its label.
     """
     rows, columns = canvas.shape
-    flat_colour, flat_thickness = canvas.colour.reshape(-1, 3), canvas.thickness.reshape(-1)
+    flat_color, flat_thickness = canvas.color.reshape(-1, 3), canvas.thickness.reshape(-1)
     length = np.hypot(*np.moveaxis(np.diff(paths, axis=1), 2, 0)).sum(axis=1)
     per_stroke = (length.max() / SPACING + 3) * (width.max() / SPACING + 3)
-    chunk = max(1, int(SAMPLES_AT_ONCE / per_stroke))
-    for low in range(0, len(paths), chunk):
-        part = slice(low, low + chunk)
-        path, broad = paths[part], width[part].astype(np.float32)
-        along = int(length[part].max() / SPACING) + 3
+    chunk_size = max(1, int(SAMPLES_AT_ONCE / per_stroke))
+    for first in range(0, len(paths), chunk_size):
+        chunk = slice(first, first + chunk_size)
+        path, broad = paths[chunk], width[chunk].astype(np.float32)
+        along = int(length[chunk].max() / SPACING) + 3
         across = int(broad.max() / SPACING) + 3
         s = np.linspace(0.0, 1.0, along, dtype=np.float32)
         t = np.linspace(-1.0, 1.0, across, dtype=np.float32)
-        centre = _hat(along, path.shape[1]) @ path
-        tangent = np.gradient(centre, axis=1)
+        center = _hat(along, path.shape[1]) @ path
+        tangent = np.gradient(center, axis=1)
         tangent /= np.maximum(np.hypot(tangent[..., 0], tangent[..., 1]), 1e-6)[..., None]
         profile = np.sqrt(np.clip(1.0 - np.abs(2.0 * s - 1.0) ** blunt, 0.0, 1.0))
         half = 0.5 * broad[:, None] * profile
         reach = half[:, :, None] * t
-        x = np.rint(centre[..., 0, None] - tangent[..., 1, None] * reach).astype(np.int32)
-        y = np.rint(centre[..., 1, None] + tangent[..., 0, None] * reach).astype(np.int32)
+        x = np.rint(center[..., 0, None] - tangent[..., 1, None] * reach).astype(np.int32)
+        y = np.rint(center[..., 1, None] + tangent[..., 0, None] * reach).astype(np.int32)
 
         hairs = int(np.clip(broad.mean() / 2.2, 4, 24))
         coarse = rng.random((len(path), 6, hairs), dtype=np.float32)
@@ -112,16 +112,16 @@ def lay(
         if dryness:
             gap = dryness * (0.35 + 0.65 * s)[None, :, None]
             weight *= np.clip((hair - gap) * 6.0, 0.0, 1.0)
-        # Paint is pushed out to the stroke's sides and piles up where the brush lifts.
+        # The brush pushes paint to the stroke's sides and leaves more where it lifts.
         body = (0.45 + 0.55 * hair) * (0.75 + 0.4 * np.abs(t) ** 3) * (0.85 + 0.3 * s[:, None])
         keep = (weight > 0.02) & (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
         if within is not None:
             labels, own = within
-            there = labels[np.clip(y, 0, rows - 1), np.clip(x, 0, columns - 1)]
-            keep &= there == own[part][:, None, None]
+            underneath = labels[np.clip(y, 0, rows - 1), np.clip(x, 0, columns - 1)]
+            keep &= underneath == own[chunk][:, None, None]
         stroke = np.broadcast_to(np.arange(len(path))[:, None, None], keep.shape)[keep]
         at, weight, hair = y[keep] * columns + x[keep], weight[keep], hair[keep]
-        paint = colour[part][stroke] * (1.0 + streak * (hair - 0.5))[:, None]
-        # A pixel that two samples hit takes the last one, which is the upper stroke's.
-        flat_colour[at] += (paint - flat_colour[at]) * weight[:, None]
+        paint = color[chunk][stroke] * (1.0 + streak * (hair - 0.5))[:, None]
+        # A pixel that two samples hit takes the last one, which belongs to the upper stroke.
+        flat_color[at] += (paint - flat_color[at]) * weight[:, None]
         flat_thickness[at] += (load * body[keep] * broad[stroke] - flat_thickness[at]) * weight

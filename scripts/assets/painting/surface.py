@@ -1,4 +1,4 @@
-"""What the paint lies on and how light falls on it: relief, canvas weave, paper, and the finished picture."""
+"""Surfaces and light: relief, canvas weave, paper, and the finished picture."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -6,13 +6,13 @@ from PIL import Image, ImageDraw
 from .fields import Field, Shape, blur, noise
 
 
-def relief(colour: Field, thickness: Field, depth: float, gloss: float = 0.12) -> Field:
-    """The colour lit from the upper left, its ridges bright on that side and shaded on the other."""
+def relief(color: Field, thickness: Field, depth: float, gloss: float = 0.12) -> Field:
+    """`color` lit from the upper left: ridges are bright on that side and shaded on the other."""
     smooth = blur(thickness, 1)
     dy, dx = np.gradient(smooth)
-    # A surface that rises away from the light, which comes from the upper left, faces it.
+    # A surface that rises away from the light faces it.
     slope = np.clip((dx * 0.6 + dy * 0.8) * depth, -1.0, 1.0)
-    lit = colour * (1.0 + 0.42 * slope)[..., None]
+    lit = color * (1.0 + 0.42 * slope)[..., None]
     return lit + gloss * np.clip(slope - 0.35, 0.0, 1.0)[..., None]
 
 
@@ -24,7 +24,7 @@ def weave(shape: Shape, pitch: float) -> Field:
 
 
 def paper(rng: np.random.Generator, shape: Shape) -> Field:
-    """Paper tooth with long fibres that lie every way, about 0 on average, within about [-1, 1]."""
+    """Paper tooth with long fibers in all directions, about 0 on average, about in [-1, 1]."""
     tooth = noise(rng, shape, 7, 3) - 0.5
     image = Image.new("L", (shape[1], shape[0]), 128)
     draw = ImageDraw.Draw(image)
@@ -36,11 +36,11 @@ def paper(rng: np.random.Generator, shape: Shape) -> Field:
         turn = angle[k] + bend[k] * np.linspace(-1.0, 1.0, 6)
         path = middle[k] + np.cumsum(np.stack([np.cos(turn), np.sin(turn)], axis=-1), axis=0) * length[k] / 6
         draw.line([tuple(p) for p in path], fill=int(tone[k]), width=2)
-    fibres = np.asarray(image, np.float32) / 128.0 - 1.0
-    return 1.1 * tooth + 1.5 * blur(fibres, 1)
+    fibers = np.asarray(image, np.float32) / 128.0 - 1.0
+    return 1.1 * tooth + 1.5 * blur(fibers, 1)
 
 
-def finish(colour: Field, size: tuple[int, int]) -> Image.Image:
-    """The picture at its final (width, height), reduced from the larger one it was painted at."""
-    pixels = (np.clip(colour, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+def finish(color: Field, size: tuple[int, int]) -> Image.Image:
+    """The picture reduced from the size it was painted at to `size`, (width, height)."""
+    pixels = (np.clip(color, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
     return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)

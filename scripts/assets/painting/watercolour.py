@@ -9,7 +9,7 @@ from .surface import finish, paper
 SIZE = (800, 960)
 SCALE = 2
 
-# Pigments as what a full wash lets through; a thin one is their power.
+# Pigments as the transmittance of a full wash; a thinner wash is a power of it.
 ROSE, CORAL, CRIMSON = (0.87, 0.30, 0.46), (0.96, 0.44, 0.34), (0.66, 0.10, 0.25)
 VIOLET, BLUE, COBALT = (0.46, 0.30, 0.66), (0.26, 0.42, 0.76), (0.12, 0.25, 0.60)
 GOLD, PEACH = (0.98, 0.74, 0.20), (0.99, 0.68, 0.48)
@@ -35,9 +35,9 @@ Patch = tuple[Field, tuple[float, float, float], float]
 
 
 def _wash(picture: Field, rng: np.random.Generator, patches: list[Patch], tooth: Field, wet: float = 9.0) -> None:
-    """One pass of wet patches (outline, pigment, strength) that dries before the next: they glaze what lies below.
+    """Glaze the picture, in place, with one pass of wet patches (outline, pigment, strength).
 
-    The outlines wander, the pigment is carried to the rims, settles in the paper's pits, and backruns push it aside.
+    Outlines waver; pigment collects at the rims and in the pits of the paper, and backruns push it aside.
     """
     shape = tooth.shape
     image = Image.new("I", (shape[1], shape[0]))
@@ -51,7 +51,7 @@ def _wash(picture: Field, rng: np.random.Generator, patches: list[Patch], tooth:
     strength = np.asarray([0.0, *(s for _, _, s in patches)], np.float32)[index]
     pigment = np.asarray([(1.0, 1.0, 1.0), *(p for _, p, _ in patches)], np.float32)[index]
 
-    # A patch's own rim, also where it meets a neighbour: wherever its number is rare nearby.
+    # The rims of patches, also where two patches meet.
     edge = np.zeros(shape, np.float32)
     edge[:, 1:] += index[:, 1:] != index[:, :-1]
     edge[1:] += index[1:] != index[:-1]
@@ -61,7 +61,7 @@ def _wash(picture: Field, rng: np.random.Generator, patches: list[Patch], tooth:
     backrun = smoothstep(0.05, 0.0, np.abs(level - 0.62)) * 0.45 - 0.35 * smoothstep(0.62, 0.70, level)
     load = strength * np.clip(0.80 + 1.25 * pool + 0.75 * rim + backrun - 0.36 * tooth, 0.12, 2.4)
     soft = blur(covered, 1)
-    # Neighbouring pigments creep into each other while wet; that is soft, so half the size will do.
+    # Adjacent pigments bleed into each other while wet; this is smooth, so half size is enough.
     creep = blur(np.log(pigment[::2, ::2]), wet / 2)
     creep = np.stack([resize(creep[..., c], shape) for c in range(3)], axis=-1)
     picture *= np.exp(creep * (load * soft)[..., None])
@@ -95,7 +95,7 @@ def _blob(rng: np.random.Generator, x: float, y: float, r: float) -> Field:
 
 
 def _flower(rng: np.random.Generator, x: float, y: float, r: float, pigments: tuple) -> tuple[list[Patch], ...]:
-    """Outer petals, inner petals, and the heart, each a pass of its own."""
+    """The patches of three passes: outer petals, inner petals, and the center with its veins."""
     turn, petals = rng.uniform(0, 6), int(rng.integers(6, 9))
     outer, inner, heart = [], [], []
     for k in range(petals):
@@ -130,7 +130,7 @@ def watercolour(rng: np.random.Generator) -> Image.Image:
     tooth = paper(rng, shape)
     wide = SIZE[0] / SIZE[1]
 
-    # The ground, wet in wet: warm light above, greens and blues below.
+    # The ground, wet-in-wet: warm light above, greens and blues below.
     grounds = (
         (9, (PEACH, GOLD, ROSE), (-0.1, 0.55), 0.22, 0.40),
         (10, (BLUE, VIOLET, TEAL), (0.0, 0.7), 0.17, 0.42),
@@ -160,7 +160,7 @@ def watercolour(rng: np.random.Generator) -> Image.Image:
     _wash(picture, rng, stems, tooth, 4.0)
 
     blooms = [_flower(rng, *place) for place in PLACES]
-    # Petals are opaque enough at their roots to hide the leaves: lift the colour there first, as a damp brush does.
+    # Petals hide the leaves behind them, so lift the color there first, as a damp brush does.
     image = Image.new("L", (shape[1], shape[0]))
     draw = ImageDraw.Draw(image)
     for outline, _, _ in (patch for bloom in blooms for patch in bloom[0]):

@@ -1,6 +1,6 @@
-"""`woodblock_wave`: a homage to the ukiyo-e print, and to Hokusai's Great Wave (about 1831) first of all.
+"""`woodblock_wave`: a homage to ukiyo-e prints, above all to Hokusai's Great Wave (about 1831).
 
-Flat blocks of colour with bokashi (wiped gradation), key-block outlines, the wood's grain and the paper's fibres.
+Flat blocks of color with bokashi (wiped gradation), key-block outlines, wood grain and paper fibers.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ PRUSSIAN = (0.170, 0.340, 0.545)
 AQUA = (0.480, 0.660, 0.680)
 FOAM = (0.960, 0.930, 0.845)
 
-# The great wave: up its back on the left to the crest, then down inside its hollow. The curl hangs between the two.
+# The great wave: up its back on the left to the crest, then down inside its hollow. The curl hangs between them.
 BACK = (
     (-0.06, 0.470),
     (0.10, 0.390),
@@ -39,7 +39,7 @@ FRONT = ((-0.06, 0.800), (0.08, 0.745), (0.20, 0.665), (0.305, 0.600), (0.385, 0
 
 
 class Block:
-    """One carved block: a mask drawn in units of the picture's height, antialiased by the final reduction."""
+    """One carved block: a mask drawn in units of the image's height, antialiased by the final reduction."""
 
     def __init__(self, shape: Shape) -> None:
         self.image = Image.new("L", (shape[1], shape[0]))
@@ -50,7 +50,7 @@ class Block:
         self.draw.polygon([tuple(p) for p in np.asarray(points) * self.unit], fill=255)
 
     def taper(self, path: npt.ArrayLike, widths: npt.ArrayLike) -> None:
-        """A stroke of varying width along a path: what a carver leaves standing for a brush line."""
+        """Draw a stroke of varying width along a path."""
         path = np.asarray(path)
         along = np.gradient(path, axis=0)
         across = np.stack([-along[:, 1], along[:, 0]], axis=-1) / np.maximum(np.hypot(*along.T), 1e-9)[:, None]
@@ -75,7 +75,7 @@ def _outline(mask: Field, width: float) -> Field:
 def _claw(
     block: Block, rng: np.random.Generator, at: np.ndarray, angle: float, size: float, curl: float, depth: int
 ) -> None:
-    """A finger of foam: it bends over, ends in a hooked nail, and smaller fingers grow from its outer side."""
+    """Draw a finger of foam that bends over to a hooked tip, with smaller fingers on its outer side."""
     steps = 26
     t = np.linspace(0.0, 1.0, steps)
     turn = angle + curl * t**1.5
@@ -102,7 +102,7 @@ def _foam(
     rng: np.random.Generator, shape: Shape, edge: Field, size: float, outward: float, hook: float, depth: int,
     every: int,
 ) -> Field:  # fmt: skip
-    """Claws along an edge (a dense path): they leave it to one side, then bend by `hook`."""
+    """The mask of claws that leave an edge (a dense path) to one side, then bend by `hook`."""
     block = Block(shape)
     along = np.gradient(edge, axis=0)
     for k in range(0, len(edge), every):
@@ -118,7 +118,7 @@ def _foam(
 
 
 def _water(block_dark: Block, lines: Block, low: Field, high: Field, count: int, swell: float) -> None:
-    """Bands and lines that run up a wave's face, interpolated between two of its contours."""
+    """Draw bands and lines up a wave's face, interpolated between two of its contours."""
     t = np.linspace(0.0, 1.0, len(low))
     for k in range(count):
         f = (k + 0.5) / count
@@ -145,9 +145,9 @@ def _boat(picture: Field, x: float, y: float, length: float, tilt: float, shape:
     for k in range(7):
         a, b = put(np.asarray([(-0.26 + 0.08 * k, -0.030)]))[0]
         crew.disc(a, b, 0.030 * length)
-    for block, colour in ((crew, PRUSSIAN), (hull, (0.86, 0.68, 0.40)), (rim, (0.50, 0.30, 0.20))):
+    for block, color in ((crew, PRUSSIAN), (hull, (0.86, 0.68, 0.40)), (rim, (0.50, 0.30, 0.20))):
         mask = block.mask()
-        picture = mix(mix(picture, colour, mask), KEY, _outline(mask, 2))
+        picture = mix(mix(picture, color, mask), KEY, _outline(mask, 2))
     return picture
 
 
@@ -208,7 +208,7 @@ def woodblock_wave(rng: np.random.Generator) -> Image.Image:
     great = body.mask()
     picture = mix(picture, ramp(((20, 44, 96), (30, 66, 124), (58, 112, 158)), np.clip((v - 0.1) / 0.8, 0, 1)), great)
     dark, lines = Block(shape), Block(shape)
-    # From the trough the water climbs into the lip: bands between the hollow and the back, read in the same direction.
+    # Water rises from the trough into the lip: bands between the hollow and the back, in the same direction.
     foot = spline(
         [
             (1.50, 0.93),
@@ -250,7 +250,7 @@ def woodblock_wave(rng: np.random.Generator) -> Image.Image:
     picture = mix(picture, FOAM, lines.mask() * great * 0.9)
     picture = mix(picture, KEY, np.maximum(_outline(great, 3), 0.75 * _outline(bands, 2)))
 
-    # Foam: along the back as a cap, along the lip as claws that reach over the hollow.
+    # Foam: a cap along the back, and claws along the lip that reach over the hollow.
     cap = np.concatenate([back[60:], spline([BACK[-1], (0.765, 0.255), (0.715, 0.265), (0.655, 0.285)], 60)])
     picture = _lay_foam(picture, rng, shape, cap[::-1][:100], 0.125, -1.0, 2, 8)
     picture = _lay_foam(picture, rng, shape, cap[:-30], 0.072, -1.0, 1, 8)
@@ -278,7 +278,7 @@ def woodblock_wave(rng: np.random.Generator) -> Image.Image:
     picture = _lay_foam(picture, rng, shape, tip, 0.070, -1.0, 2, 9, hook=1.1)
     picture = _boat(picture, 0.30, 0.945, 0.46, 0.09, shape)
 
-    # Spray falls from the lip.
+    # Spray that falls from the lip.
     spray = Block(shape)
     for _ in range(330):
         x, y = rng.normal(0.80, 0.13), 0.16 + abs(rng.normal(0.0, 0.22))
@@ -302,7 +302,7 @@ def _lay_foam(
 ) -> Field:  # fmt: skip
     hook = outward if hook is None else hook
     mask = _foam(rng, shape, edge, size, outward, hook, depth, every)
-    # The foam's own shade: its mask once more, slipped downwards, as a second block prints it.
+    # The foam's shade: its mask again, shifted down, as a second block prints it.
     slip = int(0.010 * shape[0])
     shade = mask * np.clip(1.0 - np.roll(mask, (-slip, -slip // 2), (0, 1)), 0.0, 1.0)
     inner = _foam(rng, shape, edge, 0.62 * size, outward, hook, depth, 2 * every)
@@ -314,7 +314,7 @@ def _lay_foam(
 
 
 def _wood(rng: np.random.Generator, shape: Shape) -> Field:
-    """The plank's grain, 0 to 1: growth rings cut lengthways, which close into long ovals round the knots."""
+    """Wood grain, 0 to 1: growth rings cut lengthwise, which form long ovals around the knots."""
     u, v = plane(shape)
     rings = 26 * v + 5.0 * noise(rng, shape, (260, 900), 3)
     for x, y in ((0.98, 0.14), (0.35, 0.86), (1.30, 0.52)):
@@ -325,7 +325,7 @@ def _wood(rng: np.random.Generator, shape: Shape) -> Field:
 
 
 def _print(rng: np.random.Generator, picture: Field, grain: Field, shape: Shape) -> Field:
-    """Pressed on paper: pigment thins along the grain and speckles on the tooth, and the paper shows through."""
+    """The picture printed on paper: pigment thins along the grain and the tooth, and the paper shows through."""
     tooth = paper(rng, shape)
     ink = 1.0 - picture.mean(axis=2)
     thin = np.clip(0.34 * (grain - 0.25) + 0.12 * tooth + 0.04, 0.0, 0.45) * (0.6 + 0.6 * ink)

@@ -1,0 +1,88 @@
+"""A trained network as a Python object: called with an image, it returns one of the same kind."""
+
+import os
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from fast_nst import image as images
+from fast_nst import weights
+from fast_nst.device import find_devices, has_fast_bfloat16
+from fast_nst.errors import UserError, check_int
+from fast_nst.networks import Network
+from fast_nst.stylize.image import stylize_tensor
+
+PathLike = str | os.PathLike[str]
+
+
+class StyleModel:
+    """network: in evaluation mode. description: the weights file's metadata. Calls may come from several threads."""
+
+    def __init__(self, network: Network, description: dict[str, Any]) -> None:
+        self.network, self.description = network.eval().to(memory_format=torch.channels_last), description
+
+    @classmethod
+    def load(cls, path: PathLike, device: str = "auto") -> Self:
+        """Read a weights file. Raises UserError."""
+        network, description = weights.load(Path(path).expanduser())
+        return cls(network.to(find_devices(device, "device")[0]), description)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def __repr__(self) -> str:
+        names = "+".join(self.description.get("style", {}).get("names", ["?"]))
+        return f"StyleModel({names!r}, {self.description['network']['name']}, {self.device})"
+
+    @overload
+    def __call__(self, image: PathLike | Image.Image) -> Image.Image: ...
+    @overload
+    def __call__(self, image: np.ndarray) -> np.ndarray: ...
+    @overload
+    def __call__(self, image: Tensor) -> Tensor: ...
+    def __call__(self, image: Any) -> Any:
+        return self.stylize(image)
+
+    def stylize(
+        self, image: Any, strength: float = 1.0, keep_colors: str | None = None, size: int | None = None
+    ) -> Any:
+        """A path or Pillow image -> a Pillow image (RGB); a uint8 array (H, W, 3) or a float tensor (B, 3, H, W) in
+        [0, 1] -> the same.
+
+        strength: from 0, the photograph, to 1, the full style. keep_colors: "chroma" or "statistics" of the photograph.
+        size: of the longer side, in pixels; None keeps it. Raises UserError.
+        """
+        content = _to_tensor(image)
+        if size is not None:
+            longer = max(content.shape[2:])
+            sides = [max(1, round(side * check_int("size", size, 1) / longer)) for side in content.shape[2:]]
+            content = F.interpolate(content, sides, mode="bicubic", antialias=True).clamp(0, 1)
+        dtype = torch.bfloat16 if has_fast_bfloat16(self.device.type) else torch.float32
+        output = stylize_tensor(self.network, content, strength, keep_colors, dtype)
+        if isinstance(image, Tensor):
+            return output.to(image.device)
+        picture = images.to_pillow(output)
+        return np.asarray(picture) if isinstance(image, np.ndarray) else picture
+
+
+def _to_tensor(image: Any) -> Tensor:
+    """(B, 3, H, W) float32. Raises UserError."""
+    if isinstance(image, Tensor):
+        if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
+            raise UserError(f"image: got a tensor {tuple(image.shape)} {image.dtype}; allowed: float, (B, 3, H, W)")
+        return image.float()
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"image: got an array {image.shape} {image.dtype}; allowed: uint8, (H, W, 3)")
+        return images.to_tensor(Image.fromarray(image))
+    if isinstance(image, Image.Image):
+        return images.to_tensor(image.convert("RGB"))
+    if isinstance(image, str | os.PathLike):
+        return images.to_tensor(images.open_picture(Path(image).expanduser()).on_white())
+    raise UserError(f"image: got {type(image).__name__}; allowed: a path, Pillow image, uint8 array, float tensor")

@@ -1,0 +1,102 @@
+"""fast_nst from Python: load, call, train."""
+
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture, small
+from PIL import Image
+
+import fast_nst
+from fast_nst import image
+from fast_nst.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return fast_nst.load(trained[0] / "my painting.safetensors", device="cpu")
+
+
+def test_every_kind_of_image_comes_back_as_the_same_kind(model, tmp_path):
+    photo = picture(3)
+    photo.save(tmp_path / "photo.png")
+    output = model(photo)
+    assert isinstance(output, Image.Image)
+    assert output.size == photo.size
+    expected = np.asarray(output)
+    np.testing.assert_array_equal(np.asarray(model(str(tmp_path / "photo.png"))), expected)
+    np.testing.assert_array_equal(model(np.asarray(photo)), expected)
+    tensor = model(image.to_tensor(photo))
+    np.testing.assert_array_equal(np.asarray(image.to_pillow(tensor)), expected)
+    assert np.abs(expected.astype(int) - np.asarray(photo)).mean() > 2
+
+
+def test_a_batch_is_its_images(model):
+    batch = torch.rand(3, 3, 40, 48)
+    outputs = model(batch)
+    for content, output in zip(batch, outputs, strict=True):
+        torch.testing.assert_close(model(content[None])[0], output, rtol=0, atol=2 / 255)
+
+
+def test_options_of_stylize(model):
+    photo = picture(3)
+    assert model.stylize(photo, size=32).size == (32, 24)
+    np.testing.assert_array_equal(np.asarray(model.stylize(photo, strength=0)), np.asarray(photo))
+    kept = image.to_tensor(model.stylize(photo, keep_colors="chroma"))
+    assert (kept - image.to_tensor(model(photo))).abs().mean() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.rand(3, 8, 8), "image: got a tensor"),
+        (np.zeros((8, 8, 3)), "image: got an array .* allowed: uint8"),
+        (7, "image: got int; allowed: a path"),
+        ("none.jpg", "none.jpg: no such file"),
+    ],
+)
+def test_wrong_images_raise(model, given, message):
+    with pytest.raises(UserError, match=message):
+        model(given)
+
+
+def test_wrong_options_raise(model):
+    for name, value in {"strength": 2, "keep_colors": "no", "size": 0}.items():
+        with pytest.raises(UserError, match=name.replace("_", ".")):
+            model.stylize(picture(3), **{name: value})
+    with pytest.raises(UserError, match="no such file"):
+        fast_nst.load("none.safetensors")
+
+
+def test_calls_from_several_threads_agree(model):
+    photos = [picture(seed) for seed in range(6)]
+    alone = [np.asarray(model(photo)) for photo in photos]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda photo: np.asarray(model(photo)), photos))
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_train_returns_a_model_and_leaves_no_trace_in_the_process(workplace, monkeypatch):
+    import signal
+
+    monkeypatch.chdir(workplace)
+    hooks = sys.excepthook, threading.excepthook, signal.getsignal(signal.SIGINT), Image.MAX_IMAGE_PIXELS
+    settings = [word for word in small(workplace) if not word.startswith(("data=", "data.root"))]
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    model = fast_nst.train("my painting.png", "photographs", max_steps=2, output_dir="from python", overrides=settings)
+    assert model(picture(3)).size == (64, 48)
+    assert (workplace / "from python" / "my painting.safetensors").is_file()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert hooks == (sys.excepthook, threading.excepthook, signal.getsignal(signal.SIGINT), Image.MAX_IMAGE_PIXELS)
+
+
+def test_train_names_a_wrong_setting(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    for override, message in (("loss.stile_weight=3", "unknown key loss.stile_weight"), ("network=none", "none")):
+        with pytest.raises(UserError, match=message):
+            fast_nst.train("my painting.png", overrides=[override], output_dir="never")
