@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from fast_nst import data, loss_networks, networks
 from fast_nst.commands import config
+from fast_nst.commands.help import sections
 from fast_nst.data import styles
 from fast_nst.loss_networks import NAMES, compact
 from fast_nst.loss_networks.vgg import layer_indices
@@ -52,7 +53,7 @@ def test_every_choice_composes_and_builds(group, name, photographs):
         assert set(layers) <= set(layer_indices(cfg["loss_network"]["name"]))
     elif group != "loss":  # a published one is for a loss network of its own
         assert set(layers) <= set(compact.VGG_16)
-    assert set(cfg["loss_network"]) == {"name", "weights", "pooling", "unit_mean"}
+    assert {"name", "weights"} <= set(cfg["loss_network"]) <= {"name", "weights", "pooling", "unit_mean"}
     content = {key: value for key, value in cfg["data"].items() if key not in ("batch_size", "workers")}
     if content["name"] == "folder":
         content["root"] = photographs
@@ -183,3 +184,19 @@ def test_a_table_that_is_given_takes_the_place_of_the_one_there(name, typed):
 def test_the_command_line_wins_over_an_experiment():
     cfg = composed("experiment=pytorch_examples", "data.batch_size=2", "network=slim", "loss.style_weight=5")
     assert (cfg["data"]["batch_size"], cfg["network"]["name"], cfg["loss"]["style_weight"]) == (2, "slim", 5)
+
+
+@pytest.mark.parametrize("words", [[], ["network=johnson", "data=coco", "loss=gatys2015", "loss_network=vgg19"]])
+@pytest.mark.parametrize("script", ["train", "optimize"])
+def test_help_explains_every_key_and_no_other(script, words):
+    words = [word for word in words if script == "train" or not word.startswith(("network=", "data="))]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        tree = OmegaConf.to_container(compose(script, words))
+    keys = [key for keys in sections(CONFIGS, script, words).values() for key in keys]
+    real = {f"{a}.{b}" for a, group in tree.items() if isinstance(group, dict) for b in group}
+    real |= {a for a, value in tree.items() if not isinstance(value, dict)}
+    internal = {f"{group}.name" for group in ("network", "data", "loss_network", "optimizer")}
+    assert {key.name for key in keys} == real - internal
+    assert len(keys) <= 45 or words
+    if not words:
+        assert [key.name for key in keys if not key.comment] == []

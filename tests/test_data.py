@@ -106,7 +106,7 @@ def test_unreadable_picture_is_skipped_with_one_warning(photographs):
 
 def test_too_many_unreadable_pictures_raise(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(image.ImageError, match=r"1 of 1 content images cannot be read, more than data.max_unreadable"):
+    with pytest.raises(image.ImageError, match=r"1 of 1 content images cannot be read, more than max_unreadable"):
         dataset.ContentImages(folder.Folder(tmp_path, 64), [0], 32)[0]
     images = dataset.ContentImages(folder.Folder(tmp_path, 64, max_unreadable=1), [0], 32)
     with pytest.warns(UnreadablePictureWarning), pytest.raises(image.ImageError, match="none of the content"):

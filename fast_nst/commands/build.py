@@ -32,7 +32,7 @@ def optimizer_settings() -> dict[str, Any]:
 def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> PerceptualLoss:
     """The perceptual loss of `cfg` on the CPU, each painting's `style.side` resized to `size`."""
     network = dict(cfg["loss_network"])
-    unit_mean = network.pop("unit_mean")
+    unit_mean = network.pop("unit_mean", None)
     layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
     loss_network = loss_networks.build(layers=layers, **network)
     if unit_mean is not None:

@@ -14,6 +14,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from fast_nst.commands import cli
+from fast_nst.commands.help import help_text
 from fast_nst.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -25,7 +26,7 @@ OPTIONAL = tuple(
         "normalize", "tv_weight", "light_weight", "jitter", "content_reduction", "tv_reduction", "pixel_range",
     )
 )  # fmt: skip
-LISTS = ("data.scale", "data.ratio", "network.filters", "trainer.devices")
+LISTS = ("network.filters", "trainer.devices")
 PATHS = (
     "style.image", "style.name", "data.root", "loss_network.weights", "loss_network.unit_mean", "output_dir",
     "ckpt_path", "init_from", "init", "content", "output",
@@ -83,6 +84,9 @@ def run(main: Callable[[], None], config: str) -> None:
     sys.argv[1:] = [normalize(word) for word in sys.argv[1:]]
 
     def checked() -> None:
+        if {"--help", "-h"} & {*sys.argv[1:]}:
+            print(help_text(CONFIGS, config, sys.argv[1:]))
+            return
         own = OmegaConf.load(CONFIGS / f"{config}.yaml")
         assert isinstance(own, DictConfig)
         groups = {key for default in own["defaults"] if not isinstance(default, str) for key in default}

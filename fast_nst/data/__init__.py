@@ -32,11 +32,11 @@ def build(
     name: str,
     size: int,
     crop: str,
-    scale: Sequence[float],
-    ratio: Sequence[float],
     val_images: int,
     val_size: int,
     seed: int,
+    scale: Sequence[float] = (0.25, 1.0),
+    ratio: Sequence[float] = (0.8, 1.25),
     root: str | os.PathLike[str] | None = None,
     count: int | None = None,
     cache_mib: int = 512,
@@ -90,7 +90,6 @@ def _probe(source: Source, max_unreadable: float) -> set[int]:
     failed = {i for i in indices if source[i] is None}
     if len(failed) > max_unreadable * len(indices):
         raise image.ImageError(
-            f"data.root: {len(failed)} of {len(indices)} sampled images cannot be read, more than data.max_unreadable "
-            "allows"
+            f"data.root: {len(failed)} of {len(indices)} sampled images cannot be read, more than max_unreadable allows"
         )
     return failed

@@ -39,9 +39,7 @@ class ImageCache:
             self.cache[index] = None
             count = f"{self.failed} of {self.total} content images cannot be read"
             if self.failed > self.allowed:
-                raise image.ImageError(
-                    f"data: {count}, more than data.max_unreadable allows; the last: {error}"
-                ) from None
+                raise image.ImageError(f"data: {count}, more than max_unreadable allows; the last: {error}") from None
             warnings.warn(f"skipped; {count}: {error}", UnreadablePictureWarning, stacklevel=3)
             return None
         if min(picture.size) > self.shorter:

@@ -10,7 +10,7 @@ from fast_nst.safe_load import load_pickle
 KEY = "fast_nst"  # of the settings in a checkpoint
 # Settings that do not affect the result.
 _IGNORED = (
-    "output_dir", "ckpt_path", "preview", "checkpoint", "data.workers", "data.cache_mib", "trainer.accelerator",
+    "output_dir", "ckpt_path", "preview", "checkpoint", "data.workers", "trainer.accelerator",
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_time", "trainer.log_every_n_steps",
     "trainer.val_every_n_steps", "trainer.cuda_graphs",
 )  # fmt: skip
@@ -45,7 +45,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
         # Network arguments that only one of the two versions has are at their default.
-        missing = _is_under(name, ("network",)) and not (name in before and name in now)
+        missing = _is_under(name, ("network", "data", "loss_network")) and not (name in before and name in now)
         if old != new and not missing and not _is_under(name, _IGNORED):
             yield name, f"{name}: {old} before, {new} now"
 
