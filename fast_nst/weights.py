@@ -93,7 +93,8 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
             shapes = {name: value.shape for name, value in networks.build(**recipe).state_dict().items()}
         if shapes != {name: value.shape for name, value in state.items()}:
             raise UserError("its tensors have other names or shapes")
-        network = networks.build(**recipe)
+        with torch.random.fork_rng(devices=()):  # loading draws no random numbers of the caller's
+            network = networks.build(**recipe)
         network.load_state_dict(state)
         _check_finite(state)
     except (RuntimeError, ValueError, TypeError) as error:

@@ -1,5 +1,7 @@
 """fast_nst from Python: load, call, train."""
 
+import re
+import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from conftest import picture, small
+from conftest import ROOT, picture, small
 from PIL import Image
 
 import fast_nst
@@ -100,3 +102,15 @@ def test_train_names_a_wrong_setting(workplace, monkeypatch):
     for override, message in (("loss.stile_weight=3", "unknown key loss.stile_weight"), ("network=none", "none")):
         with pytest.raises(UserError, match=message):
             fast_nst.train("my painting.png", overrides=[override], output_dir="never")
+
+
+def test_the_python_of_the_readme_runs(trained, workplace, monkeypatch):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len([line for line in block.splitlines() if line]) == 6
+    monkeypatch.chdir(workplace)
+    shutil.copy(trained[0] / "my painting.safetensors", "starry_night.safetensors")
+    picture(1).save("photo.jpg")
+    picture(100, 64, 64).save("painting.jpg")
+    settings = [*small(workplace), "trainer.max_steps=2"]
+    exec(block.replace("max_steps=2000", f"overrides={settings!r}"), {})
+    assert {path.name for path in workplace.glob("*.png")} >= {"painted.png", "my_style.png"}

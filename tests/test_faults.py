@@ -169,7 +169,7 @@ FAULTS = {
     "workers of no number": (*train("data.workers=foo"), "data.workers: got 'foo'; allowed: auto, or"),
     "a root for leaves": ("train.py", ["data.root=photographs"], "data.root: data=synthetic, the default, draws"),
     "a count for a folder": (*train("data.count=50"), "data.count: how many pictures data=synthetic draws; folder"),
-    "no root": ("train.py", ["data=coco"], "data.root: data=folder needs it"),
+    "no root": ("train.py", ["data=coco"], "data.root: data=folder needs data.root=DIR"),
     "a huge style": (*train("style.size=100000"), "style.size: got 100000; allowed: an integer from 16 to 8192"),
     "a folder of no mean": (
         *train(
@@ -221,7 +221,7 @@ FAULTS = {
     "a machine of another kind": (*train("trainer.accelerator=tpu"), "error: trainer: "),
     "nothing to learn": (*train("loss.content_weight=0", "loss.style_layers={}"), "loss.style_layers: got {}"),
     "no size": (*train("loss.style_scales={}"), "loss.style_scales: got {}; allowed: at least one"),
-    "a width beyond measure": (*train("network.width=8000"), "network.width: got 8000; allowed: a whole"),
+    "a width beyond measure": (*train("network.width=8000"), "network.width: got 8000; allowed: an integer"),
     "a name too long for a file": (*train(f"style.name={'a' * 245}"), "style.name: got aaaaaaaaaaaaaaaaaaaa…; allowed"),
     "a folder for a file": (*train("style.name=folder.jpg", "output_dir=mine/there"), "safetensors: is a folder"),
     "weights that are there": (*train("style.name=b", "output_dir=mine/there"), "b.safetensors is there already"),
@@ -259,7 +259,9 @@ FAULTS = {
     ),
     "an iPhone's photograph": (*infer("faulty/phone"), "IMG.heic: not a picture that can be read"),
     "pipes alone": (*infer("faulty/pipes"), "pipe.png: is not a regular file"),
-    "bad override": (*train("style.image=a=b(c"), "style.image"),
+    "bad override": (*train("loss.style_weight=a=b(c"), "error: loss.style_weight=a=b(c: not key=value as Hydra"),
+    "a path with signs": (*train("style.image=none (c)=é.jpg"), "error: none (c)=é.jpg: no such file"),
+    "a home folder": (*train("style.image=~/none.jpg"), f"{Path.home()}/none.jpg: no such file"),
     "wrong type": (*train("data.batch_size=four"), "data.batch_size: got 'four'"),
     "negative weight": (*train("loss.style_weight=-1"), "loss.style_weight: got -1"),
     "weights all zero": (*train("loss.style_weight=0", "loss.content_weight=0"), "at least one must be positive"),
@@ -269,7 +271,7 @@ FAULTS = {
     "some light": (*train("loss=johnson2016", "loss.light_weight=some"), "loss.light_weight: got 'some'; allowed: a"),
     "lights for one": (*train("loss.light_weight=[1,2]"), "loss.light_weight: got [1, 2]; allowed: a single value"),
     "less of a size": (*train("loss.style_scales={4: -1}"), "loss.style_scales.4: got -1; allowed: a number >= 0"),
-    "style at no size": (*train("loss.style_scales={0: 1}"), "loss.style_scales: got the divisor 0; allowed: whole"),
+    "style at no size": (*train("loss.style_scales={0: 1}"), "loss.style_scales: got the divisor 0; allowed: integers"),
     "a sum in a relative loss": (
         *train("loss.content_reduction=half_sum"), "got 'half_sum'; allowed with normalize=true"
     ),
@@ -333,7 +335,7 @@ FAULTS = {
     "absurd network": ("infer.py", ["faulty/huge.safetensors", PHOTO], "too large"),
     "code in a .pth": ("infer.py", ["faulty/code.pth", PHOTO], "code.pth: cannot be read as weights"),
     "a stranger's .pth": ("infer.py", ["faulty/stranger.pth", PHOTO], "not a network of pytorch/examples"),
-    "checkpoint as weights": ("infer.py", ["run/checkpoints/last.ckpt", PHOTO], "run the .safetensors file"),
+    "checkpoint as weights": ("infer.py", ["run/checkpoints/last.ckpt", PHOTO], "use the .safetensors file"),
     "folder as weights": ("infer.py", ["run", PHOTO], "give the .safetensors file in it"),
 }  # fmt: skip
 

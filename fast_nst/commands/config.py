@@ -10,7 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from fast_nst.commands import cli
@@ -52,7 +52,7 @@ def normalize(word: str) -> str:
     if key in PATHS and not value.startswith(("'", '"')):
         try:
             OverridesParser.create().parse_override(word)
-        except OverrideParseException:
+        except HydraException:
             return assign(key, value)
     return f"++{word}" if key in (*TABLES, *OPTIONAL) else word
 
@@ -81,9 +81,9 @@ def run(main: Callable[[], None], config: str) -> None:
     before Hydra reads it: a table may have keys that the one in the file does not (`settle`), and an experiment must be
     one of this script's."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to cli.run, which prints one line
-    sys.argv[1:] = [normalize(word) for word in sys.argv[1:]]
 
     def checked() -> None:
+        sys.argv[1:] = [normalize(word) for word in sys.argv[1:]]
         if {"--help", "-h"} & {*sys.argv[1:]}:
             print(help_text(CONFIGS, config, sys.argv[1:]))
             return
