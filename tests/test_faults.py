@@ -255,7 +255,7 @@ FAULTS = {
     "no number in a network": ("infer.py", ["faulty/nan.safetensors", PHOTO], "conv.weight is NaN or infinite"),
     "a description of nonsense": ("infer.py", ["faulty/nonsense.safetensors", PHOTO], "description cannot be read"),
     "a photograph called like a result": (
-        *infer("mine/own/cat.png", "--overwrite"), "cat_my painting.png: is no result of infer.py"
+        *infer("mine/own/cat.png", "--overwrite"), "cat_my painting.png: not an output of infer.py"
     ),
     "an iPhone's photograph": (*infer("faulty/phone"), "IMG.heic: not a picture that can be read"),
     "pipes alone": (*infer("faulty/pipes"), "pipe.png: is not a regular file"),

@@ -166,7 +166,7 @@ def test_infer_spreads_a_folder_over_devices(trained, workplace):
     assert run("infer.py", *options, "spread one/", cwd=workplace).returncode == 0
     result = run("infer.py", *options, "spread two/", "--device", "cpu,cpu", cwd=workplace)
     assert result.returncode == 0, result.stderr
-    assert "8 of 8 photographs repainted" in result.stdout
+    assert "8 of 8 photographs stylized" in result.stdout
     for path in (workplace / "spread one").iterdir():
         assert path.read_bytes() == (workplace / "spread two" / path.name).read_bytes()
 

@@ -10,6 +10,7 @@ and from the photograph, until its objective is no more than the network's. SSIM
 hand or can be downloaded, are to the photograph: how much of it is left.
 """
 
+import argparse
 import contextlib
 import json
 import statistics
@@ -144,7 +145,7 @@ def measure(
     return tables, rows
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = cli.Parser(description="Score trained networks against the slow method.")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="+")
     parser.add_argument("--content", required=True, metavar="DIR", help="held-out photographs")
@@ -166,8 +167,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--sheet", metavar="FILE", help="a picture: photograph, results, the slow method's, curves")
     parser.add_argument("--overwrite", action="store_true", help="replace what --json and --sheet name")
-    arguments = parser.parse_args()
-    keep_freed_memory()
+    return parser.parse_args()
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """Raises UserError for values out of range, and for outputs that cannot be written."""
     for name in ("images", "steps"):
         check_int(f"--{name}", getattr(arguments, name), 1)
     for size in arguments.sizes:
@@ -185,11 +189,10 @@ def main() -> None:
     if Path(arguments.cache).is_file():
         raise UserError(f"--cache: {arguments.cache}: is a file; give a folder")
     image.check_place(Path(arguments.cache) / "curves")
-    trained = {path: weights.load(path) for path in arguments.weights}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for network, _ in trained.values():
-        network.to(device)
-    name = "_".join(next(iter(trained.values()))[1].get("style", {}).get("names", ["?"]))
+
+
+def build_objective(arguments: argparse.Namespace, name: str, device: torch.device) -> tuple[PerceptualLoss, Curves]:
+    """The objective for the style `name`, and the cache of the slow method's curves."""
     try:
         painting = styles.load(styles.find(arguments.style or f"{styles.BUNDLED}{name}.jpg"), 256)
     except image.ImageError as error:
@@ -197,35 +200,50 @@ def main() -> None:
     loss_network = loss_networks.build(arguments.loss_network, [*CONTENT, *STYLE], arguments.loss_network_weights)
     loss = PerceptualLoss(
         loss_network, painting, content_layers=CONTENT, style_layers=STYLE, content_weight=1.0,
-        style_weight=arguments.style_weight,
+        style_weight=arguments.style_weight, normalize=True,
     ).to(device)  # fmt: skip
     # A downloaded VGG is what its name says; compact changes with the package.
     file = arguments.loss_network_weights or (compact.ASSET if arguments.loss_network == "compact" else None)
     digest = "" if file is None else weights.sha256(file)
-    curves = Curves(arguments.cache, f"{arguments.loss_network} {digest} {sorted(STYLE)} {arguments.style_weight}")
+    about = f"{arguments.loss_network} {digest} {sorted(STYLE)} {arguments.style_weight}"
+    return loss, Curves(arguments.cache, about)
 
-    likeness_of = likenesses(arguments.lpips)
+
+def print_figures(figures: dict[str, Any], arguments: argparse.Namespace) -> None:
+    for path, by_size in figures.items():
+        for size, values in by_size.items():
+            print(f"{path}  {size} px, {arguments.loss_network}, style weight {arguments.style_weight:g}")
+            for key, value in values.items():
+                text = f"{value:.4f}" if isinstance(value, float) else ""
+                if isinstance(value, dict):
+                    more = " or more" if value["median"] >= arguments.steps else ""
+                    text = f"{value['median']:.0f}{more} ({value['quartile_1']:.0f} to {value['quartile_3']:.0f})"
+                print(f"  {key:30} {text}")
+
+
+def main() -> None:
+    arguments = parse()
+    keep_freed_memory()
+    check_options(arguments)
+    trained = {path: weights.load(path) for path in arguments.weights}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for network, _ in trained.values():
+        network.to(device)
+    name = "_".join(next(iter(trained.values()))[1].get("style", {}).get("names", ["?"]))
+    loss, curves = build_objective(arguments, name, device)
+    measures = likenesses(arguments.lpips)
     figures: dict[str, Any] = {path: {} for path in trained}
     rows: list[list[Image.Image]] = []
     for size in arguments.sizes:
         photographs = [x.to(device) for x in squares(arguments.content, arguments.images, size)]
         shown = SHOWN if arguments.sheet is not None and size == arguments.sizes[0] else 0
-        tables, pictures = measure(trained, photographs, loss, curves, arguments.steps, likeness_of, shown)
+        tables, pictures = measure(trained, photographs, loss, curves, arguments.steps, measures, shown)
         rows += pictures
         for path, table in tables.items():
             figures[path][str(size)] = {
                 key: quartiles(values) if "steps" in key else statistics.fmean(values) for key, values in table.items()
             }
-    for path, by_size in figures.items():
-        for size_, found in by_size.items():
-            print(f"{path}  {size_} px, {arguments.loss_network}, style weight {arguments.style_weight:g}")
-            for key, value in found.items():
-                if isinstance(value, dict):
-                    more = " or more" if value["median"] >= arguments.steps else ""
-                    text = f"{value['median']:.0f}{more} ({value['quartile_1']:.0f} to {value['quartile_3']:.0f})"
-                else:
-                    text = f"{value:.4f}"
-                print(f"  {key:30} {text}")
+    print_figures(figures, arguments)
     if arguments.json is not None:
         with image.atomic_write(arguments.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")

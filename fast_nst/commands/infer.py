@@ -10,7 +10,7 @@ import os
 import queue
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -107,14 +107,14 @@ def plan(
     return pairs
 
 
-class Share:
-    """A bar for one large photograph, which appears with the first thing that is told of it."""
+class PhotoProgress:
+    """A bar for one large photograph, which appears with the first report."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.bar: tqdm | None = None
 
-    def tell(self, share: float) -> None:
+    def update(self, share: float) -> None:
         if self.bar is None:
             form = "{desc}: {percentage:3.0f} % {bar} {remaining} left"
             self.bar = tqdm(total=1.0, desc=self.name, leave=False, mininterval=1, bar_format=form)
@@ -125,51 +125,25 @@ class Share:
             self.bar.close()
 
 
-def main() -> int:
-    arguments = parse()
-    check_number("--strength", arguments.strength, 0, 1)
-    if arguments.max_memory is not None and check_number("--max-memory", arguments.max_memory, 0) == 0:
-        raise UserError("--max-memory: got 0; allowed: a number above 0")
-    if arguments.size is not None:
-        check_int("--size", arguments.size, 1)
-    if arguments.max_memory is None:
-        keep_freed_memory()  # faster, and takes more of it
-    network, description = weights.load(arguments.weights)
-    devices = find_devices(arguments.device, "--device")
-    names = description.get("style", {}).get("names", [])
-    style = "_".join(Path(name).name for name in names) or Path(arguments.weights).stem
-    unlisted: list[str] = []
-    pairs = plan(arguments.inputs, arguments.output, style, lambda error: unlisted.append(cli.one_line(error)))
-    standing = [str(result) for _, result in pairs if result.exists()]
-    if standing and not arguments.overwrite:
-        more = f" and {len(standing) - 1} more" if len(standing) > 1 else ""
-        raise UserError(f"{standing[0]}{more}: exists already; give --overwrite or another -o")
-    if arguments.output is None:  # --overwrite is for results, whatever else is called like one
-        for path in standing:
-            if not image.is_output(path):
-                raise UserError(f"{path}: is no result of infer.py, which would take its place; move it, or give -o")
-    idle: queue.SimpleQueue[Network] = queue.SimpleQueue()  # a copy of the network for each device
-    for device in devices[: len(pairs)]:
-        idle.put(copy.deepcopy(network).to(device).to(memory_format=torch.channels_last))
+class Stylizer:
+    """Stylizes files on several devices: one copy of the network on each, each used by one thread at a time."""
 
-    def repaint(pair: tuple[Path, Path]) -> str | None:
-        """One photograph, on the next idle device; what went wrong."""
-        mine = idle.get()
-        device = next(mine.parameters()).device
-        dtype = PRECISIONS.get(arguments.precision)
-        if dtype is None:
-            dtype = torch.bfloat16 if has_fast_bfloat16(device.type) else torch.float32
-        memory = None
-        if arguments.max_memory is not None:
-            memory = int(arguments.max_memory * 2**30) - (used_memory() if device.type == "cpu" else 0)
-        share = Share(pair[0].name)
+    def __init__(
+        self, network: Network, devices: Sequence[torch.device], arguments: argparse.Namespace, style: str
+    ) -> None:
+        self.arguments, self.style = arguments, style
+        self.idle: queue.SimpleQueue[Network] = queue.SimpleQueue()
+        for device in devices:
+            self.idle.put(copy.deepcopy(network).to(device).to(memory_format=torch.channels_last))
+
+    def __call__(self, pair: tuple[Path, Path]) -> str | None:
+        """Stylize one photograph on the next idle device; an error's message, or None."""
+        network, progress = self.idle.get(), PhotoProgress(pair[0].name)
         try:
-            stylize.stylize_file(
-                mine, *pair, arguments.size, arguments.strength, arguments.keep_colors, dtype, memory, share.tell, style
-            )
+            self.stylize(network, pair, progress)
         except image.TooLarge as error:
-            given = "" if arguments.max_memory is None else f" of --max-memory {arguments.max_memory:g}"
-            return f"{cli.one_line(error)} in the memory{given}"
+            limit = self.arguments.max_memory
+            return f"{cli.one_line(error)} in the memory{'' if limit is None else f' of --max-memory {limit:g}'}"
         except UserError as error:
             return cli.one_line(error)
         except RuntimeError as error:
@@ -177,27 +151,74 @@ def main() -> int:
                 raise
             return f"{pair[0]}: too large for the memory of its device; give a smaller --size, or --device cpu"
         finally:
-            share.close()
-            idle.put(mine)
+            progress.close()
+            self.idle.put(network)
         return None
 
-    for message in unlisted:
+    def stylize(self, network: Network, pair: tuple[Path, Path], progress: PhotoProgress) -> None:
+        options, device = self.arguments, next(network.parameters()).device
+        dtype = PRECISIONS.get(options.precision)
+        if dtype is None:
+            dtype = torch.bfloat16 if has_fast_bfloat16(device.type) else torch.float32
+        memory = None
+        if options.max_memory is not None:
+            memory = int(options.max_memory * 2**30) - (used_memory() if device.type == "cpu" else 0)
+        stylize.stylize_file(
+            network, *pair, options.size, options.strength, options.keep_colors, dtype, memory, progress.update,
+            self.style,
+        )  # fmt: skip
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    check_number("--strength", arguments.strength, 0, 1)
+    if arguments.max_memory is not None and check_number("--max-memory", arguments.max_memory, 0) == 0:
+        raise UserError("--max-memory: got 0; allowed: a number above 0")
+    if arguments.size is not None:
+        check_int("--size", arguments.size, 1)
+
+
+def check_outputs(arguments: argparse.Namespace, pairs: list[tuple[Path, Path]]) -> None:
+    """Raises UserError if an output exists and may not be overwritten."""
+    existing = [str(output) for _, output in pairs if output.exists()]
+    if existing and not arguments.overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UserError(f"{existing[0]}{more}: exists already; give --overwrite or another -o")
+    if arguments.output is None:  # --overwrite replaces outputs, not other pictures of the same name
+        for path in existing:
+            if not image.is_output(path):
+                raise UserError(f"{path}: not an output of infer.py, and one would replace it; move it, or give -o")
+
+
+def main() -> int:
+    arguments = parse()
+    check_options(arguments)
+    if arguments.max_memory is None:
+        keep_freed_memory()  # faster, and takes more of it
+    network, description = weights.load(Path(arguments.weights).expanduser())
+    devices = find_devices(arguments.device, "--device")
+    names = description.get("style", {}).get("names", [])
+    style = "_".join(Path(name).name for name in names) or Path(arguments.weights).stem
+    errors: list[str] = []
+    pairs = plan(arguments.inputs, arguments.output, style, lambda error: errors.append(cli.one_line(error)))
+    check_outputs(arguments, pairs)
+    stylizer = Stylizer(network, devices[: len(pairs)], arguments, style)
+    for message in errors:
         print(f"error: {message}", file=sys.stderr)
     failed = 0
     pool = ThreadPoolExecutor(len(devices))
     try:
-        jobs = [pool.submit(repaint, pair) for pair in pairs]
+        jobs = [pool.submit(stylizer, pair) for pair in pairs]
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=len(pairs) == 1 or None):
-            if (message := job.result()) is not None:
+            if (result := job.result()) is not None:
                 if len(pairs) == 1:
-                    raise UserError(message)
+                    raise UserError(result)
                 failed += 1
-                tqdm.write(f"error: {message}", file=sys.stderr)
+                tqdm.write(f"error: {result}", file=sys.stderr)
     finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the photographs under way alone
-    done = f"{len(pairs) - failed} of {len(pairs)} photographs repainted"
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, finish only the photographs in progress
+    done = f"{len(pairs) - failed} of {len(pairs)} photographs stylized"
     print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")
-    return 1 if failed or unlisted else 0
+    return 1 if failed or errors else 0
 
 
 def command_line() -> None:
