@@ -1,5 +1,6 @@
 """fast_nst from Python: load, call, train."""
 
+import json
 import re
 import shutil
 import sys
@@ -114,3 +115,15 @@ def test_the_python_of_the_readme_runs(trained, workplace, monkeypatch):
     settings = [*small(workplace), "trainer.max_steps=2"]
     exec(block.replace("max_steps=2000", f"overrides={settings!r}"), {})
     assert {path.name for path in workplace.glob("*.png")} >= {"painted.png", "my_style.png"}
+
+
+def test_the_notebook_runs(workplace, tmp_path, monkeypatch):
+    cells = json.loads((ROOT / "docs" / "quickstart.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    monkeypatch.chdir(tmp_path)
+    picture(1).save("photo.jpg")
+    picture(100, 64, 64).save("painting.jpg")
+    settings = [*small(tmp_path), f"data.root={workplace / 'photographs'}", "trainer.max_steps=2"]
+    exec(code.replace("max_steps=2000", f"overrides={settings!r}"), {})
+    with Image.open("painted.jpg") as output:
+        assert output.size == (1024, 768)
