@@ -1,4 +1,4 @@
-"""What the scripts build out of a composed configuration alike."""
+"""Build what train and optimize share from a composed configuration."""
 
 import os
 from pathlib import Path
@@ -14,23 +14,23 @@ from fast_nst.errors import UserError, check_number
 from fast_nst.image import to_tensor
 from fast_nst.losses import PerceptualLoss, layers_needed
 
-LONGEST_NAME = 200  # bytes; with what is added to it a file system takes it
+LONGEST_NAME = 200  # bytes; file systems allow 255, and suffixes are added
 
 
 def loss_settings(loss: str = "default") -> dict[str, Any]:
-    """The arguments of the loss that train.py has with `loss=`."""
+    """Return the loss's arguments for `loss=<loss>`."""
     terms: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONFIGS / "loss" / f"{loss}.yaml"))  # type: ignore[assignment]
-    terms.pop("jitter", None)  # of the training
+    terms.pop("jitter", None)  # used by the training step
     return terms
 
 
 def optimizer_settings() -> dict[str, Any]:
-    """What train.py has by default under `optimizer`."""
+    """Return the default settings under `optimizer`."""
     return OmegaConf.to_container(OmegaConf.load(CONFIGS / "optimizer" / "muon.yaml"))  # type: ignore[return-value]
 
 
 def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> PerceptualLoss:
-    """The perceptual loss of `cfg` on the CPU, each painting's `style.side` resized to `size`."""
+    """Build the perceptual loss on the CPU, with the `style.side` of each style image resized to `size`."""
     network = dict(cfg["loss_network"])
     unit_mean = network.pop("unit_mean", None)
     layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
@@ -41,12 +41,12 @@ def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> Perceptu
         loss_networks.rescale_to_unit_mean(loss_network, (to_tensor(p) for p in pictures if p is not None))
     paintings = [(painting, 1.0), *further_paintings(cfg)]
     images = [styles.load(file, size, cfg["style"]["side"]) for file, _ in paintings]
-    terms = {key: value for key, value in cfg["loss"].items() if key != "jitter"}  # of the training
+    terms = {key: value for key, value in cfg["loss"].items() if key != "jitter"}  # used by the training step
     return PerceptualLoss(loss_network, images, [share for _, share in paintings], **terms)
 
 
 def style_name(cfg: dict[str, Any], painting: Path) -> str:
-    """What files are named after: `style.name`, or the painting's own."""
+    """Return the name for output files: `style.name`, or the name of the painting's file."""
     name = str(cfg["style"]["name"] or painting.stem)
     if name != Path(name).name or name == "..":
         raise UserError(f"style.name: got {name!r}; allowed: a file's name, without a folder")
@@ -56,7 +56,7 @@ def style_name(cfg: dict[str, Any], painting: Path) -> str:
 
 
 def further_paintings(cfg: dict[str, Any]) -> list[tuple[Path, float]]:
-    """The files of `style.blend` and their weights."""
+    """Return the files of `style.blend` and their weights."""
     blend = cfg["style"]["blend"] or {}
     if not isinstance(blend, dict):
         raise UserError(f"style.blend: got {blend!r}; allowed: {{FILE: weight}}")

@@ -1,4 +1,4 @@
-"""What every script does with an error: one line on stderr, no traceback; exit code 2 for a user's mistake, else 1."""
+"""Errors of the commands: one line on stderr, no traceback; exit code 2 for a user's mistake, else 1."""
 
 import argparse
 import io
@@ -16,19 +16,19 @@ from omegaconf.errors import OmegaConfBaseException
 from fast_nst.errors import RunError, UserError
 from fast_nst.image import check_place
 
-# An OSError that nothing closer could name better: a folder that may not be looked into, a full disk.
+# OSError: a folder that cannot be listed, a full disk.
 USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line too."""
+    """argparse with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def typed(name: str) -> str:
-    """What to type for the script `name`, in the way that this one was called."""
+    """Return how to call the command `name`, in the way this one was called."""
     if Path(sys.argv[0]).stem.startswith("fast-nst"):
         return f"fast-nst {name}"
     return f"python {shlex.quote(str(Path(sys.argv[0]).with_name(f'{name}.py')))}"
@@ -80,14 +80,14 @@ def check_new(
 
 
 def check_json(path: Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
-    """As `check_new`, of the file of figures that --json names."""
+    """`check_new` for the file that --json names."""
     if path.suffix != ".json":
         raise UserError(f"--json: {path}: give a name that ends in .json")
     check_new("--json", path, overwrite, inputs)
 
 
 def check_apart(option: str, results: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
-    """Raises UserError where one of `results` is one of `inputs`, which are to be kept whatever is overwritten."""
+    """Raises UserError if one of `results` is one of `inputs`, which are never overwritten."""
     kept = {os.path.realpath(path) for path in inputs}
     for path in results:
         if os.path.realpath(path) in kept:
@@ -97,7 +97,7 @@ def check_apart(option: str, results: Iterable[str | Path], inputs: Iterable[str
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with what it returns; 2 after a user's mistake, 1 after a failure, 130 after Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name is bytes, not always of text
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file name may be bytes that are not text
     try:
         sys.exit(main() or 0)
     except (*USER_ERRORS, RunError) as error:

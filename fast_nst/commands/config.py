@@ -1,4 +1,4 @@
-"""A Hydra command line: what a user means by it, and one clear line for what cannot be meant."""
+"""Check Hydra overrides, and report errors in one line."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ from fast_nst.errors import UserError
 PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"  # a wheel, a clone
 TABLES = tuple(f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales"))
-# Arguments of the loss that a preset may leave out.
+# Loss arguments that a preset may omit.
 OPTIONAL = tuple(
     f"loss.{name}" for name in (
         "normalize", "tv_weight", "light_weight", "jitter", "content_reduction", "tv_reduction", "pixel_range",
@@ -77,9 +77,8 @@ def compose(config: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def run(main: Callable[[], None], config: str) -> None:
-    """`cli.run` of a script's Hydra `main` that composes configs/<config>.yaml, its command line checked
-    before Hydra reads it: a table may have keys that the one in the file does not (`settle`), and an experiment must be
-    one of this script's."""
+    """Run the Hydra function `main`, which composes configs/<config>.yaml, after checking the command line: a table may
+    have keys that the file does not have (`settle`), and an experiment must belong to this command."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to cli.run, which prints one line
 
     def checked() -> None:
@@ -105,9 +104,8 @@ def run(main: Callable[[], None], config: str) -> None:
 
 
 def check_group(override: Override, config: str, keys: set[str], groups: set[str]) -> None:
-    """Raises UserError where `override` gives one of the `groups` of configs/<config>.yaml anything but the name of
-    one that there is, and for an experiment that sets a key which is none of its groups or `keys`: it is another
-    script's."""
+    """Raises UserError if `override` chooses a group member that does not exist, or an experiment that sets keys which
+    this command does not have."""
     group = override.key_or_group
     if group not in groups or override.value_type == ValueType.GLOB_CHOICE_SWEEP:  # Hydra's own choice among them
         return
@@ -127,8 +125,8 @@ def check_group(override: Override, config: str, keys: set[str], groups: set[str
 
 
 def settle(composed: DictConfig) -> None:
-    """Make of the command line what a user means by it. A table replaces the one of the file, where Hydra would keep
-    the keys that it leaves out. A new key, with a plus before it, is a mistake anywhere but in a table."""
+    """Apply what Hydra does not: a table on the command line replaces that of the file instead of being merged. A new
+    key, with a plus, is an error except in a table."""
     check_kinds(composed)
     parser = OverridesParser.create()
     groups = HydraConfig.get().runtime.choices
@@ -142,8 +140,8 @@ def settle(composed: DictConfig) -> None:
 
 
 def check_kinds(composed: DictConfig) -> None:
-    """Raises UserError where the command line made a table or a list of what is one value in the files, or the reverse,
-    and for a path that is none. A whole number is a path too."""
+    """Raises UserError if the command line turned a single value into a table or list, or the reverse, or gave a path
+    that is not one. Turns whole numbers into paths, and expands ~ and $VARIABLES in paths."""
     job = HydraConfig.get()
     choices = [f"{group}={name}" for group, name in job.runtime.choices.items() if name and "/" not in group]
     reference = OmegaConf.to_container(hydra.compose(str(job.job.config_name), choices), resolve=True)

@@ -48,7 +48,7 @@ SHOWN = 4  # images of the sheet
 
 
 def squares(folder: str, count: int, size: int) -> list[Tensor]:
-    """The centre squares of the first `count` photographs that can be read, (1, 3, size, size)."""
+    """Return the center squares of the first `count` readable photographs, each (1, 3, size, size)."""
     found: list[Tensor] = []
     for path in list_pictures(folder, "--content"):
         if len(found) == count:
@@ -84,7 +84,7 @@ def likenesses(lpips: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
             with contextlib.redirect_stdout(sys.stderr):  # what is said of a download
                 found["LPIPS"] = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
         except (OSError, RuntimeError) as error:  # no network; a broken download
-            print(f"without LPIPS, its weights cannot be had: {error}", file=sys.stderr)
+            print(f"skipping LPIPS: its weights are missing and cannot be downloaded ({error})", file=sys.stderr)
     return found
 
 
@@ -157,16 +157,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--loss-network-weights", metavar="FILE")
     parser.add_argument(
         "--style-weight", type=float, default=10.0,
-        help="of the objective, content + weight x style, of every network alike (default: %(default)g)",
+        help="weight in the objective, content + weight x style (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--cache", default=".fast_nst_curves", metavar="DIR",
-        help="where the slow method's curves stay (default: %(default)s, in the current folder)",
+        help="folder that keeps the slow method's curves (default: %(default)s, in the current folder)",
     )  # fmt: skip
-    parser.add_argument("--lpips", action="store_true", help="beside SSIM, if its weights can be had")
+    parser.add_argument(
+        "--lpips", action="store_true", help="also compute LPIPS, if its weights are there or can be downloaded"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--sheet", metavar="FILE", help="a picture: photograph, results, the slow method's, curves")
-    parser.add_argument("--overwrite", action="store_true", help="replace what --json and --sheet name")
+    parser.add_argument(
+        "--sheet", metavar="FILE", help="write a picture: photographs, outputs, the slow method's results, curves"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing --json and --sheet files")
     return parser.parse_args()
 
 

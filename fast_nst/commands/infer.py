@@ -1,4 +1,4 @@
-"""Repaint photographs with a trained network.
+"""Stylize photographs with a trained network.
 
 python scripts/infer.py outputs/starry_night/…/starry_night.safetensors photo.jpg
 python scripts/infer.py starry_night.safetensors holiday/ -o painted/ --strength 0.8 --keep-colors
@@ -29,54 +29,56 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def parse() -> argparse.Namespace:
     parser = cli.Parser(
-        description="Repaint photographs with a trained network.",
-        epilog="The result of photo.jpg lies beside it as photo_<style>.png unless -o says otherwise.",
+        description="Stylize photographs with a trained network.",
+        epilog="Without -o, the output of photo.jpg is photo_<style>.png next to it.",
     )
     parser.add_argument("weights", metavar="WEIGHTS", help="<style>.safetensors, or a .pth of pytorch/examples")
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="photographs, or folders of them")
     parser.add_argument("-o", "--output", metavar="OUTPUT", help="a file for one photograph, a folder for several")
-    parser.add_argument("--strength", type=float, default=1.0, help="0 the photograph … 1 the full style (default)")
+    parser.add_argument(
+        "--strength", type=float, default=1.0, help="from 0, the photograph, to 1, the full style (default)"
+    )
     parser.add_argument(
         "--keep-colors", nargs="?", const="chroma", choices=tuple(stylize.KEEP_COLORS),
-        help="keep the photograph's colours: its chroma (default), or the statistics of its colours",
+        help="keep the photograph's colors: its chroma (default), or the statistics of its colors",
     )  # fmt: skip
     parser.add_argument("--size", type=int, metavar="N", help="pixels of the longer side (default: the photograph's)")
     parser.add_argument(
         "--device", default="auto",
-        help="cpu, cuda, mps, or several with commas, which share the photographs (default: all GPUs, else cpu)",
+        help="cpu, cuda, mps, or several, comma-separated, which share the photographs (default: all GPUs, else cpu)",
     )  # fmt: skip
     parser.add_argument(
         "--precision",
         choices=("auto", *PRECISIONS),
         default="auto",
-        help="auto: bfloat16 where the device is fast at it",
+        help="auto: bfloat16 if the device is fast at it",
     )
     parser.add_argument(
         "--max-memory", type=float, metavar="GIB",
-        help="of the process, on a GPU of its own memory; what needs more is repainted in strips, the same picture but "
-        "slower (default: half of what is free)",
+        help="memory to use, on a GPU its own; a photograph that needs more is processed in strips: the same "
+        "output, slower (default: half of the free memory)",
     )  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     words = sys.argv[1:]
-    for index, word in enumerate(words):  # its value may be left out before a file name too
+    for index, word in enumerate(words):  # the value is optional, also in front of a file name
         if word == "--keep-colors" and words[index + 1 : index + 2] not in [[name] for name in stylize.KEEP_COLORS]:
             words[index] = "--keep-colors=chroma"
     return parser.parse_args(words)
 
 
 def plan(
-    inputs: list[str], output: str | None, style: str, unlisted: Callable[[OSError], None]
+    inputs: list[str], output: str | None, style: str, on_error: Callable[[OSError], None]
 ) -> list[tuple[Path, Path]]:
-    """(photograph, result) pairs; `unlisted` is told of a folder within a folder that cannot be looked into. Raises
-    UserError where two results would share a file, or one take the place of a photograph."""
-    sources: list[tuple[Path, Path]] = []  # with the path below its folder, which -o FOLDER keeps
+    """Return (photograph, output) pairs; call `on_error` for each subfolder that cannot be listed. Raises UserError if
+    two outputs would share a file, or one would replace a photograph."""
+    sources: list[tuple[Path, Path]] = []  # with the path relative to its folder, which -o FOLDER keeps
     if "" in (*inputs, output):
-        raise UserError("INPUT, -o: got an empty name")  # an unset variable of a shell; pathlib's current folder
+        raise UserError("INPUT, -o: got an empty name")  # an unset shell variable
     for item in dict.fromkeys(map(Path, inputs)):
         if item.is_dir():
-            found = list_pictures(item, "INPUT", unlisted)
-            earlier = {path.with_name(f"{path.stem}_{style}.png") for path in found}
-            photographs = [path for path in found if path not in earlier and not image.is_output(path)]
+            pictures = list_pictures(item, "INPUT", on_error)
+            earlier = {path.with_name(f"{path.stem}_{style}.png") for path in pictures}
+            photographs = [path for path in pictures if path not in earlier and not image.is_output(path)]
             if not photographs:
                 raise UserError(f"INPUT: {item}: contains only previous outputs; pass a file to stylize it again")
             sources += [(path, path.relative_to(item)) for path in photographs]

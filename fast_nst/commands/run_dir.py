@@ -1,4 +1,4 @@
-"""Where a run writes, and the checkpoint that it goes on from."""
+"""The folder that a run writes to, and the checkpoint that it resumes from."""
 
 import os
 import time
@@ -9,14 +9,14 @@ from fast_nst.commands import cli
 from fast_nst.errors import UserError
 from fast_nst.image import check_place
 
-RUN_DIR = "FAST_NST_RUN_DIR"  # how the processes that Lightning starts learn the folder of the first one
+RUN_DIR = "FAST_NST_RUN_DIR"  # tells the processes that Lightning starts the folder of the first one
 
 
 def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> tuple[Path, Path | None]:
-    """The folder of this run, and the checkpoint to go on from.
+    """Return the folder of this run, and the checkpoint to resume from, or None.
 
-    A run that goes on stays in its folder; `auto` is the checkpoint in `output_dir`, if there is one
-    yet, or of the style's newest run.
+    A resumed run stays in its folder. "auto" is the checkpoint in `output_dir`, if there is one, or that of the style's
+    newest run. Raises UserError.
     """
     if ckpt_path is None:
         if output_dir is not None:
@@ -54,7 +54,7 @@ def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> t
 
 
 def new_directory(name: str) -> Path:
-    """outputs/<style>/<time>, of which there is none yet."""
+    """Return outputs/<style>/<time>, a folder that does not exist yet."""
     folder = base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
     count = 1
     while folder.exists():  # two runs of a series within a second
@@ -64,9 +64,8 @@ def new_directory(name: str) -> Path:
 
 
 def check_files(config: Path, results: Iterable[Path], inputs: Iterable[Path], new: bool) -> None:
-    """Before the work: raises UserError where `config` or one of `results`, the files that a run writes, is one of its
-    `inputs`, cannot be written, or, for a `new` run, is there already. Every run writes its settings into `config`,
-    also one that came to nothing."""
+    """Raises UserError before the work starts if an output is one of the `inputs`, cannot be written, or exists already
+    in a `new` run. A config.yaml may exist: every run writes one, also a failed one."""
     files = [config, *results]
     cli.check_apart("output_dir", files, inputs)
     for file in files:

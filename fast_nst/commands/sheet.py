@@ -18,7 +18,7 @@ from fast_nst.stylize.sheet import grid, grid_size
 
 
 def head(path: str, description: dict[str, Any]) -> str:
-    """The style's name, and the knob's value where the file tells it."""
+    """Return the style's name, and its style weight if the file has one."""
     name = "_".join(description.get("style", {}).get("names", [Path(path).stem]))
     weight = description.get("loss", {}).get("style_weight")
     return name if weight is None else f"{name}, style weight {weight:g}"
@@ -29,11 +29,11 @@ def main() -> None:
     parser.add_argument("photographs", metavar="PHOTOGRAPH", nargs="+")
     parser.add_argument("--weights", metavar="WEIGHTS", nargs="+", required=True)
     parser.add_argument(
-        "--style-image", metavar="PAINTING", nargs="+", help="to show above: one for each weights file, or for all"
+        "--style-image", metavar="PAINTING", nargs="+", help="shown above: one for each weights file, or one for all"
     )
     parser.add_argument("--size", type=int, default=256, help="pixels of each square")
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
-    parser.add_argument("--overwrite", action="store_true", help="replace a sheet that is there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing sheet")
     arguments = parser.parse_args()
     side = check_int("--size", arguments.size, 16, styles.LONGEST)
     image.check_writable(arguments.output)

@@ -352,9 +352,9 @@ def main(composed: DictConfig) -> None:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             sys.exit(code)
         if code > 128:
-            print("the rest of the series was not begun", file=sys.stderr)
+            print("the remaining runs of the series were skipped", file=sys.stderr)
             sys.exit(code)
-        raise RunError("not every run of the series was done") from None  # Hydra raises it after the last run
+        raise RunError("some runs of the series failed") from None  # Hydra raises it after the last run
 
 
 def _ignore_tensorboard_thread(arguments: threading.ExceptHookArgs) -> None:
