@@ -116,6 +116,11 @@ def open_picture(path: str | os.PathLike[str], shorter: int | None = None, most:
     return _decode(path, str(path), shorter, most)
 
 
+def from_pillow(image: Image.Image) -> Picture:
+    """Convert any Pillow image as `open_picture` converts a file: upright, in sRGB, 8 bits a channel."""
+    return _to_srgb(ImageOps.exif_transpose(image), image.info.get("icc_profile"))
+
+
 def decode_picture(data: bytes, name: str, shorter: int | None = None) -> Picture:
     """Decode a file's bytes like `open_picture`; errors call it `name`."""
     return _decode(io.BytesIO(data), name, shorter)

@@ -65,11 +65,11 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         if not all(isinstance(name, str) and "\0" not in name for name in list(names)) or weight != float(weight):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise WeightsError(f"{path}: its description cannot be read") from None
+        raise WeightsError(f"{path}: its metadata cannot be read") from None
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise WeightsError(f"{path}: format version {version}; this fast_nst reads up to {FORMAT_VERSION}: update it")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("name"), str):
-        raise WeightsError(f"{path}: its description names no network")
+        raise WeightsError(f"{path}: its metadata does not name a network")
     return metadata
 
 
@@ -88,7 +88,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     try:
         state = load_state(path)
         if any(isinstance(value, int) and value > LARGEST for value in recipe.values()):
-            raise UserError("a number in its description is too large")
+            raise UserError("a number in its metadata is too large")
         with torch.device("meta"):  # a false description allocates no memory
             shapes = {name: value.shape for name, value in networks.build(**recipe).state_dict().items()}
         if shapes != {name: value.shape for name, value in state.items()}:

@@ -135,7 +135,7 @@ FAULTS = {
     ),
     "an experiment of the other script": (*train("experiment=texture_synthesis"), "not one of train.py, which has no"),
     "and the reverse": ("optimize.py", ["experiment=lengstrom"], "not one of optimize.py, which has no data"),
-    "an option with dashes": (*train("--style=cubist"), "--style: no such option; a setting has no dashes, style="),
+    "an option with dashes": (*train("--style=cubist"), "--style: no such option; write settings without dashes"),
     "no style": (*train("style=null"), "style: got null; allowed: cubist"),
     "a list of networks": (*train("network=[1,2]"), "network: got [1,2]; allowed: johnson"),
     "no style image": (*train("style.image=null"), "style.image: got None; allowed: a path"),
@@ -253,7 +253,7 @@ FAULTS = {
         "would take its place",
     ),
     "no number in a network": ("infer.py", ["faulty/nan.safetensors", PHOTO], "conv.weight is NaN or infinite"),
-    "a description of nonsense": ("infer.py", ["faulty/nonsense.safetensors", PHOTO], "description cannot be read"),
+    "a description of nonsense": ("infer.py", ["faulty/nonsense.safetensors", PHOTO], "metadata cannot be read"),
     "a photograph called like a result": (
         *infer("mine/own/cat.png", "--overwrite"), "cat_my painting.png: not an output of infer.py"
     ),

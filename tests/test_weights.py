@@ -37,9 +37,9 @@ def raw_file(path, text):
     ("text", "message"),
     [
         (None, "not one that fast_nst wrote"),
-        ("{", "description cannot be read"),
+        ("{", "metadata cannot be read"),
         (json.dumps({"format_version": 99, "network": {"name": "slim"}}), "format version 99.*reads up to 1"),
-        (json.dumps({"format_version": 1, "network": {}}), "names no network"),
+        (json.dumps({"format_version": 1, "network": {}}), "does not name a network"),
         (
             json.dumps({"format_version": 1, "network": {"name": "os.system", "command": "true"}}),
             "allowed: johnson, slim",

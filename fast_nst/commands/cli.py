@@ -51,7 +51,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).removeprefix("++").partition("=")  # `config.normalize` may have added ++
         quoted = shlex.quote(f"{key}='{value}'") if value else "\"key='…'\""
-        return f"{key}={value}: not key=value as Hydra reads it; a value with signs in it needs quotes: {quoted}"
+        return f"{key}={value}: not key=value as Hydra reads it; a value with special characters needs quotes: {quoted}"
     while not isinstance(error, UserError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return one_line(error)

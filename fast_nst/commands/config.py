@@ -93,7 +93,7 @@ def run(main: Callable[[], None], config: str) -> None:
             option, _, value = word.partition("=")
             if option.startswith("--") and not any(known.startswith(option) for known in HYDRA_OPTIONS):
                 like = f"{option.removeprefix('--')}={value or 'VALUE'}"
-                raise UserError(f"{option}: no such option; a setting has no dashes, {like}; --help lists all of them")
+                raise UserError(f"{option}: no such option; write settings without dashes, {like}; see --help")
             if "=" in word and not word.startswith("-"):
                 check_group(OverridesParser.create().parse_overrides([word])[0], config, {*own}, groups)
             if word.startswith("~") and not word.startswith(tuple(f"~{name}." for name in TABLES)):

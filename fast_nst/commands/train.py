@@ -319,7 +319,12 @@ def train_from_python(
     overrides: Sequence[str],
 ) -> Path:
     """`fast_nst.train`; the weights file. Raises UserError and RunError."""
-    bundled = (CONFIGS / "style" / f"{style}.yaml").is_file()
+    names = sorted(path.stem for path in (CONFIGS / "style").glob("*.yaml"))
+    bundled = str(style) in names
+    if not bundled and not Path(style).expanduser().exists():
+        raise UserError(f"style: {style}: no such file; the bundled styles are {', '.join(names)}")
+    if isinstance(overrides, str):
+        raise UserError(f"overrides: got {overrides!r}; allowed: a list of settings, [{overrides!r}]")
     words = [f"style={style}" if bundled else assign("style.image", style)]
     if content is not None:
         words += ["data=folder", assign("data.root", content)]

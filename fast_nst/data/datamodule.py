@@ -40,7 +40,7 @@ class ContentData(pl.LightningDataModule):
                 "content images to train on"
             )
         if workers != "auto" and not isinstance(workers, int):
-            raise UserError(f"data.workers: got {workers!r}; allowed: auto, or a whole number from 0 on")
+            raise UserError(f"data.workers: got {workers!r}; allowed: auto, or an integer >= 0")
         self.workers = None if workers == "auto" else errors.check_int("data.workers", workers, 0)
 
     def _draws_first(self) -> bool:

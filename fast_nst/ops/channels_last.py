@@ -76,7 +76,7 @@ def _pad_channels_last(x: Tensor, pixels: int, mode: str) -> Tensor:
 
 
 def _source_line(k: int, pixels: int, mode: str) -> int:
-    """Return which line the k-th line of a border of `pixels` copies, both counted from the outside."""
+    """Return the index of the line that line k of a border of `pixels` copies; both count from the outer edge."""
     return 2 * pixels - k if mode == "reflect" else pixels
 
 

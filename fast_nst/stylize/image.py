@@ -148,7 +148,7 @@ def stylize_file(
 def _check(strength: float, keep_colors: str | None) -> None:
     errors.check_number("strength", strength, 0, 1)
     if keep_colors is not None:
-        errors.check_choice("keep-colors", keep_colors, tuple(KEEP_COLORS))
+        errors.check_choice("keep_colors", keep_colors, tuple(KEEP_COLORS))
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -41,13 +41,14 @@ class StyleModel:
         return f"StyleModel({names!r}, {self.description['network']['name']}, {self.device})"
 
     @overload
-    def __call__(self, image: PathLike | Image.Image) -> Image.Image: ...
+    def __call__(self, image: PathLike | Image.Image, **options: Any) -> Image.Image: ...
     @overload
-    def __call__(self, image: np.ndarray) -> np.ndarray: ...
+    def __call__(self, image: np.ndarray, **options: Any) -> np.ndarray: ...
     @overload
-    def __call__(self, image: Tensor) -> Tensor: ...
-    def __call__(self, image: Any) -> Any:
-        return self.stylize(image)
+    def __call__(self, image: Tensor, **options: Any) -> Tensor: ...
+    def __call__(self, image: Any, **options: Any) -> Any:
+        """`stylize`."""
+        return self.stylize(image, **options)
 
     def stylize(
         self, image: Any, strength: float = 1.0, keep_colors: str | None = None, size: int | None = None
@@ -66,7 +67,7 @@ class StyleModel:
         dtype = torch.bfloat16 if has_fast_bfloat16(self.device.type) else torch.float32
         output = stylize_tensor(self.network, content, strength, keep_colors, dtype)
         if isinstance(image, Tensor):
-            return output.to(image.device)
+            return output.to(image)
         picture = images.to_pillow(output)
         return np.asarray(picture) if isinstance(image, np.ndarray) else picture
 
@@ -76,13 +77,16 @@ def _to_tensor(image: Any) -> Tensor:
     if isinstance(image, Tensor):
         if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
             raise UserError(f"image: got a tensor {tuple(image.shape)} {image.dtype}; allowed: float, (B, 3, H, W)")
+        low, high = image.aminmax() if image.numel() else (0.0, 0.0)
+        if not (low >= -0.001 and high <= 1.001):  # also for NaN
+            raise UserError(f"image: got values from {float(low):g} to {float(high):g}; allowed: from 0 to 1")
         return image.float()
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(f"image: got an array {image.shape} {image.dtype}; allowed: uint8, (H, W, 3)")
         return images.to_tensor(Image.fromarray(image))
     if isinstance(image, Image.Image):
-        return images.to_tensor(image.convert("RGB"))
+        return images.to_tensor(images.from_pillow(image).on_white())
     if isinstance(image, str | os.PathLike):
         return images.to_tensor(images.open_picture(Path(image).expanduser()).on_white())
     raise UserError(f"image: got {type(image).__name__}; allowed: a path, Pillow image, uint8 array, float tensor")
