@@ -65,6 +65,24 @@ def test_two_processes_with_two_images_are_one_with_four(workplace, one_process,
     assert all(name.startswith("network.") for name in checkpoint["state_dict"])
 
 
+def test_two_processes_average_their_gradients_to_those_of_one(workplace):
+    """After one step the momenta are a fixed multiple of the gradient, which nothing has amplified yet."""
+    states = []
+    for folder, options in (
+        ("one step", ["data.batch_size=4", "trainer.devices=1"]),
+        ("two step", two("two step")[:-1]),
+    ):
+        result = run("train.py", *overrides(workplace, 1), *options, cwd=workplace)
+        assert result.returncode == 0, result.stderr
+        checkpoint = torch.load(workplace / folder / "checkpoints" / "last.ckpt", weights_only=True)
+        states.append(checkpoint["optimizer_states"][0]["state"])
+    for index, state in states[0].items():
+        key = "momentum" if "momentum" in state else "exp_avg"
+        if state[key].ndim == 4:  # a norm's shift before another norm has a gradient of rounding only
+            atol = 1e-5 * float(state[key].abs().max())
+            torch.testing.assert_close(states[1][index][key], state[key], rtol=0, atol=atol)
+
+
 def start_two(workplace: Path, folder: str) -> tuple[subprocess.Popen[str], Path]:
     """A run of two processes that has begun to train."""
     command = [sys.executable, SCRIPT, *overrides(workplace, 160), *two(folder), "checkpoint.every_n_steps=20"]

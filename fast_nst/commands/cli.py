@@ -70,7 +70,7 @@ def check_new(
     option: str, path: str | Path, overwrite: bool, inputs: Iterable[str | Path], more: str = "--overwrite"
 ) -> None:
     """Raises UserError if `path` is one of `inputs`, cannot be written, or exists and `overwrite` is false; the message
-    tells how to allow it (`more`)."""
+    ends with how to allow it (`more`)."""
     if Path(path).is_dir():
         raise UserError(f"{option}: {path}: is a folder")
     check_apart(option, [path], inputs)

@@ -4,10 +4,10 @@ python scripts/evaluate.py starry_night.safetensors --style painting.jpg --conte
 python scripts/evaluate.py a.safetensors b.safetensors --style painting.jpg --content photographs \
     --loss-network vgg19 --loss-network-weights vgg19.safetensors --sheet sheet.png
 
-The objective is content + 10 style, relative losses with Johnson 2016's layers. "Equivalent
-steps" are the L-BFGS steps that Gatys' optimisation takes on the same image, from noise as in Johnson 2016 (figure 5)
-and from the photograph, until its objective is no more than the network's. SSIM, and LPIPS where its weights are at
-hand or can be downloaded, are to the photograph: how much of it is left.
+The objective is content + 10 x style, normalized, with Johnson 2016's layers. "Equivalent steps" are the L-BFGS steps
+that Gatys' optimization takes on the same image to reach the network's objective, from noise as in Johnson 2016 (figure
+5) and from the photograph. SSIM, and LPIPS if its weights are there or can be downloaded, compare outputs with the
+photograph.
 """
 
 import argparse

@@ -18,7 +18,7 @@ class Key(NamedTuple):
 
 def read_keys(path: Path, prefix: str = "") -> dict[str, Key]:
     """The keys of a YAML file and of those that its `defaults` name, by name; a group's own `name` is left out."""
-    root = path.parents[1] if prefix else path.parent
+    root = path.parents[1]
     tree: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
     comments, parent = {}, ""
     for indent, name, comment in re.findall(r"^( *)(\w+):(?:.*?# (.*))?$", path.read_text(), re.M):
@@ -27,9 +27,10 @@ def read_keys(path: Path, prefix: str = "") -> dict[str, Key]:
     keys: dict[str, Key] = {}
     for default in tree.pop("defaults", []) if prefix else []:
         if default != "_self_":
-            other = root / default.partition("@")[0] if default.startswith("/") else path.parent / default
-            absolute = root / str(other).removeprefix("/") if not str(other).startswith(str(root)) else other
-            keys |= read_keys(absolute.with_suffix(".yaml"), prefix)
+            name = default.partition("@")[0]  # "/crops@_here_" is a file of the root folder
+            keys |= read_keys(
+                (root / name[1:] if name.startswith("/") else path.parent / name).with_suffix(".yaml"), prefix
+            )
     for name, value in tree.items():
         if name in ("hydra", "defaults") or (prefix and name == "name" and prefix != "style."):
             continue

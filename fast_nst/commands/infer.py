@@ -91,7 +91,7 @@ def plan(
             raise UserError(f"-o {target}: is one file, and there are {len(sources)} photographs; give a folder")
         pairs = [(sources[0][0], target)]
     elif target is not None:
-        stems = Counter(below.with_suffix("") for _, below in sources)  # photo.jpg beside photo.png
+        stems = Counter(below.with_suffix("") for _, below in sources)  # photo.jpg next to photo.png
         pairs = [
             (source, target / (below.with_suffix(".png") if stems[below.with_suffix("")] == 1 else f"{below}.png"))
             for source, below in sources

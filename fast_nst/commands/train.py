@@ -104,11 +104,10 @@ def build_data(cfg: dict[str, Any], loss: PerceptualLoss, jitter: int, given: Se
 
 def resume_command(checkpoint: Path, overrides: Sequence[str]) -> str:
     """What to type to resume from `checkpoint`: this command with ckpt_path."""
-    path = str(checkpoint)
-    if not re.fullmatch(r"[\w./-]+", path):
-        path = "'" + path.replace("'", "\\'") + "'"  # as Hydra quotes
+    plain = re.fullmatch(r"[\w./-]+", str(checkpoint))
+    last = f"ckpt_path={checkpoint}" if plain else assign("ckpt_path", checkpoint)
     kept = [item for item in overrides if not item.startswith("ckpt_path=")]
-    return f"{cli.typed('train')} {shlex.join([*kept, f'ckpt_path={path}'])}"
+    return f"{cli.typed('train')} {shlex.join([*kept, last])}"
 
 
 def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:

@@ -66,6 +66,8 @@ class PerceptualLoss:
         self.styles = [styles] if isinstance(styles, Tensor) else list(styles)
         shares = [1.0] * len(self.styles) if style_weights is None else style_weights
         total = sum(check_number("style.blend", share, 0) for share in shares)
+        if not total:
+            raise UserError(f"style.blend: got only weights of 0: {list(shares)}; at least one must be positive")
         self.style_weights = torch.tensor([[share / total for share in shares]])  # (1, S)
         full_size = {1: 1.0}
         tables = [  # empty if the term's weight is 0, so that it costs nothing

@@ -6,7 +6,6 @@ from typing import Any, Self, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from fast_nst import weights
 from fast_nst.device import find_devices, has_fast_bfloat16
 from fast_nst.errors import UserError, check_int
 from fast_nst.networks import Network
+from fast_nst.optimize import resized
 from fast_nst.stylize.image import stylize_tensor
 
 PathLike = str | os.PathLike[str]
@@ -62,8 +62,8 @@ class StyleModel:
         content = _to_tensor(image)
         if size is not None:
             longer = max(content.shape[2:])
-            sides = [max(1, round(side * check_int("size", size, 1) / longer)) for side in content.shape[2:]]
-            content = F.interpolate(content, sides, mode="bicubic", antialias=True).clamp(0, 1)
+            height, width = (max(1, round(side * check_int("size", size, 1) / longer)) for side in content.shape[2:])
+            content = resized(content, height, width)
         dtype = torch.bfloat16 if has_fast_bfloat16(self.device.type) else torch.float32
         output = stylize_tensor(self.network, content, strength, keep_colors, dtype)
         if isinstance(image, Tensor):
