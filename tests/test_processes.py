@@ -68,10 +68,8 @@ def test_two_processes_with_two_images_are_one_with_four(workplace, one_process,
 def test_two_processes_average_their_gradients_to_those_of_one(workplace):
     """After one step the momenta are a fixed multiple of the gradient, which nothing has amplified yet."""
     states = []
-    for folder, options in (
-        ("one step", ["data.batch_size=4", "trainer.devices=1"]),
-        ("two step", two("two step")[:-1]),
-    ):
+    one = ["data.batch_size=4", "trainer.devices=1", "output_dir=one_step"]
+    for folder, options in (("one_step", one), ("two_step", two("two_step"))):
         result = run("train.py", *overrides(workplace, 1), *options, cwd=workplace)
         assert result.returncode == 0, result.stderr
         checkpoint = torch.load(workplace / folder / "checkpoints" / "last.ckpt", weights_only=True)
