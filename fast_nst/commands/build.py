@@ -1,6 +1,7 @@
 """Build what train and optimize share from a composed configuration."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ def optimizer_settings() -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.load(CONFIGS / "optimizer" / "muon.yaml"))  # type: ignore[return-value]
 
 
-def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> PerceptualLoss:
-    """Build the perceptual loss on the CPU, with the `style.side` of each style image resized to `size`."""
+def make_loss(cfg: dict[str, Any], paintings: Sequence[Path], size: int | None) -> PerceptualLoss:
+    """Build the perceptual loss on the CPU, with the `style.side` of each style image resized to `size`.
+
+    `style.blend` mixes further images with a single painting.
+    """
     network = dict(cfg["loss_network"])
     unit_mean = network.pop("unit_mean", None)
     layers = layers_needed(cfg["loss"]["content_layers"], cfg["loss"]["style_layers"])
@@ -39,15 +43,18 @@ def make_loss(cfg: dict[str, Any], painting: Path, size: int | None) -> Perceptu
         folder = Folder(unit_mean, 256, name="loss_network.unit_mean")
         pictures = (folder[i] for i in range(len(folder)))
         loss_networks.rescale_to_unit_mean(loss_network, (to_tensor(p) for p in pictures if p is not None))
-    paintings = [(painting, 1.0), *further_paintings(cfg)]
-    images = [styles.load(file, size, cfg["style"]["side"]) for file, _ in paintings]
+    further = further_paintings(cfg)
+    if further and len(paintings) > 1:
+        raise UserError("style.blend: is for one painting; a network of several styles mixes them when it paints")
+    images = [styles.load(file, size, cfg["style"]["side"]) for file in (*paintings, *(file for file, _ in further))]
+    shares = [1.0, *(share for _, share in further)] if further else None
     terms = {key: value for key, value in cfg["loss"].items() if key != "jitter"}  # used by the training step
-    return PerceptualLoss(loss_network, images, [share for _, share in paintings], **terms)
+    return PerceptualLoss(loss_network, images, shares, **terms)
 
 
-def style_name(cfg: dict[str, Any], painting: Path) -> str:
-    """Return the name for output files: `style.name`, or the name of the painting's file."""
-    name = str(cfg["style"]["name"] or painting.stem)
+def style_name(cfg: dict[str, Any], paintings: Sequence[Path]) -> str:
+    """Return the name for output files: `style.name`, or that of the painting's file, or how many there are."""
+    name = str(cfg["style"]["name"] or (paintings[0].stem if len(paintings) == 1 else f"{len(paintings)}_styles"))
     if name != Path(name).name or name == "..":
         raise UserError(f"style.name: got {name!r}; allowed: a file's name, without a folder")
     if len(os.fsencode(name)) > LONGEST_NAME:

@@ -24,9 +24,10 @@ TABLES = tuple(f"loss.{name}" for name in ("content_layers", "style_layers", "co
 OPTIONAL = tuple(
     f"loss.{name}" for name in (
         "normalize", "tv_weight", "light_weight", "jitter", "content_reduction", "tv_reduction", "pixel_range",
+        "photo_weight",
     )
 )  # fmt: skip
-LISTS = ("network.filters", "trainer.devices")
+LISTS = ("network.filters", "trainer.devices", "style.image")
 PATHS = (
     "style.image", "style.name", "data.root", "loss_network.weights", "loss_network.unit_mean", "output_dir",
     "ckpt_path", "init_from", "init", "content", "output",
@@ -49,6 +50,8 @@ def normalize(word: str) -> str:
     key, equals, value = word.partition("=")
     if not equals:
         return word
+    if key == "style" and value.startswith("["):  # several paintings
+        return f"style.image={value}"
     if key in PATHS and not value.startswith(("'", '"')):
         try:
             OverridesParser.create().parse_override(word)
@@ -154,6 +157,9 @@ def check_kinds(composed: DictConfig) -> None:
             OmegaConf.update(composed, key, str(value))
         elif key in PATHS and isinstance(value, str):
             OmegaConf.update(composed, key, os.path.expanduser(os.path.expandvars(value)))
+        elif key == "style.image" and isinstance(value, list):
+            paths = [os.path.expanduser(os.path.expandvars(str(path))) for path in value]
+            OmegaConf.update(composed, key, paths, merge=False)
         elif isinstance(plain, dict):
             if not isinstance(value, dict):
                 like = str(plain).replace("'", "")

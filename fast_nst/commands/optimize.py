@@ -64,7 +64,7 @@ def build_losses(cfg: dict[str, Any], painting: Path, device: torch.device) -> l
     size = cfg["style"]["size"]
     levels = reversed(range(check_int("pyramid_levels", cfg["pyramid_levels"], 1)))
     sizes = [None if size is None else max(SMALLEST, round(size / 2**level)) for level in levels]
-    return [make_loss(cfg, painting, size).to(device) for size in sizes]
+    return [make_loss(cfg, [painting], size).to(device) for size in sizes]
 
 
 def check_size(cfg: dict[str, Any], content: Tensor, losses: list[PerceptualLoss], steps: int) -> None:
@@ -134,10 +134,12 @@ def optimize_pyramid(
 
 
 def optimize_photograph(cfg: dict[str, Any]) -> None:
+    if not isinstance(cfg["style"]["image"], str):
+        raise UserError(f"style.image: got {cfg['style']['image']}; allowed: one painting")
     painting = styles.find(cfg["style"]["image"])
     content = load_content(cfg)
     paintings = [painting, *(path for path, _ in further_paintings(cfg))]
-    output, unfinished = plan_output(cfg, paintings, style_name(cfg, painting))
+    output, unfinished = plan_output(cfg, paintings, style_name(cfg, [painting]))
     if cfg["keep_colors"] is not None:
         check_choice("keep_colors", cfg["keep_colors"], tuple(KEEP_COLORS))
     check_choice("method", cfg["method"], optimize.METHODS)

@@ -27,10 +27,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fast_nst import data, networks, weights
+from fast_nst import data
 from fast_nst.commands import cli
 from fast_nst.commands.build import further_paintings, make_loss, style_name
 from fast_nst.commands.config import CONFIGS, assign, compose, run, settle
+from fast_nst.commands.initial import AUTO, Start, initial_network
 from fast_nst.commands.run_dir import RUN_DIR, check_files, run_directory
 from fast_nst.data import styles
 from fast_nst.data.datamodule import ContentData
@@ -56,10 +57,14 @@ LIGHTNING_NOISE = (  # warnings: the sampler resumes by step; Lightning lags beh
 
 @dataclass
 class Files:
-    """What a run reads and writes. styles: paths and weights; checkpoint: the one to resume from."""
+    """What a run reads and writes.
+
+    paintings: one for each style. blend: further paintings of a single style, with weights. checkpoint: to resume from.
+    """
 
     name: str
-    styles: list[tuple[Path, float]]
+    paintings: list[Path]
+    blend: list[tuple[Path, float]]
     folder: Path
     checkpoint: Path | None
 
@@ -71,13 +76,14 @@ class Files:
 
 def plan_files(cfg: dict[str, Any]) -> Files:
     """Choose and check the files of a run. Raises UserError."""
-    painting = styles.find(cfg["style"]["image"])
-    name = style_name(cfg, painting)
+    paintings = styles.find_all(cfg["style"]["image"])
+    name = style_name(cfg, paintings)
     folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output_dir: {folder}: is a file")
-    files = Files(name, [(painting, 1.0), *further_paintings(cfg)], folder, checkpoint)
-    inputs = [*(path for path, _ in files.styles), *([] if cfg["init_from"] is None else [Path(cfg["init_from"])])]
+    files = Files(name, paintings, further_paintings(cfg), folder, checkpoint)
+    start = [] if cfg["init_from"] in (None, AUTO) else [Path(cfg["init_from"])]
+    inputs = [*paintings, *(path for path, _ in files.blend), *start]
     first_process = "LOCAL_RANK" not in os.environ  # the others may find what this one wrote
     new = cfg["ckpt_path"] is None and first_process
     check_files(files.config, [files.weights, files.preview, files.last], inputs, new)
@@ -92,14 +98,18 @@ def check_source(name: str, given: Sequence[str]) -> None:
         raise UserError(f"data.count: how many pictures data=synthetic draws; {name} takes all there are")
 
 
-def build_data(cfg: dict[str, Any], loss: PerceptualLoss, jitter: int, given: Sequence[str]) -> ContentData:
+def build_data(
+    cfg: dict[str, Any], loss: PerceptualLoss, jitter: int, start: Start, given: Sequence[str]
+) -> ContentData:
     content = dict(cfg["data"])
     check_source(content["name"], given)
     for key, least in (("size", loss.smallest + jitter), ("val_size", loss.smallest)):
         if check_int(f"data.{key}", content[key], 16) < least:
             raise UserError(f"data.{key}: got {content[key]}; the loss at its coarsest scale needs {least} on")
     batch_size, workers = content.pop("batch_size"), content.pop("workers")
-    return ContentData(data.build(**content, seed=cfg["seed"]), batch_size, workers)
+    return ContentData(
+        data.build(**content, seed=cfg["seed"]), batch_size, workers, loss.num_styles if start.num_styles else 0
+    )
 
 
 def resume_command(checkpoint: Path, overrides: Sequence[str]) -> str:
@@ -138,20 +148,6 @@ def build_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.T
         raise UserError(f"trainer: {cli.one_line(error)}") from None
 
 
-def init_from(network: networks.Network, path: str) -> str:
-    """Load the weights of a file trained for another painting into `network`; the name for the records."""
-    try:
-        other, description = weights.load(path)
-        network.load_state_dict(other.state_dict())
-    except weights.WeightsError as error:
-        raise UserError(f"init_from: {error}") from None
-    except RuntimeError:
-        raise UserError(f"init_from: {path}: another network than this run's: {description['network']}") from None
-    if other.pixels != network.pixels:
-        raise UserError(f"init_from: {path}: its pixels are {other.pixels!r}, this run's {network.pixels!r}")
-    return f"{Path(path).stem} ({sha256(path)[:12]})"
-
-
 def check_memory(module: StyleTransfer, batch_size: int, size: int, bf16: bool, processes: int) -> None:
     """Raises UserError instead of letting the system kill the process."""
     needed = module.memory_needed(batch_size, size, bf16) * processes
@@ -162,16 +158,25 @@ def check_memory(module: StyleTransfer, batch_size: int, size: int, bf16: bool, 
         )
 
 
-def describe(cfg: dict[str, Any], files: Files, start: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def describe(cfg: dict[str, Any], files: Files, start: Start) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings kept in the checkpoint, and the description kept in the weights file."""
-    paths = [path for path, _ in files.styles]
-    names, digests = [files.name, *(path.stem for path in paths[1:])], [sha256(path) for path in paths]
-    first, *others = (f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True))
-    blend = dict(zip(others, (weight for _, weight in files.styles[1:]), strict=True))
-    settings = {**cfg, "init_from": start, "style": {**cfg["style"], "image": first, "blend": blend}}
+    paths = [*files.paintings, *(path for path, _ in files.blend)]
+    names, digests = [path.stem for path in paths], [sha256(path) for path in paths]
+    if len(files.paintings) == 1:
+        names[0] = files.name
+    if repeated := {*names} & {*start.names}:
+        raise UserError(f"style.name: {', '.join(sorted(repeated))}: init_from has a style of that name; give another")
+    labels = [f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True)]
+    image = labels[0] if len(files.paintings) == 1 else labels[: len(files.paintings)]
+    blend = dict(zip(labels[len(files.paintings) :], (weight for _, weight in files.blend), strict=True))
+    network = {**cfg["network"], **({"num_styles": start.num_styles} if start.num_styles else {})}
+    settings = {
+        **cfg, "network": network, "init_from": start.label, "style": {**cfg["style"], "image": image, "blend": blend},
+        "method": {"first_phase": start.first_phase},
+    }  # fmt: skip
     description = {
-        "network": cfg["network"], "style": {"names": names, "sha256": digests},
-        "loss_network": cfg["loss_network"]["name"], "loss": cfg["loss"], "init_from": start,
+        "network": network, "style": {"names": [*start.names, *names], "sha256": [*start.digests, *digests]},
+        "loss_network": cfg["loss_network"]["name"], "loss": cfg["loss"], "init_from": start.label,
     }  # fmt: skip
     return settings, description
 
@@ -184,12 +189,10 @@ class Run:
         self.cfg, self.catch_signals, self.started = cfg, catch_signals, time.monotonic()
         self.files = files = plan_files(cfg)
         pl.seed_everything(check_int("seed", cfg["seed"], 0, 2**32 - 1), verbose=False)
-        network = networks.build(**cfg["network"])
-        fresh = cfg["init_from"] is not None and files.checkpoint is None
-        start = init_from(network, str(cfg["init_from"])) if fresh else None
-        loss = make_loss(cfg, files.styles[0][0], cfg["style"]["size"])
+        start = initial_network(cfg, len(files.paintings))
+        loss = make_loss(cfg, files.paintings, cfg["style"]["size"])
         jitter = check_int("loss.jitter", cfg["loss"].get("jitter", 0), 0)
-        self.data = build_data(cfg, loss, jitter, [word.partition("=")[0] for word in overrides])
+        self.data = build_data(cfg, loss, jitter, start, [word.partition("=")[0] for word in overrides])
         self.precision = choose_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
         settings, description = describe(cfg, files, start)
         self.progress = callbacks.Progress()
@@ -198,7 +201,7 @@ class Run:
         self.save_checkpoint = SaveCheckpoint(files.last, every, settings, self.resume_command, catch_signals)
         self.save_weights = callbacks.SaveWeights(files.weights, description)
         self.preview = callbacks.Preview(
-            files.preview, loss.styles[0], self.data.sets.val, check_int("preview.images", cfg["preview"]["images"], 1),
+            files.preview, loss.styles, self.data.sets.val, check_int("preview.images", cfg["preview"]["images"], 1),
             check_int("preview.every_n_steps", cfg["preview"]["every_n_steps"], 1),
         )  # fmt: skip
         self.trainer = build_trainer(
@@ -215,8 +218,8 @@ class Run:
         # max_epochs needs the number of processes, which only the trainer knows.
         self.trainer.fit_loop.epoch_loop.max_steps = self.steps
         self.module = StyleTransfer(
-            network, loss, **cfg["optimizer"], total_steps=self.steps, seed=cfg["seed"], jitter=jitter,
-            cuda_graphs=cfg["trainer"]["cuda_graphs"],
+            start.network, loss, **cfg["optimizer"], total_steps=self.steps, seed=cfg["seed"], jitter=jitter,
+            cuda_graphs=cfg["trainer"]["cuda_graphs"], first_phase=start.first_phase, fixed_rows=start.fixed_rows,
         )  # fmt: skip
         self.save_checkpoint.settings["processes"] = self.trainer.world_size
         if self.trainer.strategy.root_device.type == "cpu":

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, default_collate
 from fast_nst import errors
 from fast_nst.data import Sets
 from fast_nst.data.batch import Batch
-from fast_nst.data.dataset import StepSampler
+from fast_nst.data.dataset import ContentImages, StepSampler, StyledImages
 from fast_nst.data.synthetic import SyntheticPhotographs
 from fast_nst.errors import UserError
 
@@ -25,14 +25,16 @@ GRACE = 20.0  # seconds that a worker survives SIGTERM
 class ContentData(pl.LightningDataModule):
     """Endless training batches, {"content": (B, 3, S, S) in [0, 1]}, and validation batches.
 
+    num_styles: also give "style", (B, num_styles), in training with different strengths; 0: none.
+
     batch_size: images per process and step. workers: processes that decode and crop, or "auto". "auto" uses none if all
     images are drawn before the first step (`drawing`), because cropping is cheaper than a worker that competes for the
     cores. A resumed run continues with the next step. Raises UserError for values out of range.
     """
 
-    def __init__(self, sets: Sets, batch_size: int, workers: int | str = "auto") -> None:
+    def __init__(self, sets: Sets, batch_size: int, workers: int | str = "auto", num_styles: int = 0) -> None:
         super().__init__()
-        self.sets = sets
+        self.sets, self.num_styles = sets, num_styles
         self.batch_size = errors.check_int("data.batch_size", batch_size, 1)
         if batch_size > len(sets.train):
             raise UserError(
@@ -48,14 +50,15 @@ class ContentData(pl.LightningDataModule):
         on_cpu, forks = self.trainer.strategy.root_device.type == "cpu", multiprocessing.get_start_method() == "fork"
         return isinstance(self.sets.train.source, SyntheticPhotographs) and on_cpu and forks and self.workers != 0
 
-    def _loader(self, **arguments: Any) -> DataLoader[Batch]:
+    def _loader(self, images: ContentImages, strengths: bool, **arguments: Any) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.workers
         if workers is None:
             # Forking validation workers during training would also split the huge pages (`keep_freed_memory`).
             workers = 0 if self._draws_first() else max(1, min(8, _cores() - 1))
+        items: Any = StyledImages(images, self.num_styles, strengths) if self.num_styles else images
         return DataLoader(
-            **arguments, num_workers=workers, pin_memory=on_gpu, persistent_workers=workers > 0,
+            items, **arguments, num_workers=workers, pin_memory=on_gpu, persistent_workers=workers > 0,
             worker_init_fn=_survive_signals, collate_fn=_collate,
         )  # fmt: skip
 
@@ -83,16 +86,17 @@ class ContentData(pl.LightningDataModule):
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(dataset=self.sets.train, batch_sampler=self._sampler())
+        return self._loader(self.sets.train, True, batch_sampler=self._sampler())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         # Every process validates on all images: they are few, and unequal shares would have other means.
-        return self._loader(dataset=self.sets.val, batch_size=self.batch_size)
+        return self._loader(self.sets.val, False, batch_size=self.batch_size)
 
 
-def _collate(images: list[Tensor]) -> Batch:
-    """Stack images, (3, S, S) each, into a batch."""
-    return {"content": default_collate(images)}
+def _collate(items: list[Any]) -> Batch:
+    """Stack images, (3, S, S) each, or items of `StyledImages`, into a batch."""
+    batch: Any = default_collate(items)
+    return {"content": batch} if isinstance(batch, Tensor) else batch
 
 
 def _survive_signals(worker: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from fast_nst import errors, image
+from fast_nst.data.batch import Batch
 from fast_nst.errors import UserError
 
 CROPS = ("random_resized", "center")
@@ -139,6 +140,32 @@ class ContentImages(Dataset[Tensor]):
         crop = picture.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
         values = np.array(crop)
         return torch.from_numpy(values[:, ::-1].copy() if flip else values).permute(2, 0, 1).float() / 255
+
+
+class StyledImages(Dataset[Batch]):
+    """Add the style of each item to `images`: {"content": (3, S, S), "style": (num_styles,)}.
+
+    Styles take turns. strengths: half of the items have a strength of 1, the others one from 0 to 2 (`draw_strength`);
+    without, all have 1.
+    """
+
+    def __init__(self, images: ContentImages, num_styles: int, strengths: bool) -> None:
+        self.images, self.num_styles, self.strengths = images, num_styles, strengths
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> Batch:
+        style = torch.zeros(self.num_styles)
+        strength = draw_strength(self.images.seed, position) if self.strengths else 1.0
+        style[position % self.num_styles] = strength
+        return {"content": self.images[position], "style": style}
+
+
+def draw_strength(seed: int, position: int) -> float:
+    """Draw the strength of an item: 1 for half of them, uniform from 0 to 2 for the others."""
+    rng = np.random.default_rng((seed, position, 1))
+    return 1.0 if rng.uniform() < 0.5 else float(np.float32(rng.uniform(0, 2)))
 
 
 class StepSampler(Sampler[list[int]]):

@@ -1,12 +1,14 @@
 """Load a style image from a file or from the package."""
 
 import os
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from torch import Tensor
 
 from fast_nst import errors, image
+from fast_nst.data.folder import list_pictures
 
 BUNDLED = "bundled:"  # "bundled:cubist.jpg" is assets/styles/cubist.jpg
 SIDES = ("shorter", "longer")
@@ -14,19 +16,34 @@ LONGEST = 8192  # pixels of the longer side after resizing
 
 
 def find(name: str | os.PathLike[str]) -> Path:
-    """Return the path of a style image: a file, or `bundled:NAME` for one in the package.
+    """Return the path of a style image: a file, `bundled:NAME` for one in the package, or a bundled style's name.
 
     Raises ImageError if the package has no such image.
     """
-    text = os.fspath(name)
+    text, folder = os.fspath(name), Path(str(files("fast_nst"))) / "assets" / "styles"
     if not text.startswith(BUNDLED):
-        return Path(text)
-    folder = Path(str(files("fast_nst"))) / "assets" / "styles"
+        bundled = folder / f"{text}.jpg"
+        return bundled if bundled.is_file() and not Path(text).exists() else Path(text)
     path = folder / text.removeprefix(BUNDLED)
     if not path.is_file():
         known = ", ".join(sorted(BUNDLED + p.name for p in folder.glob("*.jpg")))
         raise image.ImageError(f"style.image: no picture {text!r} in the package; it has {known}")
     return path
+
+
+def find_all(names: str | os.PathLike[str] | Sequence[str]) -> list[Path]:
+    """Return the paths of one style image (`find`), of a list of them, or of all in a folder. Raises UserError."""
+    items = [names] if isinstance(names, str | os.PathLike) else list(names)
+    paths: list[Path] = []
+    for item in items:
+        if not isinstance(item, str | os.PathLike) or not os.fspath(item):
+            raise errors.UserError(f"style.image: got {item!r}; allowed: a path or the name of a bundled style")
+        path = find(item)
+        paths += list_pictures(path, "style.image") if path.is_dir() else [path]
+    stems = [path.stem for path in paths]
+    if not paths or len(set(stems)) < len(stems):
+        raise errors.UserError(f"style.image: got {', '.join(stems) or 'no file'}; allowed: files with different names")
+    return paths
 
 
 def load(path: str | os.PathLike[str], size: int | None = 256, side: str = "shorter") -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fast_nst.errors import UserError, check_number
 from fast_nst.loss_networks import LossNetwork
 from fast_nst.losses import functional
-from fast_nst.losses.terms import ContentLoss, LightLoss, StyleLoss, TVLoss, layer_weights, scale_weights
+from fast_nst.losses.terms import ContentLoss, LightLoss, PhotoLoss, StyleLoss, TVLoss, layer_weights, scale_weights
 
 MULTIPLE = 8  # minimum side at the coarsest scale: three poolings before relu4
 
@@ -22,17 +22,18 @@ class PerceptualLoss:
     """Compare outputs with content and styles: the weighted sum of all terms.
 
     Call it with outputs and content, both (B, 3, H, W) in [0, 1], and optionally `style`, (B, S) weights of the styles.
-    It returns float32 scalars: {"loss", "content", "style", and "light", "tv" if they have a weight}, where "loss" is
-    the weighted sum of the others.
+    It returns float32 scalars: {"loss", "content", "style", and "light", "tv", "photo" if they have a weight}, where
+    "loss" is the weighted sum of the others.
 
     loss_network: must have every layer named below. styles: one style image, (1, 3, H, W) in [0, 1], or several.
-    style_weights: (S,), the default for `style`; None: equal. The target is the weighted mean of the styles' Grams.
+    style_weights: for one style that is the weighted mean of the images' Grams; None: each image is a style.
     content_layers, style_layers: {layer name: weight within its term}.
     content_scales, style_scales: {divisor: weight}; at 2, the output and its target are averaged to half size, so the
     same layers see shapes twice as large.
     normalize: divide each layer's term by the energy of its target, so that one set of weights suits every style,
     layer and loss network. False: the published formulas.
     light_weight: of `functional.light_loss`. content_reduction: "mean", or "half_sum" (Gatys, not normalized).
+    photo_weight: of `PhotoLoss`, if the network is trained for several strengths, so with `style`.
     tv_reduction: "mean", or "half_sum" (fast-neural-style). pixel_range: the images' range in the published TV formula.
 
     A plain object, not a Module, so that its owner does not save, broadcast or train the loss network.
@@ -51,6 +52,7 @@ class PerceptualLoss:
         style_weight: float,
         light_weight: float = 0.0,
         tv_weight: float = 0.0,
+        photo_weight: float = 0.0,
         normalize: bool = False,
         content_scales: Mapping[int, float] | None = None,
         style_scales: Mapping[int, float] | None = None,
@@ -58,17 +60,22 @@ class PerceptualLoss:
         tv_reduction: str = "mean",
         pixel_range: float = 1.0,
     ) -> None:
-        weights = {"content": content_weight, "style": style_weight, "light": light_weight, "tv": tv_weight}
+        weights = {
+            "content": content_weight, "style": style_weight, "light": light_weight, "tv": tv_weight,
+            "photo": photo_weight,
+        }  # fmt: skip
         self.weights = {name: check_number(f"loss.{name}_weight", weight, 0) for name, weight in weights.items()}
         if not (content_weight or style_weight or tv_weight):
             raise UserError("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
         self.loss_network = loss_network
         self.styles = [styles] if isinstance(styles, Tensor) else list(styles)
-        shares = [1.0] * len(self.styles) if style_weights is None else style_weights
-        total = sum(check_number("style.blend", share, 0) for share in shares)
-        if not total:
-            raise UserError(f"style.blend: got only weights of 0: {list(shares)}; at least one must be positive")
-        self.style_weights = torch.tensor([[share / total for share in shares]])  # (1, S)
+        self.blend: Tensor | None = None
+        if style_weights is not None:
+            total = sum(check_number("style.blend", share, 0) for share in style_weights)
+            if not total:
+                raise UserError(f"style.blend: got only weights of 0: {list(style_weights)}; one must be positive")
+            self.blend = torch.tensor([[share / total for share in style_weights]])  # (1, images)
+        self.num_styles = len(self.styles) if self.blend is None else 1
         full_size = {1: 1.0}
         tables = [  # empty if the term's weight is 0, so that it costs nothing
             layer_weights("content_layers", content_layers, content_weight),
@@ -78,7 +85,11 @@ class PerceptualLoss:
         ]
         self.content, self.style = ContentLoss(tables[0], normalize, content_reduction), StyleLoss(tables[1], normalize)
         self.content_scales, self.style_scales = tables[2:]
-        self.light, self.tv = LightLoss(), TVLoss(tv_reduction, check_number("loss.pixel_range", pixel_range, 1))
+        self.light, self.photo, self.tv = (
+            LightLoss(),
+            PhotoLoss(),
+            TVLoss(tv_reduction, check_number("loss.pixel_range", pixel_range, 1)),
+        )
         minimum = MULTIPLE * max((1, *self.style_scales))
         for height, width in (image.shape[2:] for image in self.styles):
             if style_weight and min(height, width) < minimum:
@@ -94,18 +105,21 @@ class PerceptualLoss:
         """Move to `device`, compute features in `dtype`, and compute the styles' Grams."""
         self.loss_network.to(device=device, dtype=dtype)
         self.styles = [image.to(device) for image in self.styles]
-        self.style_weights = self.style_weights.to(device)
         self.grams: dict[int, dict[str, Tensor]] = {}  # {divisor: {layer: (S, C, C)}}
         with torch.no_grad():
             for divisor in self.style_scales:
                 features = [self.loss_network(_shrink(image, divisor), self.style.layers) for image in self.styles]
-                self.grams[divisor] = {
+                grams = {
                     name: torch.cat([functional.gram(image[name]) for image in features]) for name in self.style.layers
                 }
+                if self.blend is not None:
+                    blend = self.blend.to(device)
+                    grams = {name: torch.einsum("sk,kij->sij", blend.to(gram), gram) for name, gram in grams.items()}
+                self.grams[divisor] = grams
         return self
 
     def __call__(self, output: Tensor, content: Tensor, style: Tensor | None = None) -> dict[str, Tensor]:
-        style_weights = self.style_weights if style is None else style
+        weights = output.new_full((1, self.num_styles), 1 / self.num_styles) if style is None else style
         terms = {name: output.new_zeros((), dtype=torch.float32) for name in ("content", "style")}
         for divisor in sorted({*self.content_scales, *self.style_scales}):
             content_share, style_share = self.content_scales.get(divisor, 0), self.style_scales.get(divisor, 0)
@@ -118,9 +132,11 @@ class PerceptualLoss:
                     targets = self.loss_network(_shrink(content, divisor), content_layers)
                 terms["content"] = terms["content"] + content_share * self.content(features, targets)
             if style_share:
-                terms["style"] = terms["style"] + style_share * self.style(features, self.grams[divisor], style_weights)
+                terms["style"] = terms["style"] + style_share * self.style(features, self.grams[divisor], weights)
         if self.weights["light"]:
             terms["light"] = self.light(output, content)
+        if self.weights["photo"] and style is not None:
+            terms["photo"] = self.photo(output, content, style)
         if self.weights["tv"]:
             terms["tv"] = self.tv(output)
         loss = sum((self.weights[name] * term for name, term in terms.items()), output.new_zeros(()))

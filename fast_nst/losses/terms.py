@@ -47,13 +47,32 @@ class StyleLoss:
         self.layers, self.normalize = dict(layers), normalize
 
     def __call__(self, features: Mapping[str, Tensor], grams: Mapping[str, Tensor], style: Tensor) -> Tensor:
-        """Compare with the styles' Grams. grams: {layer: (S, C, C)}. style: (B or 1, S) weights, one-hot or mixed."""
+        """Compare with the styles' Grams. grams: {layer: (S, C, C)}.
+
+        style: (B or 1, S) weights, one-hot or mixed. Their sum is the strength, whose square an item's term is
+        multiplied by, so that half the strength is a hint.
+        """
+        strength = style.sum(1)
+        style = style / strength.clamp_min(1e-6)[:, None]
         terms = []
         for name, weight in self.layers.items():
             target = torch.einsum("bs,sij->bij", style.to(grams[name]), grams[name])
             term = functional.style_loss(functional.gram(features[name]), target)  # (B,)
-            terms.append(weight * (term / functional.energy(target) if self.normalize else term))
-        return torch.stack(terms).sum(0).mean()
+            terms.append(weight * (term / functional.energy(target).clamp_min(1e-12) if self.normalize else term))
+        return (strength.square() * torch.stack(terms).sum(0)).mean()
+
+
+class PhotoLoss:
+    """The difference of pixels from the content, for items whose strength is below 1, so that 0 gives the content.
+
+    Per item the mean square over the variance of the content's pixels, times (1 - strength) squared.
+    """
+
+    def __call__(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
+        share = (1 - style.sum(1)).clamp_min(0).square()
+        content = content.float()
+        difference = (output.float() - content).square().mean((1, 2, 3))
+        return (share * difference / content.var((1, 2, 3)).clamp_min(1e-2)).mean()
 
 
 class LightLoss:

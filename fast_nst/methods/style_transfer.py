@@ -8,12 +8,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from fast_nst import device, errors
 from fast_nst.data.batch import Batch
 from fast_nst.losses import PerceptualLoss
+from fast_nst.networks.styles import tables
 from fast_nst.ops.channels_last import prefers_channels_last
 from fast_nst.ops.cuda_graph import CaptureError, GraphedStep
 from fast_nst.training import optimizers
@@ -25,12 +27,22 @@ SEED_STRIDE = 0x9E3779B1  # an odd number: Knuth's multiplicative hash
 
 
 def training_terms(
-    network: Callable[..., Tensor], batch: Batch, offset: Tensor | None = None, *, loss: PerceptualLoss, pixels: int
+    network: Callable[..., Tensor],
+    batch: Batch,
+    offset: Tensor | None = None,
+    *,
+    loss: PerceptualLoss,
+    pixels: int = 0,
+    kept: int = 0,
 ) -> dict[str, Tensor]:
-    """Run `network` on `batch`, crop output and content alike (`jitter`) and return the loss terms."""
-    output = network(batch["content"], batch.get("style"))
+    """Run `network` on `batch`, crop output and content alike (`jitter`) and return the loss terms.
+
+    kept: the number of styles that the network has before those of the batch and of the loss.
+    """
+    style = batch.get("style")
+    output = network(batch["content"], style if style is None else F.pad(style, (kept, 0)))
     output, content = jitter(output, batch["content"], pixels, offset)
-    return loss(output, content, batch.get("style"))
+    return loss(output, content, style)
 
 
 class StyleTransfer(pl.LightningModule):
@@ -39,6 +51,8 @@ class StyleTransfer(pl.LightningModule):
     loss: not a Module, so its loss network is not saved in checkpoints, broadcast or synchronized.
     name: of the optimizer, one of `optimizers.OPTIMIZERS`. total_steps: length of the schedule. seed: the randomness of
     a step depends only on the seed and the step, so a resumed run equals an uninterrupted one.
+    first_phase: the share of the steps that train only the new styles of a conditional network, in the first of two
+    phases; the second trains everything. fixed_rows: rows of its tables that belong to other styles.
     jitter: in pixels, see `jitter`. cuda_graphs: on one GPU, capture the step and replay it (`GraphedStep`).
     Raises UserError for values out of range.
     """
@@ -55,6 +69,8 @@ class StyleTransfer(pl.LightningModule):
         seed: int,
         jitter: int = 0,
         cuda_graphs: bool = True,
+        first_phase: float = 0.0,
+        fixed_rows: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -70,12 +86,17 @@ class StyleTransfer(pl.LightningModule):
             raise errors.UserError(f"trainer.cuda_graphs: got {cuda_graphs!r}; allowed: true, false")
         self.cuda_graphs = cuda_graphs
         self.graphed: GraphedStep | None = None
+        self.first_phase = errors.check_number("method.first_phase", first_phase, 0, 1)
+        self.fixed_rows, self.kept = fixed_rows, max(0, fixed_rows - 1)
+        self.terms = partial(training_terms, loss=loss, pixels=self.jitter, kept=self.kept)
+        self.tables = tables(network)
+        self.shared = [p for name, p in network.named_parameters() if name not in self.tables]
+        if first_phase and not self.tables:
+            raise errors.UserError("method.first_phase: needs a network with several styles, network=conditional")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        if self.graphed is None:
-            terms = training_terms(self.network, batch, loss=self.loss, pixels=self.jitter)
-        else:
-            terms = self.graphed_terms(batch)  # the same, replayed as a CUDA graph
+        # `graphed_terms` is the same, replayed as a CUDA graph.
+        terms = self.terms(self.network, batch) if self.graphed is None else self.graphed_terms(batch)
         values = {name: term.detach() for name, term in terms.items()}
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.global_step + 1) % interval == 0:  # log_dict costs the same whether or not the logger writes
@@ -83,8 +104,7 @@ class StyleTransfer(pl.LightningModule):
         return {**values, "loss": terms["loss"]}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        output = self.network(batch["content"], batch.get("style"))
-        terms = self.loss(output, batch["content"], batch.get("style"))
+        terms = training_terms(self.network, batch, loss=self.loss, kept=self.kept)
         values = {f"val/{name}": term for name, term in terms.items()}
         self.log_dict(values, batch_size=len(batch["content"]), sync_dist=True)
 
@@ -105,11 +125,37 @@ class StyleTransfer(pl.LightningModule):
         # The whole loss network is bfloat16; sums are still float32 (losses.functional).
         bf16 = str(self.trainer.precision).startswith("bf16")
         self.loss.to(self.device, torch.bfloat16 if bf16 else torch.float32)
+        self.set_phase()
         # No graph with 16-mixed, which scales the loss, or with several processes, which average their gradients.
         single = self.trainer.world_size == 1 and self.trainer.precision != "16-mixed"
         if self.cuda_graphs and single and self.device.type == "cuda":
-            terms = partial(training_terms, loss=self.loss, pixels=self.jitter)
-            self.graphed = GraphedStep(self.network, terms, self.jitter, bf16)
+            self.open_graph()
+
+    def open_graph(self) -> None:
+        bf16 = str(self.trainer.precision).startswith("bf16")
+        self.graphed = GraphedStep(self.network, self.terms, self.jitter, bf16)
+
+    def in_first_phase(self) -> bool:
+        return self.global_step < self.first_phase * self.total_steps
+
+    def set_phase(self) -> None:
+        """Train what this step's phase trains. Several processes compute all gradients, as DDP's buckets are fixed."""
+        trains_shared = not self.in_first_phase() or self.trainer.world_size > 1
+        if self.shared[0].requires_grad != trains_shared:
+            for parameter in self.shared:
+                parameter.requires_grad_(trains_shared)
+            if self.graphed is not None:
+                self.graphed.close()
+                self.open_graph()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if not self.in_first_phase():
+            return
+        for parameter in self.shared:
+            parameter.grad = None
+        for table in self.tables.values():
+            if table.grad is not None:
+                table.grad[: self.fixed_rows] = 0
 
     def graphed_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Return `training_terms` by the CUDA graph; if it cannot be captured, warn and train without it."""
@@ -121,7 +167,7 @@ class StyleTransfer(pl.LightningModule):
         self.close_graph()
         torch.cuda.empty_cache()  # a captured graph reserves a step's memory
         warnings.warn(f"the step cannot be captured as a CUDA graph; steps are slower ({reason})", stacklevel=2)
-        return training_terms(self.network, batch, loss=self.loss, pixels=self.jitter)
+        return self.terms(self.network, batch)
 
     def close_graph(self) -> None:
         if self.graphed is not None:
@@ -140,6 +186,7 @@ class StyleTransfer(pl.LightningModule):
                         state[key] = torch.empty_like(parameter).copy_(value)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.set_phase()
         # The CPU's generator uses the lower 32 bits of a seed. Seeding the GPUs' too would take a millisecond.
         torch.default_generator.manual_seed((self.seed * SEED_STRIDE + self.global_step) % 2**32)
 

@@ -1,6 +1,7 @@
 """Layers of the image transformation networks. Legend: B batch, C channels, H height, W width."""
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,38 @@ class InstanceNorm(nn.GroupNorm):
         return instance_norm(x, self.weight, self.bias, self.eps, relu)
 
 
-def make_norm(kind: str, channels: int, eps: float) -> nn.Module:
-    """Build the norm `kind`: "instance" or "batch" (Johnson 2016)."""
+def mix(table: Tensor, style: Tensor) -> Tensor:
+    """Mix the rows of a table of parameters: (S + 1, …) with weights (B, S) -> (B, …).
+
+    Row 0 belongs to the content itself and has the weight that the others leave: 1 - sum. So weights that sum to 0 give
+    the content, to 1 the styles, and to more than 1 an exaggeration.
+    """
+    weights = torch.cat([1 - style.sum(1, keepdim=True), style], 1)
+    # Not a matrix product, which autocast would compute in bfloat16.
+    return (weights.view(*weights.shape, *[1] * (table.dim() - 1)) * table).sum(1)
+
+
+class ConditionalInstanceNorm(nn.Module):
+    """Instance normalization with a scale and a shift for each style (Dumoulin et al. 2017, arXiv 1610.07629).
+
+    weight, bias: (S + 1, C), mixed by `mix`.
+    """
+
+    def __init__(self, num_styles: int, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_styles + 1, channels))
+        self.bias = nn.Parameter(torch.zeros(num_styles + 1, channels))
+
+    def forward(self, x: Tensor, style: Tensor, relu: bool = False) -> Tensor:
+        """Normalize x, (B, C, H, W), with the parameters that `style`, (B or 1, S), mixes. relu: apply a ReLU too."""
+        return instance_norm(x, mix(self.weight, style), mix(self.bias, style), self.eps, relu)
+
+
+def make_norm(kind: str, channels: int, eps: float, num_styles: int = 0) -> nn.Module:
+    """Build the norm `kind`: "instance", conditional on `num_styles` styles if there are any, or "batch" (Johnson)."""
     if kind == "instance":
-        return InstanceNorm(channels, eps)
+        return ConditionalInstanceNorm(num_styles, channels, eps) if num_styles else InstanceNorm(channels, eps)
     if kind == "batch":
         return nn.BatchNorm2d(channels, eps)
     raise UserError(f"norm: got {kind!r}; allowed: 'instance', 'batch'")
@@ -54,6 +83,7 @@ class ConvBlock(nn.Module):
         norm_eps: float = 1e-5,
         relu: bool = True,
         bias: bool = True,
+        num_styles: int = 0,
     ) -> None:
         super().__init__()
         self.upsampling = upsampling
@@ -66,7 +96,7 @@ class ConvBlock(nn.Module):
             )
         else:
             self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, bias=bias)
-        self.norm = None if norm is None else make_norm(norm, outputs, norm_eps)
+        self.norm = None if norm is None else make_norm(norm, outputs, norm_eps, num_styles)
         self.relu = relu
 
     def convolve(self, x: Tensor) -> Tensor:
@@ -75,11 +105,14 @@ class ConvBlock(nn.Module):
             return upsample_convolve(x, self.conv.weight, self.conv.bias, self.mode)
         return self.conv(pad(x, self.pixels, self.mode) if self.pixels else x)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        """style: (B or 1, S), for a conditional norm."""
         x = self.convolve(x)
+        if isinstance(self.norm, ConditionalInstanceNorm):
+            assert style is not None
+            return self.norm.forward(x, style, self.relu)
         if isinstance(self.norm, InstanceNorm):
-            normalized: Tensor = self.norm(x, self.relu)
-            return normalized
+            return self.norm.forward(x, self.relu)
         if self.norm is not None:
             x = self.norm(x)
         return rectify(x) if self.relu else x
@@ -99,16 +132,16 @@ class ResidualBlock(nn.Module):
         norm: str = "instance",
         norm_eps: float = 1e-5,
         bias: bool = True,
+        num_styles: int = 0,
     ) -> None:
         super().__init__()
         self.crop = 2 if padding == "none" else 0
-        self.first = ConvBlock(channels, channels, 3, padding=padding, norm=norm, norm_eps=norm_eps, bias=bias)
-        self.second = ConvBlock(
-            channels, channels, 3, padding=padding, norm=norm, norm_eps=norm_eps, bias=bias, relu=False
-        )
+        shared: Any = {"padding": padding, "norm": norm, "norm_eps": norm_eps, "bias": bias, "num_styles": num_styles}
+        self.first = ConvBlock(channels, channels, 3, **shared)
+        self.second = ConvBlock(channels, channels, 3, relu=False, **shared)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.second(self.first(x))
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        y = self.second(self.first(x, style), style)
         if self.crop:
             x = x[:, :, self.crop : -self.crop, self.crop : -self.crop]
         return x + y

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fast_nst.errors import UserError, check_int, check_number
-from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, decode, encode
+from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, decode, encode, mix
 from fast_nst.ops.channels_last import pad
 
 
@@ -27,48 +27,64 @@ class Slim(nn.Module):
     what the style's Gram matrices require and the content has no place for.
     fine_noise: the same as `noise`, at half size. Without it, long training can cover the sky with lines two or three
     pixels apart. Older weights files have none.
+    num_styles: S; the norms and the noise have parameters of their own for each style, and `style` chooses and mixes
+    them (Dumoulin et al. 2017, arXiv 1610.07629). 0: one style, and no `style`.
     """
 
     TILE = 1024  # period of the noise, in pixels of the content
     SMALLEST = 16  # pixels a side that reflection padding needs after two halvings
-    num_styles, scale = 1, 1
+    scale = 1
 
     def __init__(
-        self, width: int = 32, blocks: int = 5, noise: float = 0.2, margin: int = 16, fine_noise: float = 0.0
+        self,
+        width: int = 32,
+        blocks: int = 5,
+        noise: float = 0.2,
+        margin: int = 16,
+        fine_noise: float = 0.0,
+        num_styles: int = 0,
     ) -> None:
         super().__init__()
         check_int("width", width, 2, LARGEST)
         check_int("blocks", blocks, 0, LARGEST)
         check_number("noise", noise, 0)
         check_number("fine_noise", fine_noise, 0)
+        self.conditional, self.num_styles = check_int("num_styles", num_styles, 0, LARGEST) > 0, max(1, num_styles)
+        self.arguments: dict[str, Any] = {
+            "width": width, "blocks": blocks, "noise": noise, "margin": margin, "fine_noise": fine_noise,
+        }  # fmt: skip
         # `stylize.tiles` uses these: pixels reflected around the content, pixels cropped from the output, pixel format.
         self.border = self.cut = check_int("margin", margin, 0, 1024)
         self.pixels = "centred"
         if margin % 4:
             raise UserError(f"margin: got {margin}; allowed: a multiple of 4")
         # No bias before a norm: the norm removes it, so its gradient would be only rounding error.
+        shared: Any = {"bias": False, "num_styles": num_styles}
         self.down = nn.Sequential(
-            ConvBlock(3, width, 7, stride=2, bias=False),
-            ConvBlock(width, 2 * width, 3, stride=2, bias=False),
+            ConvBlock(3, width, 7, stride=2, **shared),
+            ConvBlock(width, 2 * width, 3, stride=2, **shared),
         )
-        self.scatter = Noise(4, 2 * width, self.TILE // 4, noise) if noise else nn.Identity()
-        self.blocks = nn.Sequential(*(ResidualBlock(2 * width, bias=False) for _ in range(blocks)))
-        self.fine = Noise(2, width, self.TILE // 2, fine_noise) if fine_noise else nn.Identity()
+        self.scatter = Noise(4, 2 * width, self.TILE // 4, noise, num_styles) if noise else nn.Identity()
+        self.blocks = nn.Sequential(*(ResidualBlock(2 * width, **shared) for _ in range(blocks)))
+        self.fine = Noise(2, width, self.TILE // 2, fine_noise, num_styles) if fine_noise else nn.Identity()
         self.up = nn.Sequential(
-            ConvBlock(2 * width, width, 3, upsampling="nearest", bias=False),
-            ConvBlock(width, width // 2, 3, upsampling="nearest", bias=False),
+            ConvBlock(2 * width, width, 3, upsampling="nearest", **shared),
+            ConvBlock(width, width // 2, 3, upsampling="nearest", **shared),
             ConvBlock(width // 2, 3, 3, norm=None, relu=False),
         )
 
     def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
+        """style: (B or 1, S) weights, if there are several styles; their sum is the strength. None: equal weights."""
+        if style is None:
+            style = content.new_full((1, self.num_styles), 1 / self.num_styles, dtype=torch.float32)
         height, width = content.shape[2:]
         margin = 0 if self.training else self.border
         pad_h, pad_w = (max(0, max(self.SMALLEST, margin + 1) - side) for side in (height, width))
         if pad_h or pad_w:
             content = F.pad(content, (0, pad_w, 0, pad_h), mode="replicate")
-        y = self.down(encode(pad(content, margin, "reflect"), self.pixels))
-        y = self.up[0](self.blocks(self.scatter(y)))
-        y = self.up[1:](self.fine(y))  # each side is a multiple of 4 and at least as large as the input
+        y = encode(pad(content, margin, "reflect"), self.pixels)
+        for _, layer in self.stages():
+            y = layer(y, style)  # each side is a multiple of 4 and at least as large as the input
         return decode(y[:, :, margin : margin + height, margin : margin + width], self.pixels)
 
     def stages(self) -> list[tuple[str, nn.Module]]:
@@ -78,22 +94,28 @@ class Slim(nn.Module):
         return [(kinds[type(layer)], layer) for layer in layers if not isinstance(layer, nn.Identity)]
 
 
-class Noise(nn.Conv2d):
+class Noise(nn.Module):
     """Add a linear map of `octaves` octaves of noise to features (Ulyanov et al. 2016, arXiv 1603.03417, sec. 3.1).
 
     (B, channels, h, w) -> the same shape. std: initial standard deviation of what is added. The noise is a periodic
-    tile, `side` pixels wide, the same at every call; in training it is shifted at random.
+    tile, `side` pixels wide, the same at every call; in training it is shifted at random. num_styles: as in `Slim`; the
+    content itself gets none.
     """
 
-    def __init__(self, octaves: int, channels: int, side: int, std: float) -> None:
-        super().__init__(octaves, channels, 1, bias=False)
+    def __init__(self, octaves: int, channels: int, side: int, std: float, num_styles: int = 0) -> None:
+        super().__init__()
         self.side = self.max_shift = side
+        # A table is without the 1x1, because torch has no channels_last for five dimensions.
+        shape = (num_styles + 1, channels, octaves) if num_styles else (channels, octaves, 1, 1)
+        self.weight = nn.Parameter(torch.empty(shape))
         self.shift: Tensor | None = None  # rows and columns, (2,); None: random
         self.register_buffer("tile", noise_tile(octaves, side), persistent=False)
         if not self.weight.is_meta:  # on a meta tensor torch would import its compiler, which takes a second
             nn.init.normal_(self.weight, std=std * octaves**-0.5)
+            if num_styles:
+                nn.init.zeros_(self.weight[0])
 
-    def forward(self, features: Tensor, top: int = 0) -> Tensor:
+    def forward(self, features: Tensor, style: Tensor | None = None, top: int = 0) -> Tensor:
         """Add the noise. top: the row of the image at which `features` start, if they are a strip of it."""
         tile = self.get_buffer("tile")
         shift: Any = (top, 0)
@@ -102,8 +124,11 @@ class Noise(nn.Conv2d):
         b, _, *sides = features.shape
         for dim, first, length in zip((2, 3), shift, sides, strict=True):
             tile = tile.index_select(dim, (torch.arange(length, device=tile.device) + first) % self.side)
-        # Expanded, because summing the gradient over the batch would be slow.
-        return features + super().forward(tile.expand(b, -1, -1, -1))
+        if self.weight.dim() == 4:  # expanded, because summing the gradient over the batch would be slow
+            return features + F.conv2d(tile.expand(b, -1, -1, -1), self.weight)
+        assert style is not None
+        weights = mix(self.weight, style)[..., None, None].expand(b, -1, -1, -1, -1)
+        return features + torch.cat([F.conv2d(tile, weight) for weight in weights])
 
 
 def noise_tile(count: int, side: int) -> Tensor:

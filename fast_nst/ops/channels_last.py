@@ -189,8 +189,18 @@ class _InstanceNorm(torch.autograd.Function):
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool = False) -> Tensor:
     """Normalize each channel of each item of x, (B, C, H, W), to mean `bias` and standard deviation `weight`.
 
-    relu: apply a ReLU too. Plain twin: `F.group_norm(x, C, weight, bias, eps)`, then `F.relu`.
+    weight, bias: (C,), or (B, C) or (1, C) with different ones for each item. relu: apply a ReLU too.
+    Plain twin: `F.group_norm(x, C, weight, bias, eps)`, then `F.relu`.
     """
+    if weight.dim() == 2 and len(weight) == 1:
+        weight, bias = weight[0], bias[0]
+    if weight.dim() == 2 and x.device.type == "cpu":  # items at once would take another pass over memory
+        parts = zip(x.split(1), weight, bias, strict=True)
+        return torch.cat([instance_norm(item, w, b, eps, relu) for item, w, b in parts])
+    if weight.dim() == 2:
+        y = instance_norm(x, x.new_ones(x.shape[1], dtype=weight.dtype), torch.zeros_like(bias[0]), eps)
+        y = torch.addcmul(bias.to(y.dtype)[:, :, None, None], y, weight.to(y.dtype)[:, :, None, None])
+        return rectify(y) if relu else y
     if x.is_cuda and _is_channels_last(x):
         if len(x) == 1 and x.numel() < 2**31:
             y = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)

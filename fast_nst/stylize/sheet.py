@@ -26,6 +26,16 @@ def sheet(style: Tensor, contents: Tensor, outputs: Tensor, gap: int = 4) -> Ima
     return picture
 
 
+def stack(rows: Sequence[Image.Image], gap: int = 4) -> Image.Image:
+    """Place pictures below each other."""
+    picture = Image.new("RGB", (max(row.width for row in rows), sum(row.height + gap for row in rows) - gap), "white")
+    y = 0
+    for row in rows:
+        picture.paste(row, (0, y))
+        y += row.height + gap
+    return picture
+
+
 def grid_size(rows: int, columns: int, side: int) -> tuple[int, int]:
     """Return the width and height of `grid` in pixels."""
     return columns * (side + GAP) - GAP, TOP + rows * (side + GAP) - GAP

@@ -180,7 +180,7 @@ class AddNoise:
         self.noise, self.source, self.height = noise, source, source.height
 
     def __call__(self, a: int, b: int) -> Tensor:
-        return cast(Tensor, self.noise(self.source(a, b), a))
+        return cast(Tensor, self.noise(self.source(a, b), top=a))
 
 
 class Output:

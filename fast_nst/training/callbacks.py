@@ -4,7 +4,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,8 @@ from tqdm import tqdm
 from fast_nst import image, weights
 from fast_nst.data.datamodule import ContentData
 from fast_nst.data.dataset import ContentImages
-from fast_nst.stylize.sheet import sheet
+from fast_nst.networks import Network
+from fast_nst.stylize.sheet import sheet, stack
 from fast_nst.training.checkpoint import signalled
 from fast_nst.training.divergence import check_finite
 
@@ -122,12 +123,15 @@ class Progress(pl.callbacks.ProgressBar):
 
 
 class Preview(pl.Callback):
-    """Write a sheet of the style, some content images and their outputs to TensorBoard and to `path`."""
+    """Write a sheet of each style, some content images and their outputs to TensorBoard and to `path`.
+
+    styles: images, (1, 3, h, w) each; the last styles of a network of several.
+    """
 
     def __init__(
-        self, path: Path, style_image: Tensor, contents: ContentImages, count: int, every_n_steps: int
+        self, path: Path, styles: Sequence[Tensor], contents: ContentImages, count: int, every_n_steps: int
     ) -> None:
-        self.path, self.style_image, self.every_n_steps = path, style_image, every_n_steps
+        self.path, self.styles, self.every_n_steps = path, styles, every_n_steps
         self.contents, self.count = contents, min(count, len(contents))
         self.batch: Tensor | None = None
         self.written = -1  # the step of the last sheet
@@ -139,10 +143,15 @@ class Preview(pl.Callback):
         self.written = trainer.global_step
         if self.batch is None:
             self.batch = torch.stack([self.contents[i] for i in range(self.count)])
-        network = cast(nn.Module, module.network).eval()
-        outputs = torch.cat([network(item[None].to(module.device)).float().cpu() for item in self.batch])
+        network = cast(Network, module.network).eval()
+        several = len(self.styles) if network.num_styles > 1 else 1
+        rows = []
+        for index, painting in enumerate(self.styles[:several], network.num_styles - several):
+            style = torch.eye(network.num_styles, device=module.device)[index : index + 1]
+            outputs = [network(item[None].to(module.device), style).float().cpu() for item in self.batch]
+            rows.append(sheet(painting, self.batch, torch.cat(outputs)))
         network.train()
-        picture = sheet(self.style_image, self.batch, outputs)
+        picture = stack(rows)
         image.save_picture(picture, self.path)
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.TensorBoardLogger):

@@ -1,0 +1,94 @@
+"""The network a run starts from: random, or that of a weights file, to which the run's styles are added."""
+
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fast_nst import networks, weights
+from fast_nst.errors import UserError, check_number
+from fast_nst.networks import Network
+from fast_nst.networks.slim import Slim
+from fast_nst.networks.styles import replace
+from fast_nst.weights import sha256
+
+AUTO = "auto"
+BUNDLED = Path(str(files("fast_nst"))) / "assets" / "styles.safetensors"
+
+
+@dataclass
+class Start:
+    """network: with the styles of a file, if it keeps them, then the run's. names, digests: of the kept ones.
+
+    first_phase: the share of the steps that train the new styles only. label: of the file, for the records.
+    """
+
+    network: Network
+    first_phase: float = 0.0
+    label: str | None = None
+    names: list[str] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+
+    @property
+    def num_styles(self) -> int:
+        """Of a conditional network; 0: another one."""
+        return self.network.num_styles if isinstance(self.network, Slim) and self.network.conditional else 0
+
+    @property
+    def fixed_rows(self) -> int:
+        """Of the tables of styles, in the first phase: the content's and those of the kept styles."""
+        return 1 + len(self.names)
+
+
+def initial_network(cfg: dict[str, Any], count: int) -> Start:
+    """Build the network for a run of `count` styles. Raises UserError."""
+    recipe, path = dict(cfg["network"]), cfg["init_from"]
+    conditional = "num_styles" in recipe
+    if conditional:
+        recipe["num_styles"] = count
+    elif count > 1:
+        raise UserError(f"style.image: got {count} paintings; a network of several styles is network=conditional")
+    network = networks.build(**recipe)
+    share = cfg["method"]["first_phase"]
+    given = None if share is None else check_number("method.first_phase", share, 0, 1)
+    if path == AUTO and not (isinstance(network, Slim) and conditional and _fits(network, BUNDLED)):
+        path = None
+    if path is None:
+        return Start(network, given or 0.0)
+    file = BUNDLED if path == AUTO else Path(path)
+    try:
+        other, description = weights.load(file)
+    except weights.WeightsError as error:
+        raise UserError(f"init_from: {error}") from None
+    label = "bundled styles" if path == AUTO else f"{file.stem} ({sha256(file)[:12]})"
+    if not conditional:
+        return Start(_copied(network, other, file, description), label=label)
+    assert isinstance(network, Slim)
+    if not (isinstance(other, Slim) and other.conditional and other.arguments == network.arguments):
+        raise UserError(f"init_from: {file}: another network than this run's: {description['network']}")
+    first_phase = (0.0 if path == AUTO else 1.0) if given is None else given
+    kept = range(other.num_styles) if first_phase == 1 and path != AUTO else ()  # the second phase changes all styles
+    style = description["style"]
+    return Start(
+        replace(other, kept, count).train(), first_phase, label,
+        [style["names"][k] for k in kept], [style["sha256"][k] for k in kept],
+    )  # fmt: skip
+
+
+def _fits(network: Slim, file: Path) -> bool:
+    """Return whether `network` has the arguments of the one in `file`."""
+    if not file.is_file():
+        return False
+    recipe = {key: value for key, value in weights.describe(file)["network"].items() if key != "num_styles"}
+    return recipe.pop("name") == "slim" and all(network.arguments[key] == value for key, value in recipe.items())
+
+
+def _copied(network: Network, other: Network, file: Path, description: dict[str, Any]) -> Network:
+    """Return `network` with the weights of `other`, trained for another painting."""
+    try:
+        network.load_state_dict(other.state_dict())
+    except RuntimeError:
+        raise UserError(f"init_from: {file}: another network than this run's: {description['network']}") from None
+    if other.pixels != network.pixels:
+        raise UserError(f"init_from: {file}: its pixels are {other.pixels!r}, this run's {network.pixels!r}")
+    return network
