@@ -168,7 +168,7 @@ def check_kinds(composed: DictConfig) -> None:
             raise UserError(f"{key}: got {value!r}; allowed: true, false")
         elif (isinstance(value, dict) and key != "style.blend") or (isinstance(value, list) and key not in LISTS):
             raise UserError(f"{key}: got {value!r}; allowed: a single value")
-        elif key in PATHS and not isinstance(value, str) and (value is not None or plain is not None):
+        elif key in PATHS and not isinstance(value, str) and (value is not None or key in ("style.image", "init")):
             quoted = "" if value is None else f"; quoted it is one: \"{key}='{value}'\""
             raise UserError(f"{key}: got {value!r}; allowed: a path{quoted}")
 
