@@ -108,7 +108,8 @@ class Noise(nn.Module):
         # A table is without the 1x1, because torch has no channels_last for five dimensions.
         shape = (num_styles + 1, channels, octaves) if num_styles else (channels, octaves, 1, 1)
         self.weight = nn.Parameter(torch.empty(shape))
-        self.shift: Tensor | None = None  # rows and columns, (2,); None: random
+        self.shift: Tensor | None = None  # rows and columns, (2,), in training; None: random
+        self.origin = (0, 0)  # of the image in the tile, rows and columns; a clip's frames move it (`stylize.frames`)
         self.register_buffer("tile", noise_tile(octaves, side), persistent=False)
         if not self.weight.is_meta:  # on a meta tensor torch would import its compiler, which takes a second
             nn.init.normal_(self.weight, std=std * octaves**-0.5)
@@ -118,7 +119,7 @@ class Noise(nn.Module):
     def forward(self, features: Tensor, style: Tensor | None = None, top: int = 0) -> Tensor:
         """Add the noise. top: the row of the image at which `features` start, if they are a strip of it."""
         tile = self.get_buffer("tile")
-        shift: Any = (top, 0)
+        shift: Any = (self.origin[0] + top, self.origin[1])
         if self.training:
             shift = torch.randint(self.side, (2,)).tolist() if self.shift is None else self.shift
         b, _, *sides = features.shape
