@@ -43,7 +43,7 @@ FOREIGN = frozenset((".heic", ".heif", ".jxl"))  # listed as pictures, so that t
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _LONGEST = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels a side that their libraries can write
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
-_PROVENANCE = "fast_nst"  # key of the PNG text chunk that marks an output
+PROVENANCE = "fast_nst"  # key of the PNG text chunk that marks an output
 _SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -298,7 +298,7 @@ def save_picture(
     )
     if provenance is not None and suffix == ".png":
         options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_text(_PROVENANCE, provenance)
+        options["pnginfo"].add_text(PROVENANCE, provenance)
     with atomic_write(path) as temporary:
         image.save(temporary, **options)
 
@@ -309,6 +309,6 @@ def is_output(path: str | os.PathLike[str]) -> bool:
         return False
     try:
         with _ANY_SIZE, Image.open(path, formats=("PNG",)) as image:  # reads only the header
-            return _PROVENANCE in image.info
+            return PROVENANCE in image.info
     except Exception:  # a damaged file; reported when it is decoded
         return False
