@@ -1,0 +1,100 @@
+"""Stylize an animated GIF, WebP or PNG with Pillow: durations, loop and transparency are kept."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+from torch import nn
+from tqdm import tqdm
+
+from fast_nst import errors, image
+from fast_nst.stylize.frames import FramePainter
+
+SUFFIXES = (".gif", ".webp", ".png", ".apng")
+
+
+def is_animation(path: str | os.PathLike[str]) -> bool:
+    """Return whether `path` is a picture of several frames that `stylize_animation` reads."""
+    if Path(path).suffix.lower() not in SUFFIXES or not Path(path).is_file():
+        return False
+    try:
+        with Image.open(path) as picture:
+            return getattr(picture, "n_frames", 1) > 1
+    except Exception:  # a damaged file; reported when it is decoded
+        return False
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Raise UserError, before long work, unless an animation can be written to `path`: its suffix, its folder."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise errors.UserError(f"{path}: cannot write this format; allowed for an animation: {', '.join(SUFFIXES)}")
+    image.check_place(path)
+
+
+def stylize_animation(
+    network: nn.Module,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    size: int | None = None,
+    provenance: str | None = None,
+    **options: Any,
+) -> int:
+    """Stylize the animation `source`, write `target` and return the number of frames. A bar shows the progress.
+
+    size: pixels of the longer side; None keeps that of `source`. provenance: see `image.save_picture`.
+    options: of `stylize_tensor`. Raises UserError.
+    """
+    if size is not None:
+        errors.check_int("size", size, 1)
+    check_target(target)
+    durations, settings = _read_settings(source)
+    suffix = Path(target).suffix.lower()
+    if suffix == ".webp":
+        settings["quality"] = 95
+    elif suffix != ".gif" and provenance is not None:
+        settings["pnginfo"] = PngImagePlugin.PngInfo()
+        settings["pnginfo"].add_text(image.PROVENANCE, provenance)
+    with FramePainter(network, **options) as paint, image.atomic_write(target) as temporary:
+        frames = _paint_frames(source, paint, size, len(durations))
+        first = next(frames)
+        if first.mode == "RGBA" and suffix == ".gif":
+            settings["disposal"] = 2  # clear before each frame, or earlier frames show through
+        rest = frames if suffix in (".gif", ".webp") else list(frames)  # Pillow goes twice over those of a PNG
+        first.save(temporary, save_all=True, append_images=rest, duration=durations, **settings)
+    return len(durations)
+
+
+def _read_settings(path: str | os.PathLike[str]) -> tuple[list[float], dict[str, Any]]:
+    """Return the milliseconds of each frame and the options of Pillow's `save`. Raises ImageError."""
+    durations: list[float] = []
+    for frame in _read_frames(path):
+        durations.append(frame.info.get("duration", 0))
+        info = dict(frame.info)
+    return durations, {"loop": info["loop"]} if "loop" in info else {}
+
+
+def _read_frames(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Yield the frames, composed; the picture that viewers without animation show is left out. Raises ImageError."""
+    try:
+        with Image.open(path) as picture:
+            for index in range(getattr(picture, "n_frames", 1)):
+                picture.seek(index)
+                picture.load()
+                if not (index == 0 and picture.info.get("default_image")):
+                    yield picture
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise image.ImageError(f"{path}: damaged picture ({errors.one_line(error)})") from None
+
+
+def _paint_frames(
+    path: str | os.PathLike[str], paint: FramePainter, size: int | None, count: int
+) -> Iterator[Image.Image]:
+    for frame in tqdm(_read_frames(path), total=count, unit="frame", desc=Path(path).name, disable=None):
+        picture = image.from_pillow(frame)
+        rgb = picture.rgb if size is None else image.resize_longer(picture.rgb, size)
+        output = image.to_pillow(paint(image.to_tensor(rgb)))
+        if picture.alpha is not None:
+            output.putalpha(picture.alpha.resize(output.size))
+        yield output

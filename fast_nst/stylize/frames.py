@@ -1,0 +1,97 @@
+"""Stylize the frames of a clip one after the other, with the network's noise following the camera."""
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fast_nst.networks.slim import Noise, Slim
+from fast_nst.stylize.color import luma
+from fast_nst.stylize.image import stylize_tensor
+
+_SIDE = 512  # pixels of the longer side at which motion is measured
+_CLEAR = 0.1  # height of the correlation's peak, of 1; below it, the two frames show different scenes
+_FAR = 8  # a frame whose motion exceeds 1 / _FAR of a side becomes the next reference
+
+
+class FramePainter:
+    """Call it with each frame, (1, 3, H, W) in [0, 1]; it returns the output.
+
+    options: of `stylize_tensor`.
+
+    A network's noise is a tile fixed to the frame. In a pan its strokes would stay in place while the scene moves, so
+    the tile is moved by the accumulated motion of the picture, in whole pixels of its grid. Use it as a context; at its
+    end the noise is where it was.
+    """
+
+    def __init__(self, network: nn.Module, **options: Any) -> None:
+        self.network, self.options = network, options
+        self.device = next(network.parameters()).device
+        self.noises = [module for module in network.modules() if isinstance(module, Noise)]
+        self.motion = Motion()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._move_noise(0.0, 0.0)
+
+    def __call__(self, content: Tensor) -> Tensor:
+        content = content.to(self.device)
+        if self.noises:
+            self._move_noise(*self.motion.follow(content))
+        return stylize_tensor(self.network, content, **self.options)
+
+    def _move_noise(self, down: float, right: float) -> None:
+        for noise in self.noises:
+            pixel = Slim.TILE / noise.side  # of the noise's grid, in pixels of the content
+            noise.origin = -round(down / pixel), -round(right / pixel)
+
+
+class Motion:
+    """Accumulate the motion of the picture as a whole, in pixels down and right, over the frames of a clip.
+
+    Each frame is compared with a reference, not with the one before it: errors of a fraction of a pixel would add up.
+    """
+
+    def __init__(self) -> None:
+        self.reference: Tensor | None = None
+        self.start = self.now = (0.0, 0.0)  # of the reference, of the last frame
+
+    @torch.inference_mode()
+    def follow(self, frame: Tensor) -> tuple[float, float]:
+        """Return the motion since the first frame. frame: (1, 3, H, W)."""
+        scale = math.ceil(max(frame.shape[2:]) / _SIDE)
+        gray = nn.functional.avg_pool2d(luma(frame), scale, ceil_mode=True)[0, 0]
+        if self.reference is None or self.reference.shape != gray.shape:
+            self.reference, self.start = gray, self.now
+            return self.now
+        down, right, peak = shift_between(self.reference, gray)
+        if peak >= _CLEAR:
+            self.now = self.start[0] + down * scale, self.start[1] + right * scale
+        if peak < _CLEAR or max(abs(down) / gray.shape[0], abs(right) / gray.shape[1]) > 1 / _FAR:
+            self.reference, self.start = gray, self.now
+        return self.now
+
+
+def shift_between(first: Tensor, second: Tensor) -> tuple[float, float, float]:
+    """Return pixels down and right from `first` to `second`, both (H, W), and the height of the peak, from 0 to 1.
+
+    Phase correlation (Kuglin and Hines 1975), with a parabola through the peak and its neighbors.
+    """
+    rows, columns = (torch.hann_window(side, periodic=False, device=first.device) for side in first.shape)
+    window = rows[:, None] * columns
+    spectra = [torch.fft.rfft2((image - image.mean()) * window) for image in (first, second)]
+    product = spectra[0].conj() * spectra[1]
+    surface = torch.fft.irfft2(product / product.abs().clamp_min(1e-12), s=first.shape)
+    row, column = divmod(int(surface.argmax()), surface.shape[1])
+    peak = float(surface[row, column])
+    shifts = []
+    for index, line in ((row, surface[:, column]), (column, surface[row])):
+        side = len(line)
+        before, after = float(line[index - 1]), float(line[(index + 1) % side])
+        curve = before - 2 * peak + after
+        whole = index - side if index > side // 2 else index
+        shifts.append(whole + ((before - after) / (2 * curve) if curve < 0 else 0.0))
+    return shifts[0], shifts[1], peak

@@ -1,0 +1,104 @@
+"""Stylize a video file with PyAV: the sound and the times of the frames stay as they are.
+
+One frame is in memory at a time. Frames are turned upright, and high dynamic range becomes standard (`hdr`).
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from fast_nst import errors, image
+from fast_nst.stylize.clip import Layout, Reader, Writer, check_target
+from fast_nst.stylize.frames import FramePainter
+
+
+def stylize_video(
+    network: nn.Module,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    size: int | None = None,
+    provenance: str | None = None,
+    on_note: Callable[[str], None] = print,
+    **options: Any,
+) -> int:
+    """Stylize the clip `source`, write `target` and return the number of frames. A bar shows the progress.
+
+    size: pixels of the longer side; None keeps that of `source`. An odd side gets one more row or column, which H.264
+    requires. provenance: written as the file's comment. on_note: called with what the user should know, in one line.
+    options: of `stylize_tensor`.
+    After Ctrl-C, `target` has the frames up to it, and KeyboardInterrupt is raised. Raises UserError: if `source` is
+    damaged, then `target` has what could be read.
+    """
+    if size is not None:
+        errors.check_int("size", size, 1)
+    check_target(target)
+    reader = Reader(source)  # and checks that there is PyAV
+    import av
+
+    with reader, image.atomic_write(target) as temporary, _stop_on_interrupt() as is_stopped:
+        layout = Layout(reader.first_frame(), size)
+        if layout.transfer is not None:
+            on_note(f"{source}: high dynamic range ({layout.transfer_name}) becomes standard range")
+        try:
+            with av.open(os.fspath(temporary), "w") as output, FramePainter(network, **options) as paint:
+                output.metadata["comment"] = provenance or ""
+                writer = Writer(output, Path(target), reader, layout)
+                done = _paint_frames(reader, layout, paint, writer, is_stopped)
+        except av.FFmpegError as error:
+            raise OSError(error.errno, error.strerror) from None
+        if is_stopped() and not done:
+            raise KeyboardInterrupt
+    if is_stopped():
+        on_note(f"{target}: has the first {done} frames of {source}")
+        raise KeyboardInterrupt
+    if (damage := reader.damage()) is not None:
+        raise errors.UserError(f"{source}: {damage}; {target} has the {done} frames that could be read")
+    return done
+
+
+def _paint_frames(
+    reader: Reader, layout: Layout, paint: FramePainter, writer: Writer, is_stopped: Callable[[], bool]
+) -> int:
+    """Paint and write frames until the end of the clip or Ctrl-C; return how many."""
+    import av
+
+    done = 0
+    with tqdm(total=reader.count(), unit="frame", desc=reader.path.name, disable=None) as bar:
+        for item in reader:
+            if isinstance(item, av.Packet):
+                writer.write_sound(item)
+            else:
+                writer.write_frame(paint(layout.to_tensor(item, paint.device)), item)
+                done += 1
+                bar.update()
+            if is_stopped():
+                break
+    writer.finish()
+    return done
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether Ctrl-C was pressed; pressed again, it interrupts at once."""
+    pressed = False
+    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+        yield lambda: False
+        return
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
