@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-NAMES = ("train", "infer", "optimize", "evaluate", "sheet")
+NAMES = ("train", "infer", "optimize", "evaluate", "sheet", "export")
 
 
 def _without_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -1,0 +1,1 @@
+"""Export a trained network: an ONNX file, a program of torch.export, or a web page."""
