@@ -21,6 +21,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from fast_nst import foreign
 from fast_nst.errors import UserError
 
 # Pillow's format name (only these are read) -> its file suffixes.
@@ -34,12 +35,16 @@ FORMATS = {
     "GIF": (".gif",),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif", ".hif"),
 }
 MOST_PIXELS = 178_956_970  # Pillow's own limit: half a gigabyte
+with contextlib.suppress(ImportError):  # the extra "heic"
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 Image.init()  # registers every reader; Pillow's lazy loading knows only some of these names
 _READERS = tuple(name for name in FORMATS if name in Image.OPEN)
-SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-FOREIGN = frozenset((".heic", ".heif", ".jxl"))  # listed as pictures, so that they are reported, not ignored
+SUFFIXES = frozenset(suffix for name in _READERS for suffix in FORMATS[name])
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _LONGEST = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels a side that their libraries can write
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
@@ -113,6 +118,8 @@ def open_picture(path: str | os.PathLike[str], shorter: int | None = None, most:
         raise ImageError(f"{path}: is a directory, not a picture")
     if not stat.S_ISREG(kind):  # opening a pipe would block
         raise ImageError(f"{path}: is not a regular file")
+    if foreign.find_kind(path) is foreign.RAW:  # a TIFF, of which Pillow would read a thumbnail
+        raise ImageError(f"{path}: a RAW photograph, not a picture; {foreign.RAW.remedy}")
     return _decode(path, str(path), shorter, most)
 
 
@@ -147,13 +154,27 @@ def _decode(file: Path | io.BytesIO, path: str, shorter: int | None, most: int =
     except PermissionError:
         raise ImageError(f"{path}: no permission to read it") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not a picture that can be read ({', '.join(_READERS)})") from None
+        raise ImageError(f"{path}: {_explain_unreadable(file)}") from None
     except Image.DecompressionBombError:
         raise TooLarge(f"{path}: too many pixels; allowed: up to {most / 1e6:.0f} megapixels") from None
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, MemoryError, RuntimeError, struct.error) as error:
         raise ImageError(f"{path}: damaged picture ({str(error) or type(error).__name__})") from None
+
+
+def _explain_unreadable(file: Path | io.BytesIO) -> str:
+    """Say what a file that is no readable picture seems to be, and what to do with it."""
+    head = b""
+    if isinstance(file, io.BytesIO):
+        head = file.getvalue()[:16]
+    else:
+        with contextlib.suppress(OSError), open(file, "rb") as opened:
+            head = opened.read(16)
+    kind = foreign.recognize(head) or (None if isinstance(file, io.BytesIO) else foreign.find_kind(file))
+    if kind is not None:
+        return f"seems to be a {kind.name}, not a picture that can be read; {kind.remedy}"
+    return f"not a picture that can be read ({', '.join(_READERS)})"
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Picture:

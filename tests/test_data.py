@@ -153,6 +153,30 @@ def test_locked_folder_warns_or_raises(photographs, monkeypatch):
         folder.list_pictures(photographs)
 
 
+def test_other_files_are_counted_by_kind_in_one_line(photographs):
+    for file in ("a.MOV", "b.mp4", "c.CR2", "d.psd", "below/e.pdf", ".DS_Store", "._a.mov", "Thumbs.db", "desktop.ini"):
+        (photographs / file).write_bytes(b"")
+    with pytest.warns(UnreadablePictureWarning) as warned:
+        assert len(folder.list_pictures(photographs)) == 8
+    assert [str(warning.message) for warning in warned] == [
+        f"{photographs}: left out 2 videos (.MOV, .mp4): paint each by infer.py, or extract its frames with ffmpeg; "
+        "1 PDF (.pdf): export as JPEG or PNG; 1 Photoshop file (.psd): export as JPEG or PNG; "
+        "1 RAW photograph (.CR2): export as JPEG or TIFF"
+    ]
+
+
+def test_links_to_folders_are_followed_once(photographs, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    picture(9).save(elsewhere / "linked.png")
+    (elsewhere / "back").symlink_to(photographs)
+    (photographs / "a link").symlink_to(elsewhere)
+    (photographs / "again").symlink_to(photographs / "below")
+    (photographs / "below" / "loop").symlink_to(photographs)
+    paths = [str(path.relative_to(photographs)) for path in folder.list_pictures(photographs)]
+    assert paths == ["a link/linked.png", "below/photo 7.png", *(f"photo {index}.png" for index in range(7))]
+
+
 def test_unusable_folder_raises(tmp_path, photographs):
     (tmp_path / "empty").mkdir()
     for root, message in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "holds no picture"),

@@ -74,8 +74,12 @@ def faulty(trained, workplace: Path) -> Path:
         (mine / name).parent.mkdir(exist_ok=True)
         picture(5).save(mine / name)
     (mine / "other" / "config.yaml").write_text("mine: true")
-    (folder / "phone").mkdir()
-    (folder / "phone" / "IMG.heic").write_bytes(b"no picture")
+    foreign = workplace / "foreign"
+    (foreign / "others").mkdir(parents=True)
+    (foreign / "others" / "clip.mp4").write_bytes(b"no video")
+    (foreign / "clip.MOV").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
+    (foreign / "renamed.jpg").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0mp42")
+    picture(2).save(foreign / "raw.NEF", "TIFF")
     (folder / "pipes").mkdir()
     os.mkfifo(folder / "pipes" / "pipe.png")
     (folder / "code.pth").write_bytes(pickle.dumps(Bomb()))
@@ -257,7 +261,10 @@ FAULTS = {
     "a photograph called like a result": (
         *infer("mine/own/cat.png", "--overwrite"), "cat_my painting.png: not an output of infer.py"
     ),
-    "an iPhone's photograph": (*infer("faulty/phone"), "IMG.heic: not a picture that can be read"),
+    "a clip": (*infer("foreign/clip.MOV"), "clip.MOV: seems to be a video, not a picture that can be read; "),
+    "a RAW photograph": (*infer("foreign/raw.NEF"), "raw.NEF: a RAW photograph, not a picture; export as JPEG or TIFF"),
+    "a clip under another name": (*infer("foreign/renamed.jpg"), "renamed.jpg: seems to be a video"),
+    "a folder of other files": (*train("data.root=foreign/others"), "others: holds no picture (1 video (.mp4): paint "),
     "pipes alone": (*infer("faulty/pipes"), "pipe.png: is not a regular file"),
     "bad override": (*train("loss.style_weight=a=b(c"), "error: loss.style_weight=a=b(c: not key=value as Hydra"),
     "a path with signs": (*train("style.image=none (c)=é.jpg"), "error: none (c)=é.jpg: no such file"),

@@ -233,6 +233,19 @@ def test_side_above_the_limit_of_a_format_raises(tmp_path, suffix, longest):
     assert path.read_bytes() == before
 
 
+def test_heic_is_read_or_the_message_names_what_reads_it(tmp_path, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    source = picture(0)
+    heif.from_pillow(source).save(tmp_path / "a.heic", quality=100)
+    (tmp_path / "renamed.jpg").write_bytes((tmp_path / "a.heic").read_bytes())
+    for name in ("a.heic", "renamed.jpg"):
+        assert np.abs(np.asarray(image.open_picture(tmp_path / name).rgb).astype(int) - np.asarray(source)).mean() < 9
+    monkeypatch.setattr(image, "_READERS", ("JPEG", "PNG"))
+    for name in ("a.heic", "renamed.jpg"):
+        with pytest.raises(image.ImageError, match=r"seems to be a HEIC photograph.*pip install 'fast-nst\[heic\]'"):
+            image.open_picture(tmp_path / name)
+
+
 def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
