@@ -10,7 +10,7 @@ from fast_nst.errors import UserError
 from fast_nst.networks.layers import ConvBlock, ResidualBlock, decode, encode
 from fast_nst.networks.slim import Noise
 from fast_nst.stylize import tiles
-from fast_nst.stylize.color import keep_chroma, keep_statistics, luma
+from fast_nst.stylize.color import Moments, keep_chroma, keep_statistics, luma
 from fast_nst.stylize.sheet import sheet
 
 
@@ -57,6 +57,35 @@ def test_keep_statistics_matches_mean_and_covariance():
     torch.testing.assert_close(torch.cov(colors), torch.cov(b.flatten(2)[0]), rtol=1e-2, atol=1e-5)
     torch.testing.assert_close(keep_statistics(a, a), a, rtol=1e-3, atol=1e-3)
     assert keep_statistics(torch.full_like(a, 0.3), b).isfinite().all()
+
+
+class Mps(torch.Tensor):
+    """A tensor that refuses what Apple's mps lacks: float64 and eigh. `cpu()` gives a plain one."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), options=None):
+        if function is torch.Tensor.cpu:
+            return arguments[0].as_subclass(torch.Tensor)
+        if "eigh" in function.__name__:
+            raise NotImplementedError("eigh on mps")
+        result = super().__torch_function__(function, types, arguments, options or {})
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64")
+        return result
+
+
+def test_keep_statistics_needs_no_float64_on_the_device():
+    a, b = torch.rand(2, 1, 3, 20, 30).unbind(0)
+    result = keep_statistics(a.as_subclass(Mps), b.as_subclass(Mps))
+    torch.testing.assert_close(result.cpu(), keep_statistics(a, b))
+
+
+def test_moments_of_a_flat_image_are_exact():
+    image_ = 0.9 + 1e-3 * torch.rand(2, 3, 90, 80)
+    whole, strips = Moments(image_), Moments(*image_.split(17, 2))
+    expected = torch.stack([torch.cov(colors, correction=0) for colors in image_.double().flatten(2)])
+    for moments in (whole, strips):
+        torch.testing.assert_close(moments.get()[1], expected, rtol=1e-4, atol=1e-11)
 
 
 def test_file_keeps_size_and_transparency(tmp_path):

@@ -20,24 +20,32 @@ def keep_chroma(output: Tensor, content: Tensor) -> Tensor:
 
 
 class Moments:
-    """Accumulate the mean and covariance of an image's colors strip by strip."""
+    """Accumulate the mean and covariance of an image's colors strip by strip.
+
+    Sums over pixels are float32 on the image's device; what remains, float64 on the CPU, because Apple's mps has
+    neither float64 nor eigh.
+    """
 
     def __init__(self, *strips: Tensor) -> None:
-        self.count, self.sum, self.products = 0, torch.zeros(()), torch.zeros(())
+        self.count, self.mean, self.squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
         for strip in strips:
             self.add(strip)
 
     def add(self, strip: Tensor) -> None:
         """Add a strip, (B, 3, H, W)."""
-        values = strip.flatten(2).double()
-        self.count += values.shape[2]
-        self.sum = self.sum.to(values) + values.sum(2, keepdim=True)
-        self.products = self.products.to(values) + values @ values.transpose(1, 2)
+        values = strip.flatten(2).float()
+        mean = values.mean(2, keepdim=True)
+        centered = values - mean  # before the product: float32 would lose the variance of a flat image
+        squares = (centered @ centered.transpose(1, 2)).cpu().double()
+        added, offset = values.shape[2], mean.cpu().double() - self.mean
+        total = self.count + added
+        # Combine the moments of two parts (Chan, Golub, LeVeque 1979).
+        self.squares = self.squares + squares + offset @ offset.transpose(-1, -2) * (self.count * added / total)
+        self.mean, self.count = self.mean + offset * (added / total), total
 
     def get(self) -> tuple[Tensor, Tensor]:
-        """Return mean, (B, 3, 1), and covariance, (B, 3, 3), in float64."""
-        mean = self.sum / self.count
-        return mean, self.products / self.count - mean @ mean.transpose(1, 2)
+        """Return mean, (B, 3, 1), and covariance, (B, 3, 3), in float64 on the CPU."""
+        return self.mean, self.squares / self.count
 
 
 def transport(source: Moments, target: Moments) -> Callable[[Tensor], Tensor]:
@@ -47,11 +55,17 @@ def transport(source: Moments, target: Moments) -> Callable[[Tensor], Tensor]:
     two Gaussians: source^-1/2 (source^1/2 target source^1/2)^1/2 source^-1/2.
     """
     (mean, covariance), (target_mean, target_covariance) = source.get(), target.get()
-    jitter = 1e-6 * torch.eye(3, dtype=mean.dtype, device=mean.device)  # a gray image has a singular covariance
+    jitter = 1e-6 * torch.eye(3, dtype=mean.dtype)  # a gray image has a singular covariance
     root, inverse = _power(covariance + jitter, 0.5), _power(covariance + jitter, -0.5)
-    matrix = (inverse @ _power(root @ (target_covariance + jitter) @ root, 0.5) @ inverse).float()
-    shift = (target_mean - matrix.double() @ mean).float()
-    return lambda image: (matrix @ image.flatten(2) + shift).reshape(image.shape).clamp(0, 1)
+    matrix = inverse @ _power(root @ (target_covariance + jitter) @ root, 0.5) @ inverse
+    shift = (target_mean - matrix @ mean).float()
+    matrix = matrix.float()
+
+    def recolor(image: Tensor) -> Tensor:
+        colors = matrix.to(image.device) @ image.flatten(2) + shift.to(image.device)
+        return colors.reshape(image.shape).clamp(0, 1)
+
+    return recolor
 
 
 def keep_statistics(output: Tensor, content: Tensor) -> Tensor:
