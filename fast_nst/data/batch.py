@@ -9,7 +9,10 @@ class Batch(TypedDict, total=False):
     """A dictionary of tensors.
 
     content: (B, 3, H, W) in [0, 1], the network's input. style: (B, S) weights over S styles; absent if S is 1.
+    moved, motion: `losses.temporal.second_frame` of the content, and (1, 2, H, W); present in training for video.
     """
 
     content: Tensor
     style: Tensor
+    moved: Tensor
+    motion: Tensor

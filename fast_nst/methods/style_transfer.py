@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fast_nst import device, errors
 from fast_nst.data.batch import Batch
-from fast_nst.losses import PerceptualLoss
+from fast_nst.losses import PerceptualLoss, temporal
 from fast_nst.networks.styles import tables
 from fast_nst.ops.channels_last import prefers_channels_last
 from fast_nst.ops.cuda_graph import CaptureError, GraphedStep
@@ -34,15 +34,25 @@ def training_terms(
     loss: PerceptualLoss,
     pixels: int = 0,
     kept: int = 0,
+    temporal_weight: float = 0.0,
 ) -> dict[str, Tensor]:
     """Run `network` on `batch`, crop output and content alike (`jitter`) and return the loss terms.
 
-    kept: the number of styles that the network has before those of the batch and of the loss.
+    kept: the number of styles that the network has before those of the batch and of the loss. temporal_weight: of
+    `temporal.temporal_loss`, if the batch has a second frame; both frames get the same noise, because they are one
+    batch of the network.
     """
-    style = batch.get("style")
-    output = network(batch["content"], style if style is None else F.pad(style, (kept, 0)))
-    output, content = jitter(output, batch["content"], pixels, offset)
-    return loss(output, content, style)
+    content, style = batch["content"], batch.get("style")
+    weights = style if style is None else F.pad(style, (kept, 0))
+    if "moved" not in batch:
+        output, content = jitter(network(content, weights), content, pixels, offset)
+        return loss(output, content, style)
+    weights = weights if weights is None else torch.cat([weights, weights])
+    first, second = network(torch.cat([content, batch["moved"]]), weights).chunk(2)
+    difference = temporal.temporal_loss(first, second, batch["motion"])
+    output, content = jitter(first, content, pixels, offset)
+    terms = loss(output, content, style)
+    return {**terms, "temporal": difference, "loss": terms["loss"] + temporal_weight * difference}
 
 
 class StyleTransfer(pl.LightningModule):
@@ -53,7 +63,8 @@ class StyleTransfer(pl.LightningModule):
     a step depends only on the seed and the step, so a resumed run equals an uninterrupted one.
     first_phase: the share of the steps that train only the new styles of a conditional network, in the first of two
     phases; the second trains everything. fixed_rows: rows of its tables that belong to other styles.
-    jitter: in pixels, see `jitter`. cuda_graphs: on one GPU, capture the step and replay it (`GraphedStep`).
+    jitter: in pixels, see `jitter`. temporal_weight: of the temporal term, for video (`losses.temporal`); 0: none.
+    cuda_graphs: on one GPU, capture the step and replay it (`GraphedStep`).
     Raises UserError for values out of range.
     """
 
@@ -68,6 +79,7 @@ class StyleTransfer(pl.LightningModule):
         total_steps: int,
         seed: int,
         jitter: int = 0,
+        temporal_weight: float = 0.0,
         cuda_graphs: bool = True,
         first_phase: float = 0.0,
         fixed_rows: int = 0,
@@ -82,19 +94,25 @@ class StyleTransfer(pl.LightningModule):
         self.seed = errors.check_int("seed", seed, 0)
         self.total_steps = errors.check_int("trainer.max_steps", total_steps, 1)
         self.jitter = errors.check_int("loss.jitter", jitter, 0)
+        self.temporal_weight = errors.check_number("loss.temporal_weight", temporal_weight, 0)
         if not isinstance(cuda_graphs, bool):
             raise errors.UserError(f"trainer.cuda_graphs: got {cuda_graphs!r}; allowed: true, false")
         self.cuda_graphs = cuda_graphs
         self.graphed: GraphedStep | None = None
         self.first_phase = errors.check_number("method.first_phase", first_phase, 0, 1)
         self.fixed_rows, self.kept = fixed_rows, max(0, fixed_rows - 1)
-        self.terms = partial(training_terms, loss=loss, pixels=self.jitter, kept=self.kept)
+        self.terms = partial(
+            training_terms, loss=loss, pixels=self.jitter, kept=self.kept, temporal_weight=self.temporal_weight
+        )
         self.tables = tables(network)
         self.shared = [p for name, p in network.named_parameters() if name not in self.tables]
         if first_phase and not self.tables:
             raise errors.UserError("method.first_phase: needs a network with several styles, network=conditional")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        if self.temporal_weight:  # drawn here, because a CUDA graph would repeat its draws
+            motion = temporal.random_motion(*batch["content"].shape[2:]).to(batch["content"].device)
+            batch = {**batch, "moved": temporal.second_frame(batch["content"], motion), "motion": motion}
         # `graphed_terms` is the same, replayed as a CUDA graph.
         terms = self.terms(self.network, batch) if self.graphed is None else self.graphed_terms(batch)
         values = {name: term.detach() for name, term in terms.items()}
@@ -202,13 +220,14 @@ class StyleTransfer(pl.LightningModule):
         This is what autograd saves for the gradient, and half as much again while it is computed.
         """
         self.loss.to("cpu", torch.bfloat16 if bf16 else torch.float32)
+        frames = 2 if self.temporal_weight else 1
         side = max(128, self.loss.smallest)
         sample, network = torch.full((1, 3, side, side), 0.5), copy.deepcopy(self.network).train()
         network.to(memory_format=torch.channels_last)
 
         def compute() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                self.loss(network(sample), sample)
+                self.loss(network(sample.expand(frames, -1, -1, -1))[:1], sample)
 
         with torch.random.fork_rng(devices=()):
             return round(1.5 * device.kept_bytes(compute) * batch_size * (size / side) ** 2)
