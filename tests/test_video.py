@@ -1,0 +1,392 @@
+"""Clips and animations, through `infer.py` where a user meets them."""
+
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from PIL import Image
+from torch import nn
+
+from fast_nst import image, networks, weights
+from fast_nst.errors import UserError
+from fast_nst.networks.slim import Noise
+from fast_nst.stylize import hdr
+from fast_nst.stylize.animation import stylize_animation
+from fast_nst.stylize.color import luma
+from fast_nst.stylize.frames import FramePainter, Motion, shift_between
+from fast_nst.stylize.video import stylize_video
+
+av = pytest.importorskip("av")
+TICKS = (0, 3, 4, 9, 16, 17, 30, 31, 32, 33, 47, 60)  # a variable rate, in units of 1 / 30 s
+
+
+class Same(nn.Module):
+    """A network that paints nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, content: torch.Tensor, style: None = None) -> torch.Tensor:
+        return content * self.scale
+
+
+def scene(index: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """A frame: a smooth picture whose upper left corner is white; it moves to the left."""
+    array = np.asarray(picture(1, height, 4 * width))[:, 2 * index : 2 * index + width].copy()
+    array[: height // 4, : width // 4] = 255
+    return array
+
+
+def write_clip(
+    path: Path, ticks: Sequence[int] = TICKS, sound: str | None = None, sides: tuple[int, int] = (48, 64),
+    codec: str = "libx264", pix_fmt: str = "yuv420p", tags: dict[str, int] | None = None,
+    frames: Sequence[np.ndarray] = (), kind: str = "rgb24", **options: Any,
+) -> Path:  # fmt: skip
+    """Write a clip with a frame at each of `ticks`, and sound of the codec `sound`."""
+    with av.open(str(path), "w", options=options) as output:
+        video = output.add_stream(codec, rate=30, options={"crf": "10"} if codec == "libx264" else {})
+        video.height, video.width, video.pix_fmt = *sides, pix_fmt
+        video.codec_context.time_base = Fraction(1, 30)
+        for name, value in (tags or {}).items():
+            setattr(video.codec_context, name, value)
+        audio = output.add_stream(sound, rate=48000) if sound else None
+        for index, tick in enumerate(ticks):
+            array = frames[index] if len(frames) else scene(index, *sides)
+            frame = av.VideoFrame.from_ndarray(array, format=kind)
+            frame = frame.reformat(format=pix_fmt, dst_colorspace=(tags or {}).get("colorspace"))
+            frame.pts, frame.time_base = tick, Fraction(1, 30)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+        if audio is not None:
+            samples = np.random.default_rng(0).normal(0, 0.1, (1, 48000 * (ticks[-1] + 1) // 30)).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 48000, 0
+            resampled = av.AudioResampler(format=audio.format, layout="mono", rate=48000).resample(frame)
+            for part in resampled:
+                output.mux(audio.encode(part))
+            output.mux(audio.encode(None))
+    return path
+
+
+def read(path: Path) -> tuple[list[Fraction], list[np.ndarray]]:
+    """The times of a clip's frames in seconds, and the frames."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        return [f.pts * Fraction(f.time_base) for f in frames], [f.to_ndarray(format="rgb24") for f in frames]
+
+
+def sound_of(path: Path) -> list[tuple[Fraction, bytes]]:
+    with av.open(str(path)) as container:
+        return [(p.pts * Fraction(p.time_base), bytes(p)) for p in container.demux(audio=0) if p.size]
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "wave.safetensors"
+    settings = {"name": "slim", "width": 4, "blocks": 1}
+    weights.save(path, networks.build(**settings), {"network": settings, "style": {"names": ["wave"]}})
+    return path
+
+
+# What stays as it is
+
+
+@pytest.mark.parametrize(("name", "sound", "target"), [
+    ("clip.mp4", "aac", "out.mp4"), ("clip.mkv", "libopus", "out.mkv"), ("clip.mkv", "libopus", "out.webm"),
+    ("clip.mov", "pcm_s16le", "out.mov"), ("clip.mkv", "libmp3lame", "out.mov"),
+])  # fmt: skip
+def test_times_and_sound_stay(tmp_path, name, sound, target):
+    source = write_clip(tmp_path / name, sound=sound)
+    assert stylize_video(Same(), source, tmp_path / target) == len(TICKS)
+    times, frames = read(tmp_path / target)
+    before, originals = read(source)
+    assert times == before
+    assert sound_of(tmp_path / target) == sound_of(source)
+    assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(frames, originals, strict=True)) < 5
+
+
+def test_a_variable_rate_is_kept_to_the_tick_and_the_last_frame_its_duration(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4")
+    stylize_video(Same(), source, tmp_path / "out.mp4")
+    assert read(tmp_path / "out.mp4")[0] == [Fraction(tick, 30) for tick in TICKS]
+    with av.open(str(source)) as a, av.open(str(tmp_path / "out.mp4")) as b:
+        assert a.streams.video[0].duration * a.streams.video[0].time_base == (
+            b.streams.video[0].duration * b.streams.video[0].time_base
+        )
+
+
+def test_a_broadcast_begins_at_zero(tmp_path):
+    source = write_clip(tmp_path / "clip.ts", [300 + tick for tick in TICKS])
+    before = read(source)[0]
+    assert before[0] > 9
+    stylize_video(Same(), source, tmp_path / "out.mp4")
+    after = read(tmp_path / "out.mp4")[0]
+    assert after[0] < 0.1
+    np.testing.assert_allclose(np.diff([float(t) for t in after]), np.diff([float(t) for t in before]), atol=1e-6)
+
+
+def turn(path: Path, matrix: Sequence[int]) -> None:
+    """Write the matrix (a, b, c, d) into the track header of an MP4: a point (x, y) goes to (ax + cy, bx + dy)."""
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (value.to_bytes(4, "big", signed=True) for value in (entry << 16 for entry in matrix))
+    zero, one = bytes(4), (1 << 30).to_bytes(4, "big")
+    place = data.index(b"tkhd") + 4 + 40  # after version, times, identifiers, layer, volume
+    data[place : place + 36] = a + b + zero + c + d + zero + zero + zero + one
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("matrix", "corner", "upright"), [
+    ((0, 1, -1, 0), "upper right", (64, 48)),  # as a phone held upright writes: turn clockwise
+    ((0, -1, 1, 0), "lower left", (64, 48)),
+    ((-1, 0, 0, -1), "lower right", (48, 64)),
+    ((1, 0, 0, 1), "upper left", (48, 64)),
+])  # fmt: skip
+def test_a_turned_clip_comes_out_upright(tmp_path, matrix, corner, upright):
+    source = write_clip(tmp_path / "clip.mp4", range(3))
+    turn(source, matrix)
+    stylize_video(Same(), source, tmp_path / "out.mp4")
+    frame = read(tmp_path / "out.mp4")[1][0]
+    assert frame.shape[:2] == upright
+    vertical, horizontal = corner.split()
+    rows = slice(0, 8) if vertical == "upper" else slice(-8, None)
+    columns = slice(0, 8) if horizontal == "left" else slice(-8, None)
+    assert frame[rows, columns].min() > 240
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert next(container.decode(video=0)).rotation == 0
+
+
+def test_ten_bits_and_other_formats_are_read(tmp_path):
+    for codec, pix_fmt in (("libx265", "yuv420p10le"), ("ffv1", "yuv444p"), ("prores_ks", "yuv422p10le")):
+        source = write_clip(tmp_path / f"{codec}.mkv", range(3), codec=codec, pix_fmt=pix_fmt)
+        stylize_video(Same(), source, tmp_path / f"{codec}.mp4")
+        with av.open(str(tmp_path / f"{codec}.mp4")) as container:
+            assert container.streams.video[0].pix_fmt == "yuv420p"
+        for frame, original in zip(read(tmp_path / f"{codec}.mp4")[1], read(source)[1], strict=True):
+            assert np.abs(frame.astype(int) - original).mean() < 5, codec
+
+
+@pytest.mark.parametrize("colorspace", [1, 5, 9])
+def test_colors_do_not_shift(tmp_path, colorspace):
+    color = np.full((48, 64, 3), (180, 60, 40), np.uint8)
+    source = write_clip(tmp_path / "clip.mp4", range(3), frames=[color] * 3, tags={"colorspace": colorspace})
+    painted = []
+    network = Same()
+    network.register_forward_hook(lambda module, inputs, output: painted.append(inputs[0].mean((0, 2, 3)) * 255))
+    stylize_video(network, source, tmp_path / "out.mp4")
+    np.testing.assert_allclose(painted[0].detach(), (180, 60, 40), atol=2)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frame = next(container.decode(video=0))
+        assert frame.colorspace == {5: 6}.get(colorspace, colorspace)
+        np.testing.assert_allclose(frame.to_ndarray(format="rgb24")[24, 32], (180, 60, 40), atol=3)
+
+
+# High dynamic range
+
+
+def test_transfer_functions_give_the_light_of_the_standards():
+    """BT.2408-7, table 1: white of 203 cd/m2 is 58 % PQ and 75 % HLG; ST 2084: 1,000 cd/m2 is 75.18 %."""
+    gray = lambda level: torch.full((1, 3, 1, 1), level)  # noqa: E731
+    for level, light in ((0.5081, 100), (0.5807, 203), (0.7518, 1000), (1.0, 10000)):
+        assert hdr.pq_to_light(gray(level)).mean().item() == pytest.approx(light, rel=2e-3)
+        assert hdr.light_to_pq(gray(float(light))).mean().item() == pytest.approx(level, abs=1e-3)
+    for level, light in ((0.75, 203), (1.0, 1000)):
+        assert hdr.hlg_to_light(gray(level)).mean().item() == pytest.approx(light, rel=5e-3)
+
+
+def test_the_roll_off_leaves_the_dark_and_fits_the_bright():
+    light = torch.tensor([0.5, 5, 50, 80])
+    torch.testing.assert_close(hdr.roll_off(light), light, rtol=1e-3, atol=1e-3)
+    curve = hdr.roll_off(torch.arange(1.0, 1001))
+    assert bool((curve.diff() > -1e-3).all())
+    assert curve[-1].item() == pytest.approx(203, rel=1e-3)
+    assert hdr.roll_off(torch.tensor([4000.0])).item() == pytest.approx(203, rel=1e-3)
+
+
+def test_the_primaries_of_bt709_come_back():
+    """A BT.709 red, as BT.2087 writes it in BT.2020, at 50 cd/m2."""
+    red = torch.tensor([0.6274, 0.0691, 0.0164])[None, :, None, None] * 50
+    result = hdr.to_standard_range(hdr.light_to_pq(red), 16).flatten()
+    np.testing.assert_allclose(result, [(50 / 203) ** (1 / 2.4), 0, 0], atol=0.06)
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_high_dynamic_range_is_tone_mapped_and_said(tmp_path, transfer, name):
+    level = 0.5 if transfer == 16 else 0.6
+    gray = np.full((48, 64, 3), round(level * 65535), np.uint16)
+    tags = {"colorspace": 9, "color_primaries": 9, "color_trc": transfer}
+    source = write_clip(
+        tmp_path / "clip.mp4", range(3), codec="libx265", pix_fmt="yuv420p10le", tags=tags, frames=[gray] * 3,
+        kind="rgb48le",
+    )  # fmt: skip
+    said: list[str] = []
+    stylize_video(Same(), source, tmp_path / "out.mp4", on_note=said.append)
+    assert said == [f"{source}: high dynamic range ({name}) becomes standard range"]
+    expected = hdr.to_standard_range(torch.full((1, 3, 1, 1), level), transfer).mean().item()
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.colorspace, frame.color_trc, frame.color_primaries) == (1, 1, 1)
+        assert frame.to_ndarray(format="rgb24").mean() / 255 == pytest.approx(expected, abs=0.015)
+
+
+# Size and memory
+
+
+@pytest.mark.parametrize(("sides", "size", "expected"), [
+    ((47, 63), None, (48, 64)), ((48, 64), 33, (26, 34)), ((48, 64), 32, (24, 32)), ((48, 64), 128, (96, 128)),
+])  # fmt: skip
+def test_odd_sides_get_one_more_row_or_column(tmp_path, sides, size, expected):
+    source = write_clip(tmp_path / "clip.mkv", range(3), sides=sides, codec="ffv1", pix_fmt="bgr0")
+    painted = []
+    network = Same()
+    network.register_forward_hook(lambda module, inputs, output: painted.append(tuple(output.shape[2:])))
+    stylize_video(network, source, tmp_path / "out.mp4", size)
+    assert read(tmp_path / "out.mp4")[1][0].shape[:2] == expected
+    assert painted[0] == (sides if size is None else tuple(round(side * size / 64) for side in sides))
+
+
+def test_a_long_clip_keeps_no_frames(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", range(200), frames=[scene(0)] * 200)
+    network, seen, most = Same(), [], 0
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        nonlocal most
+        seen.append(weakref.ref(inputs[0]))
+        most = max(most, sum(reference() is not None for reference in seen))
+
+    network.register_forward_hook(count)
+    assert stylize_video(network, source, tmp_path / "out.mp4") == 200
+    assert most <= 2
+
+
+# Noise that follows the camera
+
+
+def crop(still: Image.Image, left: float, top: float) -> torch.Tensor:
+    box = (1, 0, left, 0, 1, top)
+    return image.to_tensor(still.transform((160, 120), Image.Transform.AFFINE, box, Image.Resampling.BICUBIC))
+
+
+@pytest.fixture(scope="module")
+def still() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(3).integers(0, 256, (90, 120, 3), dtype=np.uint8)).resize((480, 360))
+
+
+def test_motion_of_a_pan_is_found(still):
+    motion = Motion()
+    for index in range(20):
+        down, right = motion.follow(crop(still, 10 + 4.3 * index, 20 + 1.6 * index))
+        assert down == pytest.approx(-1.6 * index, abs=0.7)
+        assert right == pytest.approx(-4.3 * index, abs=0.7)
+
+
+def test_a_cut_moves_nothing(still):
+    motion = Motion()
+    motion.follow(crop(still, 10, 20))
+    assert motion.follow(image.to_tensor(picture(5, 120, 160))) == (0.0, 0.0)
+    other = crop(still, 200, 100)
+    assert shift_between(luma(crop(still, 0, 0))[0, 0], luma(other)[0, 0])[2] < 0.1
+
+
+def test_noise_moves_with_the_scene_in_whole_pixels_of_its_grid(still):
+    network = networks.build("slim", width=4, blocks=1, noise=1.0, fine_noise=1.0).eval()
+    noises = [module for module in network.modules() if isinstance(module, Noise)]
+    with FramePainter(network) as paint:
+        paint(crop(still, 10, 20))
+        first = paint(crop(still, 10, 20))
+        assert [noise.origin for noise in noises] == [(0, 0), (0, 0)]
+        second = paint(crop(still, 34, 28))  # the scene goes 24 to the left, 8 up
+        assert [noise.origin for noise in noises] == [(2, 6), (4, 12)]
+    assert [noise.origin for noise in noises] == [(0, 0), (0, 0)]
+    fixed = network(crop(still, 34, 28)).clamp(0, 1)
+    inside = slice(32, 88), slice(32, 104)
+    moved, stayed = (
+        (x[:, :, inside[0], inside[1]] - first[:, :, 40:96, 56:128]).abs().mean().item() for x in (second, fixed)
+    )
+    assert moved < 0.5 * stayed
+
+
+# Animations
+
+
+def write_animation(path: Path, mode: str = "RGB", loop: int | None = 3) -> Path:
+    frames = [Image.fromarray(scene(index)).convert(mode) for index in range(4)]
+    if mode == "RGBA":
+        for frame in frames:
+            frame.putalpha(Image.new("L", frame.size, 255))
+            frame.paste((0, 0, 0, 0), (0, 24, 32, 48))
+    options = {"lossless": True} if path.suffix == ".webp" else {}
+    more = {} if loop is None else {"loop": loop}
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[40, 200, 90, 70], **options, **more)
+    return path
+
+
+def read_animation(path: Path) -> tuple[list[float], list[np.ndarray], int | None]:
+    with Image.open(path) as animation:
+        durations, frames = [], []
+        for index in range(animation.n_frames):
+            animation.seek(index)
+            animation.load()
+            durations.append(animation.info["duration"])
+            frames.append(np.asarray(animation.convert("RGBA")).astype(int))
+        return durations, frames, animation.info.get("loop")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("source", [".gif", ".webp", ".png"])
+@pytest.mark.parametrize("target", [".gif", ".webp", ".png"])
+def test_animations_keep_durations_loop_and_transparency(tmp_path, mode, source, target):
+    file = write_animation(tmp_path / f"in{source}", mode)
+    assert stylize_animation(Same(), file, tmp_path / f"out{target}") == 4
+    durations, frames, loop = read_animation(tmp_path / f"out{target}")
+    before = read_animation(file)
+    assert (durations, loop) == (before[0], before[2])
+    for frame, original in zip(frames, before[1], strict=True):
+        assert np.array_equal(frame[..., 3], original[..., 3])
+        assert (np.abs(frame - original)[original[..., 3] > 0]).mean() < 8
+
+
+def test_an_animation_that_plays_once_still_does(tmp_path):
+    file = write_animation(tmp_path / "in.gif", loop=None)
+    stylize_animation(Same(), file, tmp_path / "out.gif")
+    assert read_animation(tmp_path / "out.gif")[2] is None
+
+
+# Through the function: what must not happen
+
+
+def test_another_thread_can_stylize_a_clip(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", range(3))
+    with ThreadPoolExecutor(1) as pool:  # signals belong to the main thread
+        assert pool.submit(stylize_video, Same(), source, tmp_path / "out.mp4").result() == 3
+
+
+def test_sound_that_the_target_cannot_hold_is_one_line(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4", range(3), sound="aac")
+    with pytest.raises(UserError, match=r"out.webm: cannot hold the clip's sound \(aac\); give -o FILE.mkv"):
+        stylize_video(Same(), source, tmp_path / "out.webm")
+    assert not (tmp_path / "out.webm").exists()
+
+
+def test_a_failure_in_the_middle_leaves_nothing(tmp_path):
+    source = write_clip(tmp_path / "clip.mp4")
+    network, calls = Same(), []
+
+    def fail(*_: object) -> None:
+        calls.append(None)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("no memory")
+
+    network.register_forward_pre_hook(fail)
+    (tmp_path / "out.mp4").write_bytes(b"old")
+    with pytest.raises(torch.OutOfMemoryError, match="no memory"):
+        stylize_video(network, source, tmp_path / "out.mp4")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
+    assert (tmp_path / "out.mp4").read_bytes() == b"old"
