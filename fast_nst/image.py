@@ -5,6 +5,7 @@ Every image inside the package is RGB, float32, range [0, 1], shape (B, 3, H, W)
 """
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -21,7 +22,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from fast_nst import foreign
+from fast_nst import deep, foreign
 from fast_nst.errors import UserError
 
 # Pillow's format name (only these are read) -> its file suffixes.
@@ -47,8 +48,11 @@ _READERS = tuple(name for name in FORMATS if name in Image.OPEN)
 SUFFIXES = frozenset(suffix for name in _READERS for suffix in FORMATS[name])
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _LONGEST = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels a side that their libraries can write
+LOSSY = (".jpg", ".jpeg", ".webp")
+DEEP = (".png", ".tif", ".tiff")  # with 16 bits a channel
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
-PROVENANCE = "fast_nst"  # key of the PNG text chunk that marks an output
+PROVENANCE = "fast_nst"  # marks an output: the key of a PNG's text chunk, the first word of EXIF's software elsewhere
+_SOFTWARE = 0x0131
 _SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -58,6 +62,10 @@ class ImageError(UserError):
 
 class TooLarge(ImageError):
     """An image with more pixels than allowed."""
+
+
+class NoSpace(UserError):
+    """The disk is full or cannot be written at all; further files would fail alike."""
 
 
 class Picture(NamedTuple):
@@ -221,6 +229,12 @@ def to_pillow(image: Tensor) -> Image.Image:
     return Image.fromarray(values.permute(1, 2, 0).numpy())
 
 
+def to_deep(image: Tensor) -> np.ndarray:
+    """Convert (1, 3, H, W), clipped to [0, 1] and rounded to 16 bits, to uint16, (H, W, 3)."""
+    values = image[0].detach().float().clamp(0, 1).mul_(65535).round_().cpu()
+    return values.permute(1, 2, 0).numpy().astype(np.uint16)
+
+
 def resize_shorter(image: Image.Image, shorter: int) -> Image.Image:
     """Resize the shorter side to `shorter` pixels, keeping the aspect ratio: bicubic, antialiased."""
     return _scale(image, shorter / min(image.size))
@@ -247,7 +261,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         with _temporary_file(path) as temporary:
             yield temporary
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else UserError
+        raise kind(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 @contextlib.contextmanager
@@ -296,40 +311,82 @@ def check_fits(path: str | os.PathLike[str], width: int, height: int) -> None:
 
 
 def save_picture(
-    image: Image.Image,
+    image: Image.Image | np.ndarray,
     path: str | os.PathLike[str],
     alpha: Image.Image | None = None,
     provenance: str | None = None,
+    quality: int | None = None,
 ) -> None:
-    """Write `image` (mode RGB) to `path` in the format of its suffix.
+    """Write `image` to `path` in the format of its suffix.
 
-    alpha: transparency (mode L); flattened onto white if the format has none.
-    provenance: text stored in a PNG, by which `is_output` recognizes it. No other metadata is written.
-    Raises UserError.
+    image: mode RGB; or 16 bits a channel, uint16, (H, W, 3), into a .png or .tif. alpha: transparency (mode L);
+    flattened onto white if the format has none. provenance: text stored in the file, by which `is_output` recognizes
+    it; a .bmp has none. No other metadata is written. quality: from 1 to 100, of a .jpg or .webp. Raises UserError.
     """
     _check_format(path)
-    check_fits(path, *image.size)
     path = Path(path)
     suffix = path.suffix.lower()
+    if isinstance(image, np.ndarray):
+        _save_deep(image, path, alpha, provenance)
+        return
+    check_fits(path, *image.size)
     if alpha is not None:
         alpha = alpha.resize(image.size)
         image = Image.merge("RGBA", (*image.split(), alpha)) if suffix in _WITH_ALPHA else _on_white(image, alpha)
-    options: dict[str, Any] = {".jpg": {"quality": 95, "subsampling": 0}, ".webp": {"quality": 95}}.get(
-        ".jpg" if suffix == ".jpeg" else suffix, {}
-    )
+    options: dict[str, Any] = {}
+    if suffix in LOSSY:
+        options = {"quality": 95 if quality is None else quality}
+        if suffix != ".webp":
+            options["subsampling"] = 0
     if provenance is not None and suffix == ".png":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text(PROVENANCE, provenance)
+    elif provenance is not None and suffix != ".bmp":
+        options["exif"] = Image.Exif()
+        options["exif"][_SOFTWARE] = f"{PROVENANCE} {provenance}"
     with atomic_write(path) as temporary:
         image.save(temporary, **options)
 
 
+def _save_deep(pixels: np.ndarray, path: Path, alpha: Image.Image | None, provenance: str | None) -> None:
+    if path.suffix.lower() not in DEEP:
+        raise ImageError(f"{path}: this format has 8 bits a channel; allowed with 16: {', '.join(DEEP)}")
+    if alpha is not None:
+        opacity = np.asarray(alpha.resize(pixels.shape[1::-1])).astype(np.uint16) * 257
+        pixels = np.dstack([pixels, opacity])
+    with atomic_write(path) as temporary:
+        if path.suffix.lower() == ".png":
+            deep.write_png(temporary, pixels, PROVENANCE if provenance is not None else "", provenance or "")
+        else:
+            deep.write_tiff(temporary, pixels, f"{PROVENANCE} {provenance}" if provenance is not None else "")
+
+
 def is_output(path: str | os.PathLike[str]) -> bool:
-    """Return whether `path` is a PNG that `save_picture` wrote with `provenance`: an output, not a photograph."""
-    if Path(path).suffix.lower() != ".png" or not Path(path).is_file():
+    """Return whether `save_picture` wrote `path` with `provenance`: an output, not a photograph."""
+    if Path(path).suffix.lower() not in WRITABLE or not Path(path).is_file():
         return False
     try:
-        with _ANY_SIZE, Image.open(path, formats=("PNG",)) as image:  # reads only the header
-            return PROVENANCE in image.info
+        with _ANY_SIZE, Image.open(path, formats=_READERS) as image:  # reads only the header
+            return PROVENANCE in image.info or str(image.getexif().get(_SOFTWARE, "")).startswith(f"{PROVENANCE} ")
     except Exception:  # a damaged file; reported when it is decoded
         return False
+
+
+def is_animation(path: str | os.PathLike[str]) -> bool:
+    """Return whether `path` has several frames or pages; False if it cannot be read."""
+    if Path(path).suffix.lower() not in (".gif", ".webp", ".png", ".apng", ".avif", ".tif", ".tiff"):
+        return False
+    try:
+        with _ANY_SIZE, Image.open(path, formats=_READERS) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:
+        return False
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return width and height as the header of `path` has them, before rotation; None if it cannot be read."""
+    try:
+        with _ANY_SIZE, Image.open(path, formats=_READERS) as image:
+            return image.size
+    except Exception:
+        return None

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -118,17 +120,41 @@ def test_partial_alpha_is_blended_with_white(tmp_path):
     assert image.open_picture(write(tmp_path / "b.png", picture(0))).on_white().size == (64, 48)
 
 
-def test_only_a_png_with_provenance_is_an_output(tmp_path):
-    image.save_picture(picture(0), tmp_path / "a.png", provenance="by hand")
-    image.save_picture(picture(0), tmp_path / "b.png")
-    image.save_picture(picture(0), tmp_path / "c.jpg", provenance="by hand")
-    (tmp_path / "d.png").write_bytes(b"no picture")
-    assert [image.is_output(tmp_path / name) for name in ("a.png", "b.png", "c.jpg", "d.png")] == [
-        True,
-        False,
-        False,
-        False,
-    ]
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_picture_with_provenance_is_an_output(tmp_path, suffix, deep):
+    if deep and suffix not in image.DEEP:
+        pytest.skip("8 bits")
+    source = np.asarray(picture(0)).astype(np.uint16) * 257 if deep else picture(0)
+    image.save_picture(source, tmp_path / f"a{suffix}", provenance="by hand é")
+    image.save_picture(source, tmp_path / f"b{suffix}")
+    (tmp_path / f"c{suffix}").write_bytes(b"no picture")
+    assert [image.is_output(tmp_path / f"{name}{suffix}") for name in "abc"] == [True, False, False]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bits_are_written_exactly(tmp_path, channels):
+    """Pillow checks the structure and reads the upper 8 bits; all 16 are decoded here."""
+    pixels = np.random.default_rng(0).integers(0, 65536, (150, 70, 3)).astype(np.uint16)
+    alpha = picture(1, 150, 70).convert("L") if channels == 4 else None
+    expected = pixels if alpha is None else np.dstack([pixels, np.asarray(alpha).astype(np.uint16) * 257])
+    for suffix in (".png", ".tif"):
+        image.save_picture(pixels, tmp_path / f"a{suffix}", alpha, "by hand")
+        with Image.open(tmp_path / f"a{suffix}") as result:
+            assert np.array_equal(np.asarray(result), expected >> 8)
+            tags = getattr(result, "tag_v2", {})
+    raw = (tmp_path / "a.tif").read_bytes()
+    strips = [zlib.decompress(raw[a : a + n]) for a, n in zip(tags[273], tags[279], strict=True)]
+    differences = np.frombuffer(b"".join(strips), np.uint16).reshape(150, 70, channels)
+    assert np.array_equal(np.cumsum(differences, 1, dtype=np.uint16), expected)
+    raw, data, start = (tmp_path / "a.png").read_bytes(), b"", 8
+    while start < len(raw):
+        size, kind = struct.unpack(">I4s", raw[start : start + 8])
+        data += raw[start + 8 : start + 8 + size] if kind == b"IDAT" else b""
+        start += size + 12
+    rows = np.frombuffer(zlib.decompress(data), np.uint8).reshape(150, -1)
+    assert (rows[:, 0] == 2).all()
+    assert np.array_equal(np.cumsum(rows[:, 1:], 0, dtype=np.uint8).view(">u2").reshape(expected.shape), expected)
 
 
 def test_icc_profile_is_applied(tmp_path):

@@ -10,7 +10,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "fast_nst"
 # Left to right: a part may import those left of it, and itself.
 ORDER = [
-    "errors", "foreign", "device", "safe_load", "image", "ops", "networks", "loss_networks", "losses", "data",
+    "errors", "foreign", "deep", "device", "safe_load", "image", "ops", "networks", "loss_networks", "losses", "data",
     "weights", "optimize", "evaluate", "stylize", "export", "training", "methods", "commands",
 ]  # fmt: skip
 
