@@ -1,16 +1,23 @@
-"""Measure a network by the optimization steps that reach the same loss (Johnson 2016, figure 5)."""
+"""Measure a network by the optimization steps that reach the same loss (Johnson 2016, figure 5), and by how steady its
+outputs are while a camera moves over a photograph."""
 
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fast_nst import image, optimize
 from fast_nst.losses import PerceptualLoss
+
+FRAMES = 8  # of a camera move
+STILL = 1.5  # side of the photograph over that of a frame
+_PAN, _ZOOM, _TURN = (3.0, 1.0), 0.99, 0.5  # by frame: pixels to the right and down, factor, degrees
 
 
 def objective_curve(
@@ -61,3 +68,66 @@ class Curves:
         with image.atomic_write(values) as temporary, open(temporary, "wb") as file:
             np.save(file, curve)
         return curve, result.cpu()
+
+
+def camera_moves(size: int) -> dict[str, list[Tensor]]:
+    """Return {"pan" | "zoom" | "rotation": one (2, 3) matrix a frame}, for frames with sides of `size` pixels.
+
+    A matrix maps (x, y, 1) of the frame to (x, y) of the photograph, `STILL` times as large; both from the upper left
+    corner, in pixels.
+    """
+    middle, center = STILL * size / 2, torch.eye(3)
+    center[:2, 2] = -size / 2
+    moves: dict[str, list[Tensor]] = {"pan": [], "zoom": [], "rotation": []}
+    for frame in range(FRAMES):
+        away = frame - (FRAMES - 1) / 2
+        corner = round(size * (STILL - 1) / 2)  # whole pixels: a pan needs no interpolation
+        pan = torch.tensor([[1.0, 0, corner + _PAN[0] * frame], [0, 1, corner + _PAN[1] * frame]])
+        angle = torch.deg2rad(torch.tensor(_TURN * away))
+        sine, cosine, scale = float(angle.sin()), float(angle.cos()), _ZOOM**frame
+        moves["pan"].append(pan)
+        moves["zoom"].append(torch.tensor([[scale, 0, middle], [0, scale, middle]]) @ center)
+        moves["rotation"].append(torch.tensor([[cosine, -sine, middle], [sine, cosine, middle]]) @ center)
+    return moves
+
+
+def sample(image: Tensor, matrix: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the frame, (1, 3, size, size), that `matrix` (see `camera_moves`) cuts out of `image`, (1, 3, H, W), and
+    which of its pixels lie inside, (1, 1, size, size), without a border of two."""
+    axis = torch.arange(size, dtype=torch.float32) + 0.5
+    points = torch.stack([axis.expand(size, size), axis[:, None].expand(size, size), torch.ones(size, size)], -1)
+    points = points @ matrix.T  # (size, size, 2)
+    sides = torch.tensor(image.shape[:1:-1], dtype=torch.float32)  # W, H
+    inside = ((points > 2) & (points < sides - 2)).all(-1)[None, None].to(image.device)
+    grid = (2 * points / sides - 1)[None].to(image)
+    return F.grid_sample(image, grid, mode="bicubic", padding_mode="border", align_corners=False), inside
+
+
+def temporal_error(still: Tensor, matrices: Sequence[Tensor], size: int, paint: Callable[[Tensor], Tensor]) -> float:
+    """Return how much the outputs change from frame to frame where the scene does not, over their contrast.
+
+    The motion is known exactly: the root mean square difference of each output and the one before, moved along, divided
+    by the standard deviation of the outputs. 0 is perfectly steady; independent noise gives 1.41. A blank output has no
+    contrast to divide by: see the style loss too. still: (1, 3, H, W). paint: called with each frame in turn.
+    """
+    outputs = [paint(sample(still, matrix, size)[0].clamp(0, 1)) for matrix in matrices]
+    last = torch.tensor([0.0, 0, 1])
+    squares, count = 0.0, 0.0
+    for index in range(1, len(outputs)):
+        before, now = (torch.cat([matrices[i], last[None]]).double() for i in (index - 1, index))
+        moved, inside = sample(outputs[index - 1], (before.inverse() @ now)[:2].float(), size)
+        squares += float(((moved - outputs[index]).square() * inside).sum())
+        count += 3 * float(inside.sum())
+    contrast = float(torch.stack(outputs).std())
+    return (squares / count) ** 0.5 / max(contrast, 1e-6)
+
+
+def steadiness(
+    still: Tensor, size: int, start: Callable[[], contextlib.AbstractContextManager[Callable[[Tensor], Tensor]]]
+) -> dict[str, float]:
+    """Return {"temporal error, pan": `temporal_error`, …}. start: called for each move; paints its frames."""
+    errors = {}
+    for name, matrices in camera_moves(size).items():
+        with start() as paint:
+            errors[f"temporal error, {name}"] = temporal_error(still, matrices, size, paint)
+    return errors

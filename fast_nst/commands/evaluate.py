@@ -16,6 +16,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ from fast_nst.data.dataset import center_square
 from fast_nst.data.folder import list_pictures
 from fast_nst.device import keep_freed_memory
 from fast_nst.errors import UserError, check_int, check_number
-from fast_nst.evaluate import Curves, equivalent_steps
+from fast_nst.evaluate import STILL, Curves, equivalent_steps, steadiness
 from fast_nst.loss_networks import compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import tv_mean
 from fast_nst.networks import Network
+from fast_nst.stylize.frames import FramePainter
 from fast_nst.stylize.sheet import grid, grid_size
 
 CONTENT = {"relu3_3": 1.0}
@@ -145,6 +147,21 @@ def measure(
     return tables, rows
 
 
+def measure_steadiness(
+    tables: dict[str, dict[str, list[float]]],
+    trained: Mapping[str, tuple[Network, Mapping[str, Any]]],
+    stills: list[Tensor],
+    size: int,
+) -> None:
+    """Add each network's temporal errors to `tables`, and those of the photographs themselves."""
+    for still in tqdm(stills, unit="photo", desc=f"{size} px, moving"):
+        own = steadiness(still, size, lambda: contextlib.nullcontext(lambda frame: frame))
+        for path, (network, _) in trained.items():
+            errors = steadiness(still, size, partial(FramePainter, network))
+            for key, value in {**errors, **{f"{key}, photograph": value for key, value in own.items()}}.items():
+                tables[path].setdefault(key, []).append(value)
+
+
 def parse() -> argparse.Namespace:
     parser = cli.Parser(description="Score trained networks against the slow method.")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="+")
@@ -166,6 +183,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--lpips", action="store_true", help="also compute LPIPS, if its weights are there or can be downloaded"
     )
+    parser.add_argument(
+        "--temporal", action="store_true",
+        help="also measure how steady the outputs are while a camera pans, zooms and turns over each photograph",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument(
         "--sheet", metavar="FILE", help="write a picture: photographs, outputs, the slow method's results, curves"
@@ -243,6 +264,9 @@ def main() -> None:
         shown = SHOWN if arguments.sheet is not None and size == arguments.sizes[0] else 0
         tables, pictures = measure(trained, photographs, loss, curves, arguments.steps, measures, shown)
         rows += pictures
+        if arguments.temporal:
+            stills = [x.to(device) for x in squares(arguments.content, arguments.images, round(STILL * size))]
+            measure_steadiness(tables, trained, stills, size)
         for path, table in tables.items():
             figures[path][str(size)] = {
                 key: quartiles(values) if "steps" in key else statistics.fmean(values) for key, values in table.items()
