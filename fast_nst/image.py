@@ -338,12 +338,7 @@ def save_picture(
         options = {"quality": 95 if quality is None else quality}
         if suffix != ".webp":
             options["subsampling"] = 0
-    if provenance is not None and suffix == ".png":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_text(PROVENANCE, provenance)
-    elif provenance is not None and suffix != ".bmp":
-        options["exif"] = Image.Exif()
-        options["exif"][_SOFTWARE] = f"{PROVENANCE} {provenance}"
+    options |= provenance_options(suffix, provenance)
     with atomic_write(path) as temporary:
         image.save(temporary, **options)
 
@@ -361,13 +356,30 @@ def _save_deep(pixels: np.ndarray, path: Path, alpha: Image.Image | None, proven
             deep.write_tiff(temporary, pixels, f"{PROVENANCE} {provenance}" if provenance is not None else "")
 
 
+def provenance_options(suffix: str, provenance: str | None) -> dict[str, Any]:
+    """Return Pillow's options of `save` that mark an output as `provenance`, for `is_output`; none for .bmp."""
+    if provenance is None or suffix == ".bmp":
+        return {}
+    if suffix in (".png", ".apng"):
+        text = PngImagePlugin.PngInfo()
+        text.add_text(PROVENANCE, provenance)
+        return {"pnginfo": text}
+    if suffix == ".gif":
+        return {"comment": f"{PROVENANCE} {provenance}".encode()}
+    exif = Image.Exif()
+    exif[_SOFTWARE] = f"{PROVENANCE} {provenance}"
+    return {"exif": exif}
+
+
 def is_output(path: str | os.PathLike[str]) -> bool:
-    """Return whether `save_picture` wrote `path` with `provenance`: an output, not a photograph."""
-    if Path(path).suffix.lower() not in WRITABLE or not Path(path).is_file():
+    """Return whether `path` is an output that has `provenance_options`, not a photograph."""
+    if Path(path).suffix.lower() not in (*WRITABLE, ".gif", ".apng") or not Path(path).is_file():
         return False
     try:
         with _ANY_SIZE, Image.open(path, formats=_READERS) as image:  # reads only the header
-            return PROVENANCE in image.info or str(image.getexif().get(_SOFTWARE, "")).startswith(f"{PROVENANCE} ")
+            if PROVENANCE in image.info or str(image.getexif().get(_SOFTWARE, "")).startswith(f"{PROVENANCE} "):
+                return True
+            return image.format == "GIF" and image.info.get("comment", b"").startswith(f"{PROVENANCE} ".encode())
     except Exception:  # a damaged file; reported when it is decoded
         return False
 

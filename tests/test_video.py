@@ -344,7 +344,9 @@ def read_animation(path: Path) -> tuple[list[float], list[np.ndarray], int | Non
 @pytest.mark.parametrize("target", [".gif", ".webp", ".png"])
 def test_animations_keep_durations_loop_and_transparency(tmp_path, mode, source, target):
     file = write_animation(tmp_path / f"in{source}", mode)
-    assert stylize_animation(Same(), file, tmp_path / f"out{target}") == 4
+    assert stylize_animation(Same(), file, tmp_path / f"out{target}", provenance="wave") == 4
+    assert image.is_output(tmp_path / f"out{target}")
+    assert not image.is_output(file)
     durations, frames, loop = read_animation(tmp_path / f"out{target}")
     before = read_animation(file)
     assert (durations, loop) == (before[0], before[2])

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
@@ -17,13 +17,7 @@ SUFFIXES = (".gif", ".webp", ".png", ".apng")
 
 def is_animation(path: str | os.PathLike[str]) -> bool:
     """Return whether `path` is a picture of several frames that `stylize_animation` reads."""
-    if Path(path).suffix.lower() not in SUFFIXES or not Path(path).is_file():
-        return False
-    try:
-        with Image.open(path) as picture:
-            return getattr(picture, "n_frames", 1) > 1
-    except Exception:  # a damaged file; reported when it is decoded
-        return False
+    return Path(path).suffix.lower() in SUFFIXES and image.is_animation(path)
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
@@ -51,11 +45,9 @@ def stylize_animation(
     check_target(target)
     durations, settings = _read_settings(source)
     suffix = Path(target).suffix.lower()
+    settings |= image.provenance_options(suffix, provenance)
     if suffix == ".webp":
         settings["quality"] = 95
-    elif suffix != ".gif" and provenance is not None:
-        settings["pnginfo"] = PngImagePlugin.PngInfo()
-        settings["pnginfo"].add_text(image.PROVENANCE, provenance)
     with FramePainter(network, **options) as paint, image.atomic_write(target) as temporary:
         frames = _paint_frames(source, paint, size, len(durations))
         first = next(frames)
