@@ -17,7 +17,7 @@ from torch import nn
 from fast_nst import image, networks, weights
 from fast_nst.errors import UserError
 from fast_nst.networks.slim import Noise
-from fast_nst.stylize import hdr
+from fast_nst.stylize import clip, hdr
 from fast_nst.stylize.animation import stylize_animation
 from fast_nst.stylize.color import luma
 from fast_nst.stylize.frames import FramePainter, Motion, shift_between
@@ -105,7 +105,8 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ])  # fmt: skip
 def test_times_and_sound_stay(tmp_path, name, sound, target):
     source = write_clip(tmp_path / name, sound=sound)
-    assert stylize_video(Same(), source, tmp_path / target) == len(TICKS)
+    assert stylize_video(Same(), source, tmp_path / target, provenance="wave") == len(TICKS)
+    assert (clip.is_output(tmp_path / target), clip.is_output(source)) == (True, False)
     times, frames = read(tmp_path / target)
     before, originals = read(source)
     assert times == before

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fast_nst import errors, image
+from fast_nst import errors, foreign, image
 from fast_nst.stylize import hdr
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.video.stream import VideoStream
 
-SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp")
-)
 _H264 = ("libx264", {"crf": "18", "preset": "medium"})
 _VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "4"})
 ENCODERS = {".mp4": _H264, ".m4v": _H264, ".mov": _H264, ".mkv": _H264, ".webm": _VP9}
@@ -34,7 +31,18 @@ _MISSING = 1.0  # seconds that may lack at the end of a whole clip: durations in
 
 def is_clip(path: str | os.PathLike[str]) -> bool:
     """Return whether the suffix of `path` is that of a video file."""
-    return Path(path).suffix.lower() in SUFFIXES
+    return foreign.find_kind(Path(path)) is foreign.VIDEO or Path(path).suffix.lower() == ".ts"  # also TypeScript's
+
+
+def is_output(path: str | os.PathLike[str]) -> bool:
+    """Return whether `stylize_video` wrote `path` with `provenance`."""
+    av = import_av()
+    try:
+        with av.open(os.fspath(path)) as container:
+            comments = [value for key, value in container.metadata.items() if key.lower() == "comment"]
+    except av.FFmpegError:
+        return False
+    return any(comment.startswith(f"{image.PROVENANCE} ") for comment in comments)
 
 
 def check_target(path: str | os.PathLike[str]) -> None:

@@ -31,7 +31,7 @@ def stylize_video(
     """Stylize the clip `source`, write `target` and return the number of frames. A bar shows the progress.
 
     size: pixels of the longer side; None keeps that of `source`. An odd side gets one more row or column, which H.264
-    requires. provenance: written as the file's comment. on_note: called with what the user should know, in one line.
+    requires. provenance: for `clip.is_output`. on_note: called with what the user should know, in one line.
     options: of `stylize_tensor`.
     After Ctrl-C, `target` has the frames up to it, and KeyboardInterrupt is raised. Raises UserError: if `source` is
     damaged, then `target` has what could be read.
@@ -48,7 +48,8 @@ def stylize_video(
             on_note(f"{source}: high dynamic range ({layout.transfer_name}) becomes standard range")
         try:
             with av.open(os.fspath(temporary), "w") as output, FramePainter(network, **options) as paint:
-                output.metadata["comment"] = provenance or ""
+                if provenance is not None:
+                    output.metadata["comment"] = f"{image.PROVENANCE} {provenance}"
                 writer = Writer(output, Path(target), reader, layout)
                 done = _paint_frames(reader, layout, paint, writer, is_stopped)
         except av.FFmpegError as error:
