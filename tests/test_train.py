@@ -118,6 +118,19 @@ def test_a_series_goes_on_after_a_bad_picture(workplace):
     assert len([*(workplace / "outputs" / "after").glob("*/*.safetensors")]) == 1
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_photographs_are_enough(workplace, count):
+    folder = workplace / f"few {count}"
+    folder.mkdir()
+    for index in range(count):
+        picture(index).save(folder / f"{index}.png")
+    settings = ["style.image=my painting.png", f"data.root={folder}", f"output_dir=from {count}"]
+    result = run("train.py", *small(workplace), *settings, "trainer.max_steps=2", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("few content images: each step takes 2 crops of 1") == 1
+    assert result.stderr.count("the held-out losses are of the same image") == (count == 1)
+
+
 def test_infer_one_photograph(trained, workplace):
     source = workplace / "photographs" / "photo 0 (copy)=.png"
     result = run("infer.py", trained[0] / "my painting.safetensors", source, "-o", "repainted.png", cwd=workplace)

@@ -8,11 +8,12 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from fast_nst.commands.paths import expand_word
 from fast_nst.errors import RunError, UserError
 from fast_nst.image import check_place
 
@@ -20,8 +21,18 @@ from fast_nst.image import check_place
 USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 
+class Interrupted(RunError):
+    """Ctrl-C ended a command that says what it has done."""
+
+    exit_code = 130
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one line."""
+    """argparse with errors of one line; ~ and $VARIABLES of its arguments are expanded."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args([expand_word(word) for word in words], namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
@@ -62,7 +73,8 @@ def report(error: BaseException) -> int:
     message = explain(error)
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
     if rank == "0" or not isinstance(error, RunError) or error.exit_code < 128:  # every process is interrupted
-        print(f"error: {message}", file=sys.stderr)
+        stopped = isinstance(error, RunError) and error.exit_code >= 128  # by a signal
+        print(f"{'interrupted' if stopped else 'error'}: {message}", file=sys.stderr)
     return error.exit_code if isinstance(error, RunError) else 2
 
 

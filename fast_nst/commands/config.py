@@ -10,11 +10,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fast_nst.commands import cli
 from fast_nst.commands.help import help_text
+from fast_nst.commands.paths import PATHS, assign, expand, parse, quote_path
 from fast_nst.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -24,39 +26,29 @@ TABLES = tuple(f"loss.{name}" for name in ("content_layers", "style_layers", "co
 OPTIONAL = tuple(
     f"loss.{name}" for name in (
         "normalize", "tv_weight", "light_weight", "jitter", "content_reduction", "tv_reduction", "pixel_range",
-        "photo_weight",
     )
 )  # fmt: skip
 LISTS = ("network.filters", "trainer.devices", "style.image")
-PATHS = (
-    "style.image", "style.name", "data.root", "loss_network.weights", "loss_network.unit_mean", "output_dir",
-    "ckpt_path", "init_from", "init", "content", "output",
-)  # fmt: skip
 HYDRA_OPTIONS = (
     "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
     "--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info",
 )  # fmt: skip
 
 
-def assign(key: str, value: str | os.PathLike[str]) -> str:
-    """The override that gives `key` the text `value`, quoted for Hydra."""
-    text = os.fspath(value).replace("'", "\\'")
-    return f"{key}='{text}'"
+def normalize(word: str, series: bool = False) -> str:
+    """A word of the command line as Hydra reads it: a key that a preset may leave out is added, and a path quoted.
 
-
-def normalize(word: str) -> str:
-    """A word of the command line as Hydra reads it: a key that a preset may leave out is added; a path that Hydra's
-    grammar does not allow unquoted, with spaces or letters beyond ASCII, is quoted."""
+    series: one of several runs (-m), for which commas separate values.
+    """
     key, equals, value = word.partition("=")
     if not equals:
         return word
     if key == "style" and value.startswith("["):  # several paintings
-        return f"style.image={value}"
-    if key in PATHS and not value.startswith(("'", '"')):
-        try:
-            OverridesParser.create().parse_override(word)
-        except HydraException:
-            return assign(key, value)
+        key, word = "style.image", f"style.image={value}"
+    if key in PATHS:
+        return quote_path(word, series)
+    if key in ("style", "style.blend") and parse(word) is None:
+        return assign(key, value)
     return f"++{word}" if key in (*TABLES, *OPTIONAL) else word
 
 
@@ -85,7 +77,8 @@ def run(main: Callable[[], None], config: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to cli.run, which prints one line
 
     def checked() -> None:
-        sys.argv[1:] = [normalize(word) for word in sys.argv[1:]]
+        series = bool({"-m", "--multirun"} & {*sys.argv})
+        sys.argv[1:] = [normalize(word, series) for word in sys.argv[1:]]
         if {"--help", "-h"} & {*sys.argv[1:]}:
             print(help_text(CONFIGS, config, sys.argv[1:]))
             return
@@ -149,17 +142,21 @@ def check_kinds(composed: DictConfig) -> None:
     choices = [f"{group}={name}" for group, name in job.runtime.choices.items() if name and "/" not in group]
     reference = OmegaConf.to_container(hydra.compose(str(job.job.config_name), choices), resolve=True)
     for key, value, plain in _pairs(OmegaConf.to_container(composed), reference):
+        if key in PATHS and isinstance(value, str):
+            value = expand(value)
         if isinstance(value, str) and value.startswith("${"):
             continue  # what it stands for is a setting of its own
+        if key == "style.blend" and isinstance(value, str | dict):
+            value = read_blend(value)
+            OmegaConf.update(composed, key, value, merge=False)
         if key in PATHS and value == "":
             raise UserError(f"{key}: got an empty name")  # an unset variable of a shell; pathlib's current folder
         if key in PATHS and isinstance(value, int) and not isinstance(value, bool):
             OmegaConf.update(composed, key, str(value))
         elif key in PATHS and isinstance(value, str):
-            OmegaConf.update(composed, key, os.path.expanduser(os.path.expandvars(value)))
+            OmegaConf.update(composed, key, value)
         elif key == "style.image" and isinstance(value, list):
-            paths = [os.path.expanduser(os.path.expandvars(str(path))) for path in value]
-            OmegaConf.update(composed, key, paths, merge=False)
+            OmegaConf.update(composed, key, [expand(str(path)) for path in value], merge=False)
         elif isinstance(plain, dict):
             if not isinstance(value, dict):
                 like = str(plain).replace("'", "")
@@ -171,6 +168,16 @@ def check_kinds(composed: DictConfig) -> None:
         elif key in PATHS and not isinstance(value, str) and (value is not None or key in ("style.image", "init")):
             quoted = "" if value is None else f"; quoted it is one: \"{key}='{value}'\""
             raise UserError(f"{key}: got {value!r}; allowed: a path{quoted}")
+
+
+def read_blend(value: str | dict[Any, Any]) -> Any:
+    """Read {FILE: weight}; as a text it is YAML, which allows more letters than Hydra. Expand the files' names."""
+    if isinstance(value, str):
+        try:
+            value = OmegaConf.to_container(OmegaConf.create(value))  # type: ignore[assignment]
+        except (YAMLError, OmegaConfBaseException):
+            raise UserError(f"style.blend: got {value}; allowed: {{FILE: weight}}") from None
+    return {expand(str(name)): share for name, share in value.items()} if isinstance(value, dict) else value
 
 
 def _pairs(value: Any, plain: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -30,8 +30,9 @@ from omegaconf.errors import OmegaConfBaseException
 from fast_nst import data
 from fast_nst.commands import cli
 from fast_nst.commands.build import further_paintings, make_loss, style_name
-from fast_nst.commands.config import CONFIGS, assign, compose, run, settle
+from fast_nst.commands.config import CONFIGS, compose, run, settle
 from fast_nst.commands.initial import AUTO, Start, initial_network
+from fast_nst.commands.paths import assign
 from fast_nst.commands.run_dir import RUN_DIR, check_files, run_directory
 from fast_nst.data import styles
 from fast_nst.data.datamodule import ContentData
@@ -256,6 +257,8 @@ class Run:
             f"{self.files.folder}",
             file=sys.stderr,
         )
+        for note in self.data.notes():
+            print(note, file=sys.stderr)
         if self.files.checkpoint is None and self.cfg["ckpt_path"] is not None:
             print(f"no checkpoint in {self.files.folder} yet: a new run", file=sys.stderr)
         if trainer.num_nodes > 1:

@@ -26,24 +26,26 @@ class ContentData(pl.LightningDataModule):
     """Endless training batches, {"content": (B, 3, S, S) in [0, 1]}, and validation batches.
 
     num_styles: also give "style", (B, num_styles), in training with different strengths; 0: none.
-
-    batch_size: images per process and step. workers: processes that decode and crop, or "auto". "auto" uses none if all
-    images are drawn before the first step (`drawing`), because cropping is cheaper than a worker that competes for the
-    cores. A resumed run continues with the next step. Raises UserError for values out of range.
+    batch_size: images per process and step; of fewer images, several crops each. workers: processes that decode and
+    crop, or "auto". "auto" uses none if all images are drawn before the first step (`drawing`), because cropping is
+    cheaper than a worker that competes for the cores. A resumed run continues with the next step. Raises UserError for
+    values out of range.
     """
 
     def __init__(self, sets: Sets, batch_size: int, workers: int | str = "auto", num_styles: int = 0) -> None:
         super().__init__()
         self.sets, self.num_styles = sets, num_styles
         self.batch_size = errors.check_int("data.batch_size", batch_size, 1)
-        if batch_size > len(sets.train):
-            raise UserError(
-                f"data.batch_size: got {batch_size}; allowed: up to {len(sets.train)}, the number of "
-                "content images to train on"
-            )
         if workers != "auto" and not isinstance(workers, int):
             raise UserError(f"data.workers: got {workers!r}; allowed: auto, or an integer >= 0")
         self.workers = None if workers == "auto" else errors.check_int("data.workers", workers, 0)
+
+    def notes(self) -> list[str]:
+        """What there is to say about few images, a sentence each."""
+        count, same = len(self.sets.train), set(self.sets.train.indices) == set(self.sets.val.indices)
+        notes = [f"few content images: each step takes {self.batch_size} crops of {count}"]
+        notes = notes if count < self.batch_size else []
+        return [*notes, "the held-out losses are of the same image"] if same else notes
 
     def _draws_first(self) -> bool:
         assert self.trainer is not None
