@@ -97,7 +97,7 @@ def test_file_keeps_size_and_transparency(tmp_path):
     with Image.open(tmp_path / "new" / "out.png") as result:
         assert result.size == (53, 37)
         assert np.asarray(result.getchannel("A")).max() == 77
-    stylize.stylize_file(network, tmp_path / "in.png", tmp_path / "out.jpg", size=20)
+    stylize.stylize_file(network, tmp_path / "in.png", tmp_path / "out.jpg", stylize.Options(size=20))
     with Image.open(tmp_path / "out.jpg") as result:
         assert result.size == (20, 14)
 

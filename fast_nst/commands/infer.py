@@ -9,8 +9,7 @@ import copy
 import os
 import queue
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from fast_nst import image, stylize, weights
 from fast_nst.commands import cli
-from fast_nst.data.folder import list_pictures
+from fast_nst.commands.infer_plan import FORMATS, Pair, make_plan
 from fast_nst.device import find_devices, has_fast_bfloat16, is_out_of_memory, keep_freed_memory, used_memory
 from fast_nst.errors import UserError, check_int, check_number
 from fast_nst.networks import Network
@@ -58,7 +57,7 @@ def parse() -> argparse.Namespace:
         help="memory to use, on a GPU its own; a photograph that needs more is processed in strips: the same "
         "output, slower (default: half of the free memory)",
     )  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    add_output_options(parser)
     words = sys.argv[1:]
     for index, word in enumerate(words):  # the value is optional, also in front of a file name
         if word == "--keep-colors" and words[index + 1 : index + 2] not in [[name] for name in stylize.KEEP_COLORS]:
@@ -66,47 +65,13 @@ def parse() -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def plan(
-    inputs: list[str], output: str | None, style: str, on_error: Callable[[OSError], None]
-) -> list[tuple[Path, Path]]:
-    """Return (photograph, output) pairs; call `on_error` for each subfolder that cannot be listed. Raises UserError if
-    two outputs would share a file, or one would replace a photograph."""
-    sources: list[tuple[Path, Path]] = []  # with the path relative to its folder, which -o FOLDER keeps
-    if "" in (*inputs, output):
-        raise UserError("INPUT, -o: got an empty name")  # an unset shell variable
-    for item in dict.fromkeys(map(Path, inputs)):
-        if item.is_dir():
-            pictures = list_pictures(item, "INPUT", on_error)
-            earlier = {path.with_name(f"{path.stem}_{style}.png") for path in pictures}
-            photographs = [path for path in pictures if path not in earlier and not image.is_output(path)]
-            if not photographs:
-                raise UserError(f"INPUT: {item}: contains only previous outputs; pass a file to stylize it again")
-            sources += [(path, path.relative_to(item)) for path in photographs]
-        else:
-            sources.append((item, Path(item.name)))
-    target = None if output is None else Path(output)
-    is_file = target is not None and target.suffix != "" and not (target.is_dir() or str(output).endswith("/"))
-    if target is not None and is_file:
-        if len(sources) > 1:
-            raise UserError(f"-o {target}: is one file, and there are {len(sources)} photographs; give a folder")
-        pairs = [(sources[0][0], target)]
-    elif target is not None:
-        stems = Counter(below.with_suffix("") for _, below in sources)  # photo.jpg next to photo.png
-        pairs = [
-            (source, target / (below.with_suffix(".png") if stems[below.with_suffix("")] == 1 else f"{below}.png"))
-            for source, below in sources
-        ]
-    else:
-        pairs = [(source, source.with_name(f"{source.stem}_{style}.png")) for source, _ in sources]
-    taken: dict[Path, Path] = {}
-    for source, result in pairs:
-        image.check_writable(result)
-        if result in taken:
-            other = "call infer.py for each" if target is not None else "give -o FOLDER"
-            raise UserError(f"{taken[result]} and {source} would both become {result}; rename one, or {other}")
-        taken[result] = source
-    cli.check_apart("-o", taken, taken.values())
-    return pairs
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=tuple(FORMATS), help="of outputs that -o does not name (default: png)")
+    parser.add_argument("--quality", type=int, metavar="N", help="of a jpg or webp, from 1 to 100 (default: 95)")
+    parser.add_argument("--depth", type=int, choices=(8, 16), default=8, help="bits a channel; 16 for png and tif")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    parser.add_argument("--skip-existing", action="store_true", help="leave out photographs whose output exists")
+    parser.add_argument("--shard", metavar="K/N", help="stylize only part K of N, counted from 1: on several machines")
 
 
 class PhotoProgress:
@@ -138,37 +103,51 @@ class Stylizer:
         for device in devices:
             self.idle.put(copy.deepcopy(network).to(device).to(memory_format=torch.channels_last))
 
-    def __call__(self, pair: tuple[Path, Path]) -> str | None:
-        """Stylize one photograph on the next idle device; an error's message, or None."""
-        network, progress = self.idle.get(), PhotoProgress(pair[0].name)
+    def __call__(self, pairs: Sequence[Pair]) -> list[str]:
+        """Stylize one photograph, or several small ones together, on the next idle device; errors, one line each.
+
+        Raises image.NoSpace.
+        """
+        network = self.idle.get()
         try:
-            self.stylize(network, pair, progress)
+            if len(pairs) == 1:
+                return self.stylize_one(network, pairs[0])
+            failed = stylize.stylize_batch(network, pairs, self.options(network))
+            return [cli.one_line(error) for _, error in failed]
+        finally:
+            self.idle.put(network)
+
+    def stylize_one(self, network: Network, pair: Pair) -> list[str]:
+        progress = PhotoProgress(pair[0].name)
+        try:
+            stylize.stylize_file(network, *pair, self.options(network), progress.update)
+        except image.NoSpace:
+            raise
         except image.TooLarge as error:
             limit = self.arguments.max_memory
-            return f"{cli.one_line(error)} in the memory{'' if limit is None else f' of --max-memory {limit:g}'}"
+            return [f"{cli.one_line(error)} in the memory{'' if limit is None else f' of --max-memory {limit:g}'}"]
         except UserError as error:
-            return cli.one_line(error)
+            return [cli.one_line(error)]
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            return f"{pair[0]}: too large for the memory of its device; give a smaller --size, or --device cpu"
+            return [f"{pair[0]}: too large for the memory of its device; give a smaller --size, or --device cpu"]
         finally:
             progress.close()
-            self.idle.put(network)
-        return None
+        return []
 
-    def stylize(self, network: Network, pair: tuple[Path, Path], progress: PhotoProgress) -> None:
-        options, device = self.arguments, next(network.parameters()).device
-        dtype = PRECISIONS.get(options.precision)
-        if dtype is None:
-            dtype = torch.bfloat16 if has_fast_bfloat16(device.type) else torch.float32
+    def options(self, network: Network) -> stylize.Options:
+        given, device = self.arguments, next(network.parameters()).device
+        dtype = PRECISIONS.get(given.precision)
+        if dtype is None:  # bfloat16 has no more than 8 bits
+            fast = given.depth == 8 and has_fast_bfloat16(device.type)
+            dtype = torch.bfloat16 if fast else torch.float32
         memory = None
-        if options.max_memory is not None:
-            memory = int(options.max_memory * 2**30) - (used_memory() if device.type == "cpu" else 0)
-        stylize.stylize_file(
-            network, *pair, options.size, options.strength, options.keep_colors, dtype, memory, progress.update,
-            self.style,
-        )  # fmt: skip
+        if given.max_memory is not None:
+            memory = int(given.max_memory * 2**30) - (used_memory() if device.type == "cpu" else 0)
+        return stylize.Options(
+            given.size, given.strength, given.keep_colors, dtype, memory, given.depth, given.quality, self.style
+        )
 
 
 def check_options(arguments: argparse.Namespace) -> None:
@@ -177,18 +156,42 @@ def check_options(arguments: argparse.Namespace) -> None:
         raise UserError("--max-memory: got 0; allowed: a number above 0")
     if arguments.size is not None:
         check_int("--size", arguments.size, 1)
+    if arguments.quality is not None:
+        check_int("--quality", arguments.quality, 1, 100)
+    if arguments.overwrite and arguments.skip_existing:
+        raise UserError("--overwrite, --skip-existing: give one of them")
 
 
-def check_outputs(arguments: argparse.Namespace, pairs: list[tuple[Path, Path]]) -> None:
-    """Raises UserError if an output exists and may not be overwritten."""
-    existing = [str(output) for _, output in pairs if output.exists()]
-    if existing and not arguments.overwrite:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UserError(f"{existing[0]}{more}: exists already; give --overwrite or another -o")
-    if arguments.output is None:  # --overwrite replaces outputs, not other pictures of the same name
-        for path in existing:
-            if not image.is_output(path):
-                raise UserError(f"{path}: not an output of infer.py, and one would replace it; move it, or give -o")
+def stylize_all(stylizer: Stylizer, pairs: Sequence[Pair], devices: int) -> int:
+    """Stylize `pairs` and return how many failed, each reported. Raises UserError, Interrupted."""
+    jobs = [[pair] for pair in pairs] if len(pairs) == 1 else stylize.group_small(pairs, stylizer.arguments.size)
+    failed = 0
+    pool = ThreadPoolExecutor(devices)
+    bar = tqdm(total=len(pairs), unit="photo", disable=len(pairs) == 1 or None)
+    futures = {pool.submit(stylizer, job): job for job in jobs}
+    try:
+        for future in as_completed(futures):
+            errors = future.result()
+            if errors and len(pairs) == 1:
+                raise UserError(errors[0])
+            for error in errors:
+                tqdm.write(f"error: {error}", file=sys.stderr)
+            failed += len(errors)
+            bar.update(len(futures[future]))
+    except (image.NoSpace, KeyboardInterrupt) as error:
+        if len(pairs) == 1:
+            raise
+        pool.shutdown(cancel_futures=True)  # finishes the photographs in progress
+        finished = [job for job in futures if job.done() and not job.cancelled() and job.exception() is None]
+        done = sum(len(futures[job]) - len(job.result()) for job in finished)
+        rest = f"{done} of {len(pairs)} photographs are stylized; --skip-existing continues"
+        if isinstance(error, KeyboardInterrupt):
+            raise cli.Interrupted(rest) from None
+        raise UserError(f"{error}; {rest}") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+        bar.close()
+    return failed
 
 
 def main() -> int:
@@ -200,27 +203,17 @@ def main() -> int:
     devices = find_devices(arguments.device, "--device")
     names = description.get("style", {}).get("names", [])
     style = "_".join(Path(name).name for name in names) or Path(arguments.weights).stem
-    errors: list[str] = []
-    pairs = plan(arguments.inputs, arguments.output, style, lambda error: errors.append(cli.one_line(error)))
-    check_outputs(arguments, pairs)
-    stylizer = Stylizer(network, devices[: len(pairs)], arguments, style)
-    for message in errors:
-        print(f"error: {message}", file=sys.stderr)
-    failed = 0
-    pool = ThreadPoolExecutor(len(devices))
-    try:
-        jobs = [pool.submit(stylizer, pair) for pair in pairs]
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="photo", disable=len(pairs) == 1 or None):
-            if (result := job.result()) is not None:
-                if len(pairs) == 1:
-                    raise UserError(result)
-                failed += 1
-                tqdm.write(f"error: {result}", file=sys.stderr)
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C, finish only the photographs in progress
+    plan = make_plan(arguments, style)
+    for line in (*plan.notes, *(f"error: {message}" for message in plan.errors)):
+        print(line, file=sys.stderr)
+    pairs = plan.pairs
+    if not pairs:  # of this shard, or since all exist
+        print("0 of 0 photographs stylized")
+        return 1 if plan.errors else 0
+    failed = stylize_all(Stylizer(network, devices[: len(pairs)], arguments, style), pairs, len(devices))
     done = f"{len(pairs) - failed} of {len(pairs)} photographs stylized"
     print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")
-    return 1 if failed or errors else 0
+    return 1 if failed or plan.errors else 0
 
 
 def command_line() -> None:

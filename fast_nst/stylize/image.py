@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -18,7 +20,27 @@ KEEP_COLORS = {"chroma": keep_chroma, "statistics": keep_statistics}
 # Bytes per pixel and channel of the widest layer at full size, float32, for a whole image. Measured: slim 11, johnson 8
 # with keep_freed_memory, 5.5 and 4.8 without. Per pixel of a strip it is more, because a strip needs its neighbors too.
 _WHOLE, _STRIP = 12, 40
+DEPTHS = (8, 16)
 _DECODED = 6  # bytes per pixel while a file is decoded: 4 in Pillow, more if it is rotated or converted
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are stylized.
+
+    size: pixels of the longer side; None keeps that of the source. strength, keep_colors, dtype: see `stylize_tensor`.
+    memory: bytes to use in addition to those in use; None: half of what is free. depth: bits a channel, 8 or 16.
+    quality, provenance: see `image.save_picture`.
+    """
+
+    size: int | None = None
+    strength: float = 1.0
+    keep_colors: str | None = None
+    dtype: torch.dtype = torch.float32
+    memory: int | None = None
+    depth: int = 8
+    quality: int | None = None
+    provenance: str | None = None
 
 
 @torch.inference_mode()
@@ -29,7 +51,7 @@ def stylize_tensor(
     keep_colors: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Stylize `content`, (1, 3, H, W) in [0, 1]; the output has the same shape and range, on the network's device.
+    """Stylize `content`, (B, 3, H, W) in [0, 1]; the output has the same shape and range, on the network's device.
 
     strength: from 0, the content, to 1, the full style; linear in between. keep_colors: a key of KEEP_COLORS, or None
     for the style's colors. dtype: torch.bfloat16 runs convolutions in bfloat16, fast if the network is channels_last.
@@ -56,15 +78,19 @@ def stylize_tiles(
     keep_colors: str | None = None,
     dtype: torch.dtype = torch.float32,
     on_progress: Callable[[float], None] | None = None,
+    deep: np.ndarray | None = None,
 ) -> None:
     """Stylize the RGB `picture` in place and in bounded memory, `strip` rows at a time, like `stylize_tensor`.
 
-    Both sides must be at least `tiles.SMALLEST`. on_progress: called with the share of the work done.
+    Both sides must be at least `tiles.SMALLEST`. on_progress: called with the share of the work done. deep: uint16,
+    (H, W, 3): the output goes there with 16 bits instead, and `picture` stays as it is.
     """
     _check(strength, keep_colors)
     device = _device(network)
     content = _PictureRows(picture, device)
     if strength == 0:
+        if deep is not None:
+            deep[:] = np.asarray(picture).astype(np.uint16) * 257
         return
     match_statistics = keep_colors == "statistics"
     bf16 = torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
@@ -85,7 +111,11 @@ def stylize_tiles(
             rows = output(a, b).clamp(0, 1)
         if recolor is not None:
             rows = recolor(rows, original)
-        picture.paste(image.to_pillow(torch.lerp(original, rows, strength)), (0, a))
+        rows = torch.lerp(original, rows, strength)
+        if deep is None:
+            picture.paste(image.to_pillow(rows), (0, a))
+        else:
+            deep[a:b] = image.to_deep(rows)
 
 
 class _PictureRows:
@@ -102,47 +132,70 @@ def stylize_file(
     network: Network,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    size: int | None = None,
-    strength: float = 1.0,
-    keep_colors: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    memory: int | None = None,
+    options: Options = Options(),
     on_progress: Callable[[float], None] | None = None,
-    provenance: str | None = None,
 ) -> None:
     """Stylize the file `source` and write `target`; transparency is kept.
 
-    size: pixels of the longer side; None keeps that of `source`. memory: bytes to use in addition to those in use;
-    None: half of what is free. A larger image is stylized in strips, and `on_progress` is called with the share done.
-    provenance: see `image.save_picture`. Raises image.ImageError, UserError.
+    An image that needs more than `options.memory` is stylized in strips, and `on_progress` is called with the share
+    done. Raises image.ImageError, UserError.
     """
     image.check_writable(target)
-    device = _device(network)
-    if memory is None:
-        memory = free_memory(device) // 2
+    memory = free_memory(_device(network)) // 2 if options.memory is None else options.memory
+    picture = open_content(source, _device(network), memory, options.size)
+    image.check_fits(target, *picture.rgb.size)
+    result = _stylize_picture(network, picture.rgb, memory, options, on_progress)
+    image.save_picture(result, target, picture.alpha, options.provenance, options.quality)
+
+
+def open_content(
+    source: str | os.PathLike[str], device: torch.device, memory: int, size: int | None = None
+) -> image.Picture:
+    """Decode `source`, its longer side resized to `size`. Raises image.TooLarge if it does not fit into `memory`."""
     on_cpu = device.type == "cpu"
     most = memory // _DECODED if on_cpu else free_memory(torch.device("cpu")) // _DECODED
     most = max(most, 2**20)
     picture = image.open_picture(source, most=most)
+    if size is None:
+        return picture
     rgb = picture.rgb
-    if size is not None:
-        errors.check_int("size", size, 1)
-        if size * round(size * min(rgb.size) / max(rgb.size)) > most:
-            raise image.TooLarge(f"size: got {size}; allowed: up to {most / 1e6:.0f} megapixels")
-        rgb = image.resize_longer(rgb, size)
-    image.check_fits(target, *rgb.size)
-    widest = max(
+    errors.check_int("size", size, 1)
+    if size * round(size * min(rgb.size) / max(rgb.size)) > most:
+        raise image.TooLarge(f"size: got {size}; allowed: up to {most / 1e6:.0f} megapixels")
+    return picture._replace(rgb=image.resize_longer(rgb, size))
+
+
+def memory_per_pixel(network: nn.Module) -> int:
+    """Return the bytes per pixel that `network` takes to stylize a whole image."""
+    return _WHOLE * _widest(network)
+
+
+def _widest(network: nn.Module) -> int:
+    """Return the channels of the widest layer, those at smaller sizes counted by their share of the pixels."""
+    return max(
         block.conv.out_channels // block.conv.stride[0] ** 2
         for block in network.modules()
         if isinstance(block, ConvBlock)
     )
-    row, decoded = widest * rgb.width, 5 * rgb.width * rgb.height * on_cpu
-    if _WHOLE * row * rgb.height + decoded <= memory or min(rgb.size) < tiles.SMALLEST:
-        rgb = image.to_pillow(stylize_tensor(network, image.to_tensor(rgb), strength, keep_colors, dtype))
-    else:
-        strip = max(32, (memory - decoded) // (_STRIP * row))
-        stylize_tiles(network, rgb, strip, strength, keep_colors, dtype, on_progress)
-    image.save_picture(rgb, target, picture.alpha, provenance)
+
+
+def _stylize_picture(
+    network: Network,
+    rgb: Image.Image,
+    memory: int,
+    options: Options,
+    on_progress: Callable[[float], None] | None,
+) -> Image.Image | np.ndarray:
+    """Stylize whole, or in strips if `memory` is short; the result is what `image.save_picture` takes."""
+    device = _device(network)
+    decoded = (5 if options.depth == 8 else 11) * rgb.width * rgb.height * (device.type == "cpu")
+    if memory_per_pixel(network) * rgb.width * rgb.height + decoded <= memory or min(rgb.size) < tiles.SMALLEST:
+        output = stylize_tensor(network, image.to_tensor(rgb), options.strength, options.keep_colors, options.dtype)
+        return image.to_deep(output) if options.depth == 16 else image.to_pillow(output)
+    strip = max(32, (memory - decoded) // (_STRIP * _widest(network) * rgb.width))
+    deep = np.empty((rgb.height, rgb.width, 3), np.uint16) if options.depth == 16 else None
+    stylize_tiles(network, rgb, strip, options.strength, options.keep_colors, options.dtype, on_progress, deep)
+    return rgb if deep is None else deep
 
 
 def _check(strength: float, keep_colors: str | None) -> None:

@@ -1,0 +1,94 @@
+"""Stylize many small files: pictures of one size go through the network together."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from fast_nst import image
+from fast_nst.device import free_memory
+from fast_nst.errors import UserError
+from fast_nst.networks import Network
+from fast_nst.stylize.image import Options, memory_per_pixel, open_content, stylize_tensor
+
+Pair = tuple[Path, Path]
+SMALL = 2**16  # pixels; larger pictures gain nothing from a batch
+_FILE = 2**18  # bytes of a file that may hold a small picture; the header of a larger one is not read
+_BATCH = 2**19  # pixels in a batch
+
+
+def group_small(pairs: Iterable[Pair], size: int | None) -> list[list[Pair]]:
+    """Split (photograph, output) pairs into jobs: small pictures of one size together, each other one alone.
+
+    size: pixels of the longer side after resizing, or None.
+    """
+    jobs: list[list[Pair]] = []
+    open_jobs: dict[tuple[int, int], list[Pair]] = {}
+    for pair in pairs:
+        sides = _small_sides(pair[0], size)
+        if sides is None:
+            jobs.append([pair])
+            continue
+        job = open_jobs.setdefault(sides, [])
+        if not job:
+            jobs.append(job)
+        job.append(pair)
+        border = 64  # at most what networks add around a small picture
+        if (len(job) + 1) * (sides[0] + border) * (sides[1] + border) > _BATCH:
+            del open_jobs[sides]
+    return jobs
+
+
+def _small_sides(source: Path, size: int | None) -> tuple[int, int] | None:
+    """Return width and height of a small picture as it will be stylized, or None."""
+    try:
+        sides = image.read_size(source) if os.path.getsize(source) <= _FILE else None
+    except OSError:
+        return None
+    if sides is None:
+        return None
+    if size is not None:
+        sides = (size, max(1, round(size * min(sides) / max(sides))))
+    return sides if sides[0] * sides[1] <= SMALL else None
+
+
+def stylize_batch(network: Network, pairs: Sequence[Pair], options: Options) -> list[tuple[Pair, UserError]]:
+    """Stylize small files like `stylize_file`, in batches of one size; return those that failed, with the reason.
+
+    Raises image.NoSpace.
+    """
+    device = next(network.parameters()).device
+    memory = free_memory(device) // 2 if options.memory is None else options.memory
+    failed: list[tuple[Pair, UserError]] = []
+    groups: dict[tuple[int, int], list[tuple[Pair, image.Picture]]] = {}
+    for pair in pairs:
+        try:
+            picture = open_content(pair[0], device, memory, options.size)
+            image.check_fits(pair[1], *picture.rgb.size)
+        except UserError as error:
+            failed.append((pair, error))
+            continue
+        groups.setdefault(picture.rgb.size, []).append((pair, picture))
+    for (width, height), group in groups.items():
+        step = max(1, memory // (memory_per_pixel(network) * width * height))
+        for start in range(0, len(group), step):
+            failed += _stylize_group(network, group[start : start + step], options)
+    return failed
+
+
+def _stylize_group(
+    network: Network, group: Sequence[tuple[Pair, image.Picture]], options: Options
+) -> list[tuple[Pair, UserError]]:
+    content = torch.cat([image.to_tensor(picture.rgb) for _, picture in group])
+    outputs = stylize_tensor(network, content, options.strength, options.keep_colors, options.dtype).split(1)
+    failed: list[tuple[Pair, UserError]] = []
+    for (pair, picture), output in zip(group, outputs, strict=True):
+        result = image.to_deep(output) if options.depth == 16 else image.to_pillow(output)
+        try:
+            image.save_picture(result, pair[1], picture.alpha, options.provenance, options.quality)
+        except image.NoSpace:
+            raise
+        except UserError as error:
+            failed.append((pair, error))
+    return failed
