@@ -51,6 +51,9 @@ def quote_path(word: str, series: bool = False) -> str:
     a file of that name wins.
     """
     key, _, value = word.partition("=")
+    if "${" in value:  # an environment variable, not one of OmegaConf's keys
+        value = os.path.expandvars(value)
+        word = f"{key}={value}"
     if value and os.path.lexists(expand(value)):
         return assign(key, value)
     override = parse(word)
