@@ -152,7 +152,7 @@ def typed(monkeypatch):
 
 GIVEN = {
     "tv_weight": 0.25, "light_weight": 0.75, "jitter": 3, "content_reduction": "half_sum",
-    "tv_reduction": "half_sum", "pixel_range": 2.0, "normalize": False,
+    "tv_reduction": "half_sum", "pixel_range": 2.0, "normalize": False, "temporal_weight": 4.0,
 }  # fmt: skip
 
 
@@ -162,7 +162,7 @@ def test_what_a_command_line_may_add_to_a_loss_are_its_arguments():
         name for name in arguments if name.endswith(("_layers", "_scales"))
     }
     assert {f"loss.{name}" for name in GIVEN} == set(config.OPTIONAL)
-    assert {*GIVEN} - {*arguments} == {"jitter"}  # of the training
+    assert {*GIVEN} - {*arguments} == {"jitter", "temporal_weight"}  # of the training
 
 
 @pytest.mark.parametrize("script", ["train", "optimize"])

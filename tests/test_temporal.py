@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from conftest import run, small
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fast_nst import networks
 from fast_nst.losses import temporal
@@ -107,3 +110,24 @@ def test_both_frames_get_the_same_noise(images):
     loss = lambda output, content, style: {"loss": output.mean()}  # noqa: E731
     terms = training_terms(network, {"content": content, "moved": content, "motion": still}, loss=loss)
     assert terms["temporal"].item() < 1e-5
+
+
+def test_experiment_video_trains_with_the_term_and_a_weight_of_its_own(workplace):
+    settings = [*small(workplace), "style.image='my painting.png'", "trainer.max_steps=2", "output_dir=steady"]
+    result = run("train.py", *settings, "experiment=video", "loss.temporal_weight=3", cwd=workplace)
+    assert result.returncode == 0, result.stderr
+    recorded = OmegaConf.load(workplace / "steady" / "config.yaml")
+    assert recorded.loss.temporal_weight == 3
+    events = EventAccumulator(str(workplace / "steady" / "tensorboard")).Reload()
+    assert events.Scalars("train/temporal")[-1].value > 0
+    plain = run("train.py", *settings[:-1], "output_dir=unsteady", cwd=workplace)
+    assert plain.returncode == 0, plain.stderr
+    events = EventAccumulator(str(workplace / "unsteady" / "tensorboard")).Reload()
+    assert "train/temporal" not in events.Tags()["scalars"]
+
+
+def test_a_negative_weight_is_an_error_of_one_line(workplace):
+    result = run("train.py", *small(workplace), "style.image='my painting.png'", "loss.temporal_weight=-1",
+                 "output_dir=negative", cwd=workplace)  # fmt: skip
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
+    assert "loss.temporal_weight: got -1; allowed: a number >= 0" in result.stderr

@@ -21,8 +21,7 @@ LONGEST_NAME = 200  # bytes; file systems allow 255, and suffixes are added
 def loss_settings(loss: str = "default") -> dict[str, Any]:
     """Return the loss's arguments for `loss=<loss>`."""
     terms: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONFIGS / "loss" / f"{loss}.yaml"))  # type: ignore[assignment]
-    terms.pop("jitter", None)  # used by the training step
-    return terms
+    return _of_perceptual_loss(terms)
 
 
 def optimizer_settings() -> dict[str, Any]:
@@ -48,8 +47,12 @@ def make_loss(cfg: dict[str, Any], paintings: Sequence[Path], size: int | None) 
         raise UserError("style.blend: is for one painting; a network of several styles mixes them when it paints")
     images = [styles.load(file, size, cfg["style"]["side"]) for file in (*paintings, *(file for file, _ in further))]
     shares = [1.0, *(share for _, share in further)] if further else None
-    terms = {key: value for key, value in cfg["loss"].items() if key != "jitter"}  # used by the training step
-    return PerceptualLoss(loss_network, images, shares, **terms)
+    return PerceptualLoss(loss_network, images, shares, **_of_perceptual_loss(cfg["loss"]))
+
+
+def _of_perceptual_loss(terms: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what belongs to the training step."""
+    return {key: value for key, value in terms.items() if key not in ("jitter", "temporal_weight")}
 
 
 def style_name(cfg: dict[str, Any], paintings: Sequence[Path]) -> str:

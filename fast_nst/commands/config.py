@@ -26,6 +26,7 @@ TABLES = tuple(f"loss.{name}" for name in ("content_layers", "style_layers", "co
 OPTIONAL = tuple(
     f"loss.{name}" for name in (
         "normalize", "tv_weight", "light_weight", "jitter", "content_reduction", "tv_reduction", "pixel_range",
+        "temporal_weight",
     )
 )  # fmt: skip
 LISTS = ("network.filters", "trainer.devices", "style.image")

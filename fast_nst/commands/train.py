@@ -220,6 +220,7 @@ class Run:
         self.trainer.fit_loop.epoch_loop.max_steps = self.steps
         self.module = StyleTransfer(
             start.network, loss, **cfg["optimizer"], total_steps=self.steps, seed=cfg["seed"], jitter=jitter,
+            temporal_weight=cfg["loss"].get("temporal_weight", 0.0),
             cuda_graphs=cfg["trainer"]["cuda_graphs"], first_phase=start.first_phase, fixed_rows=start.fixed_rows,
         )  # fmt: skip
         self.save_checkpoint.settings["processes"] = self.trainer.world_size
