@@ -82,7 +82,7 @@ def test_wrong_images_raise(model, given, message):
 
 
 def test_wrong_options_raise(model):
-    for name, value in {"strength": 2, "keep_colors": "no", "size": 0}.items():
+    for name, value in {"strength": 2.5, "keep_colors": "no", "size": 0}.items():
         with pytest.raises(UserError, match=name):
             model.stylize(picture(3), **{name: value})
     with pytest.raises(UserError, match="no such file"):

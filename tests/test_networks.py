@@ -163,7 +163,7 @@ def test_slim_noise_is_periodic_and_breaks_the_symmetry_of_flat_regions():
     features = torch.randn(1, 8, 20, 300)  # wider than the tile
     tile = network.scatter.tile.roll(-250, 2).repeat(1, 1, 1, 2)[:, :, :20, :300]
     added = F.conv2d(tile, network.scatter.weight)
-    torch.testing.assert_close(network.scatter(features, 250), features + added)
+    torch.testing.assert_close(network.scatter(features, top=250), features + added)
     flat = torch.full((1, 3, 128, 128), 0.5)
     spread = {
         (n, fine): networks.build("slim", width=4, noise=n, fine_noise=fine)

@@ -144,7 +144,7 @@ def test_blended_styles_have_the_weighted_mean_gram(images):
     other = images[1][:1, :, :20]
     blended = PerceptualLoss(network, [images[2], other], [1.0, 0.5], **table)
     first, second = (numpy_features(network, image)["relu2_2"][0] for image in (images[2], other))
-    target = torch.einsum("s,sij->ij", blended.style_weights[0], blended.grams[1]["relu2_2"])
+    target = blended.grams[1]["relu2_2"][0]
     expected = (slow_gram(first) + 0.5 * slow_gram(second)) / 1.5
     np.testing.assert_allclose(target.numpy(), expected, rtol=1e-4)
 
@@ -161,6 +161,22 @@ def test_style_weights_select_and_mix_styles_per_image(images):
     torch.testing.assert_close(chosen["style"], sum(expected) / 2)
     mixed = PerceptualLoss(network, [first, second], [0.25, 0.75], **table)(output, content)
     torch.testing.assert_close(both(output, content, torch.tensor([[0.25, 0.75]]))["style"], mixed["style"])
+
+
+def test_strength_scales_the_style_term_by_its_square_and_brings_the_photo_term(images):
+    table = settings("default")
+    loss = PerceptualLoss(
+        loss_network(layers_needed(table["content_layers"], table["style_layers"])), images[2], **table
+    )
+    output, content = images[:2]
+    full, half, none = (loss(output, content, torch.full((2, 1), strength)) for strength in (1.0, 0.5, 0.0))
+    torch.testing.assert_close(half["style"], full["style"] / 4)
+    assert float(none["style"]) == float(full["photo"]) == 0
+    variance = content.flatten(1).var(1)
+    expected = ((output - content).square().flatten(1).mean(1) / variance).mean()
+    torch.testing.assert_close(none["photo"], expected)
+    torch.testing.assert_close(half["photo"], expected / 4)
+    torch.testing.assert_close(loss(output, content)["loss"], full["loss"])
 
 
 # Scales that do not divide a 64 x 80 image evenly.

@@ -1,7 +1,6 @@
 """The network a run starts from: random, or that of a weights file, to which the run's styles are added."""
 
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ from fast_nst.errors import UserError, check_number
 from fast_nst.networks import Network
 from fast_nst.networks.slim import Slim
 from fast_nst.networks.styles import replace
+from fast_nst.stylize.choice import BUNDLED
 from fast_nst.weights import sha256
 
 AUTO = "auto"
-BUNDLED = Path(str(files("fast_nst"))) / "assets" / "styles.safetensors"
 
 
 @dataclass
@@ -43,7 +42,7 @@ class Start:
 def initial_network(cfg: dict[str, Any], count: int) -> Start:
     """Build the network for a run of `count` styles. Raises UserError."""
     recipe, path = dict(cfg["network"]), cfg["init_from"]
-    conditional = "num_styles" in recipe
+    conditional = recipe["name"] == "conditional"
     if conditional:
         recipe["num_styles"] = count
     elif count > 1:
@@ -79,8 +78,8 @@ def _fits(network: Slim, file: Path) -> bool:
     """Return whether `network` has the arguments of the one in `file`."""
     if not file.is_file():
         return False
-    recipe = {key: value for key, value in weights.describe(file)["network"].items() if key != "num_styles"}
-    return recipe.pop("name") == "slim" and all(network.arguments[key] == value for key, value in recipe.items())
+    recipe = weights.describe(file)["network"]
+    return all(value == recipe.get(key, value) for key, value in network.arguments.items())
 
 
 def _copied(network: Network, other: Network, file: Path, description: dict[str, Any]) -> Network:

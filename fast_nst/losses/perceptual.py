@@ -22,8 +22,8 @@ class PerceptualLoss:
     """Compare outputs with content and styles: the weighted sum of all terms.
 
     Call it with outputs and content, both (B, 3, H, W) in [0, 1], and optionally `style`, (B, S) weights of the styles.
-    It returns float32 scalars: {"loss", "content", "style", and "light", "tv", "photo" if they have a weight}, where
-    "loss" is the weighted sum of the others.
+    It returns float32 scalars: {"loss", "content", "style", and "light", "tv" if they have a weight}, where "loss"
+    is the weighted sum of the others. If `style` is given and the terms are normalized, "photo" (`PhotoLoss`) is one.
 
     loss_network: must have every layer named below. styles: one style image, (1, 3, H, W) in [0, 1], or several.
     style_weights: for one style that is the weighted mean of the images' Grams; None: each image is a style.
@@ -33,7 +33,6 @@ class PerceptualLoss:
     normalize: divide each layer's term by the energy of its target, so that one set of weights suits every style,
     layer and loss network. False: the published formulas.
     light_weight: of `functional.light_loss`. content_reduction: "mean", or "half_sum" (Gatys, not normalized).
-    photo_weight: of `PhotoLoss`, if the network is trained for several strengths, so with `style`.
     tv_reduction: "mean", or "half_sum" (fast-neural-style). pixel_range: the images' range in the published TV formula.
 
     A plain object, not a Module, so that its owner does not save, broadcast or train the loss network.
@@ -52,7 +51,6 @@ class PerceptualLoss:
         style_weight: float,
         light_weight: float = 0.0,
         tv_weight: float = 0.0,
-        photo_weight: float = 0.0,
         normalize: bool = False,
         content_scales: Mapping[int, float] | None = None,
         style_scales: Mapping[int, float] | None = None,
@@ -60,10 +58,7 @@ class PerceptualLoss:
         tv_reduction: str = "mean",
         pixel_range: float = 1.0,
     ) -> None:
-        weights = {
-            "content": content_weight, "style": style_weight, "light": light_weight, "tv": tv_weight,
-            "photo": photo_weight,
-        }  # fmt: skip
+        weights = {"content": content_weight, "style": style_weight, "light": light_weight, "tv": tv_weight}
         self.weights = {name: check_number(f"loss.{name}_weight", weight, 0) for name, weight in weights.items()}
         if not (content_weight or style_weight or tv_weight):
             raise UserError("loss: content_weight, style_weight and tv_weight are all 0; at least one must be positive")
@@ -85,11 +80,8 @@ class PerceptualLoss:
         ]
         self.content, self.style = ContentLoss(tables[0], normalize, content_reduction), StyleLoss(tables[1], normalize)
         self.content_scales, self.style_scales = tables[2:]
-        self.light, self.photo, self.tv = (
-            LightLoss(),
-            PhotoLoss(),
-            TVLoss(tv_reduction, check_number("loss.pixel_range", pixel_range, 1)),
-        )
+        self.light, self.photo, self.normalize = LightLoss(), PhotoLoss(), normalize
+        self.tv = TVLoss(tv_reduction, check_number("loss.pixel_range", pixel_range, 1))
         minimum = MULTIPLE * max((1, *self.style_scales))
         for height, width in (image.shape[2:] for image in self.styles):
             if style_weight and min(height, width) < minimum:
@@ -135,11 +127,11 @@ class PerceptualLoss:
                 terms["style"] = terms["style"] + style_share * self.style(features, self.grams[divisor], weights)
         if self.weights["light"]:
             terms["light"] = self.light(output, content)
-        if self.weights["photo"] and style is not None:
+        if self.normalize and style is not None:
             terms["photo"] = self.photo(output, content, style)
         if self.weights["tv"]:
             terms["tv"] = self.tv(output)
-        loss = sum((self.weights[name] * term for name, term in terms.items()), output.new_zeros(()))
+        loss = sum((self.weights.get(name, 1.0) * term for name, term in terms.items()), output.new_zeros(()))
         return {"loss": loss, **terms}
 
 

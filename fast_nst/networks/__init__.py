@@ -6,7 +6,7 @@ from fast_nst.errors import UserError
 from fast_nst.networks.johnson import Johnson
 from fast_nst.networks.slim import Slim
 
-NETWORKS: dict[str, type[Johnson] | type[Slim]] = {"johnson": Johnson, "slim": Slim}
+NETWORKS: dict[str, type[Johnson] | type[Slim]] = {"johnson": Johnson, "slim": Slim, "conditional": Slim}
 Network = Johnson | Slim
 
 __all__ = ["NETWORKS", "Network", "build"]

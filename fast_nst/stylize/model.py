@@ -1,13 +1,15 @@
 """A trained network as a Python object: called with an image, it returns one of the same kind."""
 
+import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, overload
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from fast_nst import image as images
 from fast_nst import weights
@@ -15,29 +17,43 @@ from fast_nst.device import find_devices, has_fast_bfloat16
 from fast_nst.errors import UserError, check_int
 from fast_nst.networks import Network
 from fast_nst.optimize import resized
+from fast_nst.stylize.choice import Style, choose, find_weights, style_names
 from fast_nst.stylize.image import stylize_tensor
+from fast_nst.stylize.mask import load_mask
 
 PathLike = str | os.PathLike[str]
 
 
 class StyleModel:
-    """network: in evaluation mode. description: the weights file's metadata. Calls may come from several threads."""
+    """network: in evaluation mode. description: the weights file's metadata. Calls may come from several threads.
 
-    def __init__(self, network: Network, description: dict[str, Any]) -> None:
+    styles: names of the styles. style: the one used unless a call names another; None: a call must, if there are
+    several.
+    """
+
+    def __init__(self, network: Network, description: dict[str, Any], style: Style | None = None) -> None:
         self.network, self.description = network.eval().to(memory_format=torch.channels_last), description
+        self.styles, self.style = style_names(description), style
+        self._chosen = functools.lru_cache(maxsize=8)(self._choose)  # of the last styles and strengths
 
     @classmethod
     def load(cls, path: PathLike, device: str = "auto") -> Self:
-        """Read a weights file. Raises UserError."""
-        network, description = weights.load(Path(path).expanduser())
-        return cls(network.to(find_devices(device, "device")[0]), description)
+        """Read a weights file, or the package's own for the name of a bundled style. Raises UserError."""
+        file, style = find_weights(path)
+        network, description = weights.load(file)
+        return cls(network.to(find_devices(device, "device")[0]), description, style)
+
+    def _choose(self, style: str | tuple[tuple[str, float], ...] | None, strength: float) -> tuple[nn.Module, float]:
+        shares = dict(style) if isinstance(style, tuple) else style
+        network, fade = choose(self.network, self.styles, shares, strength)
+        return network.to(memory_format=torch.channels_last), fade  # type: ignore[call-overload]
 
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
     def __repr__(self) -> str:
-        names = "+".join(self.description.get("style", {}).get("names", ["?"]))
+        names = ", ".join(self.styles or ["?"])
         return f"StyleModel({names!r}, {self.description['network']['name']}, {self.device})"
 
     @overload
@@ -51,21 +67,34 @@ class StyleModel:
         return self.stylize(image, **options)
 
     def stylize(
-        self, image: Any, strength: float = 1.0, keep_colors: str | None = None, size: int | None = None
+        self,
+        image: Any,
+        strength: float = 1.0,
+        keep_colors: str | None = None,
+        size: int | None = None,
+        style: Style | None = None,
+        mask: PathLike | Image.Image | None = None,
     ) -> Any:
         """A path or Pillow image -> a Pillow image (RGB); a uint8 array (H, W, 3) or a float tensor (B, 3, H, W) in
         [0, 1] -> the same.
 
-        strength: from 0, the photograph, to 1, the full style. keep_colors: "chroma" or "statistics" of the photograph.
-        size: of the longer side, in pixels; None keeps it. Raises UserError.
+        strength: from 0, the photograph, to 1, the full style, or up to 2 with a network trained for it. keep_colors:
+        "chroma" or "statistics" of the photograph. size: of the longer side, in pixels; None keeps it. style: a name,
+        "cubist:0.7,starry_night:0.3" or {"cubist": 0.7, "starry_night": 0.3}. mask: white where to paint, black where
+        the photograph stays as it is; of the photograph's size. Raises UserError.
         """
+        chosen = self.style if style is None else style
+        network, fade = self._chosen(tuple(chosen.items()) if isinstance(chosen, Mapping) else chosen, strength)
         content = _to_tensor(image)
+        original = content.shape[2:]
         if size is not None:
             longer = max(content.shape[2:])
             height, width = (max(1, round(side * check_int("size", size, 1) / longer)) for side in content.shape[2:])
             content = resized(content, height, width)
         dtype = torch.bfloat16 if has_fast_bfloat16(self.device.type) else torch.float32
-        output = stylize_tensor(self.network, content, strength, keep_colors, dtype)
+        output = stylize_tensor(network, content, fade, keep_colors, dtype)
+        if mask is not None:
+            output = torch.lerp(content.to(output), output, load_mask(mask, original, content.shape[2:]).to(output))
         if isinstance(image, Tensor):
             return output.to(image)
         picture = images.to_pillow(output)

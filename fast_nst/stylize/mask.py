@@ -1,0 +1,35 @@
+"""Paint a part of a photograph: a mask is white where the output goes and black where the photograph stays."""
+
+import os
+from collections.abc import Sequence
+
+from PIL import Image
+from torch import Tensor
+
+from fast_nst import image
+from fast_nst.errors import UserError
+
+
+def open_mask(mask: str | os.PathLike[str] | Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return a mask as a gray Pillow image of `size`, (width, height), the photograph's. Raises UserError."""
+    if not isinstance(mask, Image.Image):
+        mask = image.open_picture(mask).on_white()
+    if mask.size != size:
+        raise UserError(f"mask: got {mask.width}x{mask.height} pixels; allowed: the photograph's, {size[0]}x{size[1]}")
+    return mask.convert("L")
+
+
+def load_mask(mask: str | os.PathLike[str] | Image.Image, original: Sequence[int], sides: Sequence[int]) -> Tensor:
+    """Return a mask of a photograph of `original` pixels, (height, width), as (1, 1, H, W) in [0, 1] of `sides`."""
+    gray = open_mask(mask, (original[1], original[0]))
+    if tuple(sides) != tuple(original):
+        gray = gray.resize((sides[1], sides[0]), Image.Resampling.BILINEAR)
+    return image.to_tensor(gray.convert("RGB"))[:, :1]
+
+
+def compose(output: Image.Image, content: Image.Image, mask: Image.Image) -> Image.Image:
+    """Return `output` where the gray `mask` is white, `content` where it is black, and a mixture between.
+
+    All of one size; where the mask is black, the pixels are those of `content`.
+    """
+    return Image.composite(output, content, mask if mask.size == output.size else mask.resize(output.size))
