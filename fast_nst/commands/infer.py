@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from fast_nst import image, stylize, weights
+from fast_nst import image, stylize
 from fast_nst.commands import cli
+from fast_nst.commands.infer_choice import Choice, load_choice, print_styles
 from fast_nst.commands.infer_plan import FORMATS, Pair, make_plan
 from fast_nst.device import find_devices, has_fast_bfloat16, is_out_of_memory, keep_freed_memory, used_memory
 from fast_nst.errors import UserError, check_int, check_number
@@ -31,12 +32,22 @@ def parse() -> argparse.Namespace:
         description="Stylize photographs with a trained network.",
         epilog="Without -o, the output of photo.jpg is photo_<style>.png next to it.",
     )
-    parser.add_argument("weights", metavar="WEIGHTS", help="<style>.safetensors, or a .pth of pytorch/examples")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="photographs, or folders of them")
-    parser.add_argument("-o", "--output", metavar="OUTPUT", help="a file for one photograph, a folder for several")
     parser.add_argument(
-        "--strength", type=float, default=1.0, help="from 0, the photograph, to 1, the full style (default)"
+        "weights", metavar="WEIGHTS", nargs="?",
+        help="<style>.safetensors, a .pth of pytorch/examples, or the name of a bundled style",
+    )  # fmt: skip
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="photographs, or folders of them")
+    parser.add_argument("-o", "--output", metavar="OUTPUT", help="a file for one photograph, a folder for several")
+    parser.add_argument("--list", action="store_true", help="print the styles in WEIGHTS, or the bundled ones, and end")
+    parser.add_argument("--style", metavar="NAME", help="one of several styles, or a mixture, a:0.7,b:0.3")
+    parser.add_argument(
+        "--strength", type=float, default=1.0,
+        help="from 0, the photograph, to 1, the full style (default), or 2 where the network is trained for it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mask", metavar="FILE", help="of the photograph's size: white is painted, black stays the photograph"
     )
+    parser.add_argument("--outside", metavar="NAME", help="a style for what the mask leaves")
     parser.add_argument(
         "--keep-colors", nargs="?", const="chroma", choices=tuple(stylize.KEEP_COLORS),
         help="keep the photograph's colors: its chroma (default), or the statistics of its colors",
@@ -96,31 +107,36 @@ class Stylizer:
     """Stylizes files on several devices: one copy of the network on each, each used by one thread at a time."""
 
     def __init__(
-        self, network: Network, devices: Sequence[torch.device], arguments: argparse.Namespace, style: str
+        self, choice: Choice, devices: Sequence[torch.device], arguments: argparse.Namespace, style: str
     ) -> None:
-        self.arguments, self.style = arguments, style
-        self.idle: queue.SimpleQueue[Network] = queue.SimpleQueue()
+        self.arguments, self.style, self.fade = arguments, style, choice.fade
+        self.idle: queue.SimpleQueue[tuple[Network, Network | None]] = queue.SimpleQueue()
         for device in devices:
-            self.idle.put(copy.deepcopy(network).to(device).to(memory_format=torch.channels_last))
+            inside, outside = (None if n is None else copy.deepcopy(n).to(device) for n in choice.networks)
+            for network in (inside, outside):
+                if network is not None:
+                    network.to(memory_format=torch.channels_last)
+            assert inside is not None
+            self.idle.put((inside, outside))
 
     def __call__(self, pairs: Sequence[Pair]) -> list[str]:
         """Stylize one photograph, or several small ones together, on the next idle device; errors, one line each.
 
         Raises image.NoSpace.
         """
-        network = self.idle.get()
+        network, outside = networks = self.idle.get()
         try:
             if len(pairs) == 1:
-                return self.stylize_one(network, pairs[0])
+                return self.stylize_one(network, outside, pairs[0])
             failed = stylize.stylize_batch(network, pairs, self.options(network))
             return [cli.one_line(error) for _, error in failed]
         finally:
-            self.idle.put(network)
+            self.idle.put(networks)
 
-    def stylize_one(self, network: Network, pair: Pair) -> list[str]:
+    def stylize_one(self, network: Network, outside: Network | None, pair: Pair) -> list[str]:
         progress = PhotoProgress(pair[0].name)
         try:
-            stylize.stylize_file(network, *pair, self.options(network), progress.update)
+            stylize.stylize_file(network, *pair, self.options(network), progress.update, outside)
         except image.NoSpace:
             raise
         except image.TooLarge as error:
@@ -146,12 +162,14 @@ class Stylizer:
         if given.max_memory is not None:
             memory = int(given.max_memory * 2**30) - (used_memory() if device.type == "cpu" else 0)
         return stylize.Options(
-            given.size, given.strength, given.keep_colors, dtype, memory, given.depth, given.quality, self.style
-        )
+            given.size, self.fade, given.keep_colors, dtype, memory, given.depth, given.quality, self.style,
+            None if given.mask is None else Path(given.mask),
+        )  # fmt: skip
 
 
 def check_options(arguments: argparse.Namespace) -> None:
-    check_number("--strength", arguments.strength, 0, 1)
+    if arguments.outside is not None and arguments.mask is None:
+        raise UserError("--outside: is for what --mask leaves; give a mask")
     if arguments.max_memory is not None and check_number("--max-memory", arguments.max_memory, 0) == 0:
         raise UserError("--max-memory: got 0; allowed: a number above 0")
     if arguments.size is not None:
@@ -164,7 +182,8 @@ def check_options(arguments: argparse.Namespace) -> None:
 
 def stylize_all(stylizer: Stylizer, pairs: Sequence[Pair], devices: int) -> int:
     """Stylize `pairs` and return how many failed, each reported. Raises UserError, Interrupted."""
-    jobs = [[pair] for pair in pairs] if len(pairs) == 1 else stylize.group_small(pairs, stylizer.arguments.size)
+    each = len(pairs) == 1 or stylizer.arguments.mask is not None
+    jobs = [[pair] for pair in pairs] if each else stylize.group_small(pairs, stylizer.arguments.size)
     failed = 0
     pool = ThreadPoolExecutor(devices)
     bar = tqdm(total=len(pairs), unit="photo", disable=len(pairs) == 1 or None)
@@ -196,13 +215,16 @@ def stylize_all(stylizer: Stylizer, pairs: Sequence[Pair], devices: int) -> int:
 
 def main() -> int:
     arguments = parse()
+    if arguments.list:
+        print_styles(arguments.weights)
+        return 0
+    if not arguments.inputs:
+        raise UserError("WEIGHTS, INPUT: give a weights file or a bundled style, and a photograph; see --help")
     check_options(arguments)
     if arguments.max_memory is None:
         keep_freed_memory()  # faster, and takes more of it
-    network, description = weights.load(Path(arguments.weights).expanduser())
-    devices = find_devices(arguments.device, "--device")
-    names = description.get("style", {}).get("names", [])
-    style = "_".join(Path(name).name for name in names) or Path(arguments.weights).stem
+    choice = load_choice(arguments)
+    devices, style = find_devices(arguments.device, "--device"), choice.label
     plan = make_plan(arguments, style)
     for line in (*plan.notes, *(f"error: {message}" for message in plan.errors)):
         print(line, file=sys.stderr)
@@ -210,7 +232,7 @@ def main() -> int:
     if not pairs:  # of this shard, or since all exist
         print("0 of 0 photographs stylized")
         return 1 if plan.errors else 0
-    failed = stylize_all(Stylizer(network, devices[: len(pairs)], arguments, style), pairs, len(devices))
+    failed = stylize_all(Stylizer(choice, devices[: len(pairs)], arguments, style), pairs, len(devices))
     done = f"{len(pairs) - failed} of {len(pairs)} photographs stylized"
     print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")
     return 1 if failed or plan.errors else 0

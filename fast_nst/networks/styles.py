@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fast_nst.networks.johnson import Johnson
 from fast_nst.networks.layers import ConditionalInstanceNorm, mix
 from fast_nst.networks.slim import Noise, Slim
 
@@ -30,7 +31,7 @@ def _same_but(network: Slim, num_styles: int) -> Slim:
 
 
 @torch.no_grad()
-def select(network: nn.Module, style: Tensor) -> nn.Module:
+def select(network: Johnson | Slim, style: Tensor) -> Johnson | Slim:
     """Return a network of one style, the mixture `style` of those of a conditional network; others unchanged.
 
     style: (S,) weights, whose sum is the strength.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fast_nst import weights
 from fast_nst.errors import UserError, check_number
@@ -73,7 +72,7 @@ def style_weights(names: Sequence[str], style: Style | None) -> torch.Tensor:
 
 def choose(
     network: Network, names: Sequence[str], style: Style | None = None, strength: float = 1.0
-) -> tuple[nn.Module, float]:
+) -> tuple[Network, float]:
     """Return the network of one style that paints `style` in `strength`, and how far to fade from the photograph to it.
 
     strength: 0 gives the photograph. A conditional network is trained for all strengths up to STRONGEST, so its output

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from fast_nst.networks import Network
 from fast_nst.networks.layers import ConvBlock
 from fast_nst.stylize import tiles
 from fast_nst.stylize.color import Moments, keep_chroma, keep_statistics, transport
+from fast_nst.stylize.mask import compose, open_mask
 
 KEEP_COLORS = {"chroma": keep_chroma, "statistics": keep_statistics}
 # Bytes per pixel and channel of the widest layer at full size, float32, for a whole image. Measured: slim 11, johnson 8
@@ -30,7 +32,7 @@ class Options:
 
     size: pixels of the longer side; None keeps that of the source. strength, keep_colors, dtype: see `stylize_tensor`.
     memory: bytes to use in addition to those in use; None: half of what is free. depth: bits a channel, 8 or 16.
-    quality, provenance: see `image.save_picture`.
+    quality, provenance: see `image.save_picture`. mask: a file, see `stylize.mask`.
     """
 
     size: int | None = None
@@ -41,6 +43,7 @@ class Options:
     depth: int = 8
     quality: int | None = None
     provenance: str | None = None
+    mask: Path | None = None
 
 
 @torch.inference_mode()
@@ -134,17 +137,24 @@ def stylize_file(
     target: str | os.PathLike[str],
     options: Options = Options(),
     on_progress: Callable[[float], None] | None = None,
+    outside: Network | None = None,
 ) -> None:
     """Stylize the file `source` and write `target`; transparency is kept.
 
-    An image that needs more than `options.memory` is stylized in strips, and `on_progress` is called with the share
-    done. Raises image.ImageError, UserError.
+    outside: a network for what `options.mask` leaves; None keeps the photograph there. An image that needs more than
+    `options.memory` is stylized in strips, and `on_progress` is called with the share done.
+    Raises image.ImageError, UserError.
     """
     image.check_writable(target)
     memory = free_memory(_device(network)) // 2 if options.memory is None else options.memory
     picture = open_content(source, _device(network), memory, options.size)
     image.check_fits(target, *picture.rgb.size)
+    content = picture.rgb if options.mask is None else picture.rgb.copy()  # strips change it in place
     result = _stylize_picture(network, picture.rgb, memory, options, on_progress)
+    if options.mask is not None:
+        mask = open_mask(options.mask, image.open_picture(source).rgb.size if options.size else content.size)
+        base = content if outside is None else _stylize_picture(outside, content, memory, options, on_progress)
+        result = compose(result, base, mask)
     image.save_picture(result, target, picture.alpha, options.provenance, options.quality)
 
 

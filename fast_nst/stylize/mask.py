@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -27,9 +28,16 @@ def load_mask(mask: str | os.PathLike[str] | Image.Image, original: Sequence[int
     return image.to_tensor(gray.convert("RGB"))[:, :1]
 
 
-def compose(output: Image.Image, content: Image.Image, mask: Image.Image) -> Image.Image:
+def compose(
+    output: Image.Image | np.ndarray, content: Image.Image | np.ndarray, mask: Image.Image
+) -> Image.Image | np.ndarray:
     """Return `output` where the gray `mask` is white, `content` where it is black, and a mixture between.
 
-    All of one size; where the mask is black, the pixels are those of `content`.
+    Images or arrays (H, W, 3) of 16 bits; where the mask is black, the pixels are those of `content`.
     """
-    return Image.composite(output, content, mask if mask.size == output.size else mask.resize(output.size))
+    if isinstance(output, Image.Image) and isinstance(content, Image.Image):
+        return Image.composite(output, content, mask if mask.size == output.size else mask.resize(output.size))
+    deep = [np.asarray(x, np.uint16) * np.uint16(257) if isinstance(x, Image.Image) else x for x in (output, content)]
+    height, width = deep[0].shape[:2]
+    share = np.asarray(mask.resize((width, height)), np.float32)[..., None] / 255
+    return (deep[1] + (deep[0].astype(np.float32) - deep[1]) * share).round().astype(np.uint16)

@@ -9,7 +9,7 @@ from typing import Any, Self, overload
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from fast_nst import image as images
 from fast_nst import weights
@@ -43,10 +43,10 @@ class StyleModel:
         network, description = weights.load(file)
         return cls(network.to(find_devices(device, "device")[0]), description, style)
 
-    def _choose(self, style: str | tuple[tuple[str, float], ...] | None, strength: float) -> tuple[nn.Module, float]:
+    def _choose(self, style: str | tuple[tuple[str, float], ...] | None, strength: float) -> tuple[Network, float]:
         shares = dict(style) if isinstance(style, tuple) else style
         network, fade = choose(self.network, self.styles, shares, strength)
-        return network.to(memory_format=torch.channels_last), fade  # type: ignore[call-overload]
+        return network.to(memory_format=torch.channels_last), fade
 
     @property
     def device(self) -> torch.device:
