@@ -16,11 +16,13 @@ from torch import nn
 
 from fast_nst import image, networks, weights
 from fast_nst.errors import UserError
+from fast_nst.networks.layers import ConvBlock
 from fast_nst.networks.slim import Noise
 from fast_nst.stylize import clip, hdr
 from fast_nst.stylize.animation import stylize_animation
 from fast_nst.stylize.color import luma
 from fast_nst.stylize.frames import FramePainter, Motion, shift_between
+from fast_nst.stylize.image import Options
 from fast_nst.stylize.video import stylize_video
 
 av = pytest.importorskip("av")
@@ -33,6 +35,7 @@ class Same(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
+        self.unused = ConvBlock(3, 3, 3)
 
     def forward(self, content: torch.Tensor, style: None = None) -> torch.Tensor:
         return content * self.scale
@@ -105,7 +108,7 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ])  # fmt: skip
 def test_times_and_sound_stay(tmp_path, name, sound, target):
     source = write_clip(tmp_path / name, sound=sound)
-    assert stylize_video(Same(), source, tmp_path / target, provenance="wave") == len(TICKS)
+    assert stylize_video(Same(), source, tmp_path / target, Options(provenance="wave")) == len(TICKS)
     assert (clip.is_output(tmp_path / target), clip.is_output(source)) == (True, False)
     times, frames = read(tmp_path / target)
     before, originals = read(source)
@@ -248,7 +251,7 @@ def test_odd_sides_get_one_more_row_or_column(tmp_path, sides, size, expected):
     painted = []
     network = Same()
     network.register_forward_hook(lambda module, inputs, output: painted.append(tuple(output.shape[2:])))
-    stylize_video(network, source, tmp_path / "out.mp4", size)
+    stylize_video(network, source, tmp_path / "out.mp4", Options(size))
     assert read(tmp_path / "out.mp4")[1][0].shape[:2] == expected
     assert painted[0] == (sides if size is None else tuple(round(side * size / 64) for side in sides))
 
@@ -345,7 +348,7 @@ def read_animation(path: Path) -> tuple[list[float], list[np.ndarray], int | Non
 @pytest.mark.parametrize("target", [".gif", ".webp", ".png"])
 def test_animations_keep_durations_loop_and_transparency(tmp_path, mode, source, target):
     file = write_animation(tmp_path / f"in{source}", mode)
-    assert stylize_animation(Same(), file, tmp_path / f"out{target}", provenance="wave") == 4
+    assert stylize_animation(Same(), file, tmp_path / f"out{target}", Options(provenance="wave")) == 4
     assert image.is_output(tmp_path / f"out{target}")
     assert not image.is_output(file)
     durations, frames, loop = read_animation(tmp_path / f"out{target}")

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from fast_nst import errors, image
 from fast_nst.stylize.frames import FramePainter
+from fast_nst.stylize.image import Options
 
 SUFFIXES = (".gif", ".webp", ".png", ".apng")
 
@@ -31,25 +32,24 @@ def stylize_animation(
     network: nn.Module,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    size: int | None = None,
-    provenance: str | None = None,
-    **options: Any,
+    options: Options = Options(),  # noqa: B008 (frozen)
 ) -> int:
     """Stylize the animation `source`, write `target` and return the number of frames. A bar shows the progress.
 
-    size: pixels of the longer side; None keeps that of `source`. provenance: see `image.save_picture`.
-    options: of `stylize_tensor`. Raises UserError.
+    Raises UserError.
     """
-    if size is not None:
-        errors.check_int("size", size, 1)
+    if options.size is not None:
+        errors.check_int("size", options.size, 1)
+    if options.depth != 8:
+        raise errors.UserError(f"{source}: an animation, which is written with 8 bits a channel; leave out --depth")
     check_target(target)
     durations, settings = _read_settings(source)
     suffix = Path(target).suffix.lower()
-    settings |= image.provenance_options(suffix, provenance)
+    settings |= image.provenance_options(suffix, options.provenance)
     if suffix == ".webp":
-        settings["quality"] = 95
-    with FramePainter(network, **options) as paint, image.atomic_write(target) as temporary:
-        frames = _paint_frames(source, paint, size, len(durations))
+        settings["quality"] = 95 if options.quality is None else options.quality
+    with FramePainter(network, options) as paint, image.atomic_write(target) as temporary:
+        frames = _paint_frames(source, paint, options.size, len(durations))
         first = next(frames)
         if first.mode == "RGBA" and suffix == ".gif":
             settings["disposal"] = 2  # clear before each frame, or earlier frames show through
@@ -86,6 +86,7 @@ def _paint_frames(
     for frame in tqdm(_read_frames(path), total=count, unit="frame", desc=Path(path).name, disable=None):
         picture = image.from_pillow(frame)
         rgb = picture.rgb if size is None else image.resize_longer(picture.rgb, size)
+        paint.check_memory(path, *rgb.size)
         output = image.to_pillow(paint(image.to_tensor(rgb)))
         if picture.alpha is not None:
             output.putalpha(picture.alpha.resize(output.size))

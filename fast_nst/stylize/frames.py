@@ -1,14 +1,16 @@
 """Stylize the frames of a clip one after the other, with the network's noise following the camera."""
 
 import math
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from fast_nst import image
+from fast_nst.device import free_memory
 from fast_nst.networks.slim import Noise, Slim
 from fast_nst.stylize.color import luma
-from fast_nst.stylize.image import stylize_tensor
+from fast_nst.stylize.image import Options, memory_per_pixel, stylize_tensor
 
 _SIDE = 512  # pixels of the longer side at which motion is measured
 _CLEAR = 0.3  # height of the correlation's peak, of 1: a pan gives 0.9, a zoom by 1 % 0.6, by 2 % 0.25, a cut 0.02
@@ -18,14 +20,12 @@ _FAR = 8  # a frame whose motion exceeds 1 / _FAR of a side becomes the next ref
 class FramePainter:
     """Call it with each frame, (1, 3, H, W) in [0, 1]; it returns the output.
 
-    options: of `stylize_tensor`.
-
     A network's noise is a tile fixed to the frame. In a pan its strokes would stay in place while the scene moves, so
     the tile is moved by the accumulated motion of the picture, in whole pixels of its grid. Use it as a context; at its
     end the noise is where it was.
     """
 
-    def __init__(self, network: nn.Module, **options: Any) -> None:
+    def __init__(self, network: nn.Module, options: Options = Options()) -> None:  # noqa: B008 (frozen)
         self.network, self.options = network, options
         self.device = next(network.parameters()).device
         self.noises = [module for module in network.modules() if isinstance(module, Noise)]
@@ -41,7 +41,15 @@ class FramePainter:
         content = content.to(self.device)
         if self.noises:
             self._move_noise(*self.motion.follow(content))
-        return stylize_tensor(self.network, content, **self.options)
+        options = self.options
+        return stylize_tensor(self.network, content, options.strength, options.keep_colors, options.dtype)
+
+    def check_memory(self, name: object, width: int, height: int) -> None:
+        """Raise image.TooLarge if a frame of this size does not fit into the memory."""
+        memory = free_memory(self.device) if self.options.memory is None else self.options.memory
+        most = memory / memory_per_pixel(self.network)
+        if width * height > most:
+            raise image.TooLarge(f"{name}: frames of {width} x {height}; allowed: up to {most / 1e6:.2f} megapixels")
 
     def _move_noise(self, down: float, right: float) -> None:
         for noise in self.noises:

@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from tqdm import tqdm
@@ -17,39 +16,37 @@ from tqdm import tqdm
 from fast_nst import errors, image
 from fast_nst.stylize.clip import Layout, Reader, Writer, check_target
 from fast_nst.stylize.frames import FramePainter
+from fast_nst.stylize.image import Options
 
 
 def stylize_video(
     network: nn.Module,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    size: int | None = None,
-    provenance: str | None = None,
+    options: Options = Options(),  # noqa: B008 (frozen)
     on_note: Callable[[str], None] = print,
-    **options: Any,
 ) -> int:
     """Stylize the clip `source`, write `target` and return the number of frames. A bar shows the progress.
 
-    size: pixels of the longer side; None keeps that of `source`. An odd side gets one more row or column, which H.264
-    requires. provenance: for `clip.is_output`. on_note: called with what the user should know, in one line.
-    options: of `stylize_tensor`.
-    After Ctrl-C, `target` has the frames up to it, and KeyboardInterrupt is raised. Raises UserError: if `source` is
-    damaged, then `target` has what could be read.
+    An odd side gets one more row or column, which H.264 requires. on_note: called with what the user should know, in
+    one line. After Ctrl-C, `target` has the frames up to it, and KeyboardInterrupt says so. Raises UserError: if
+    `source` is damaged, then `target` has what could be read.
     """
-    if size is not None:
-        errors.check_int("size", size, 1)
+    if options.size is not None:
+        errors.check_int("size", options.size, 1)
     check_target(target)
     reader = Reader(source)  # and checks that there is PyAV
     import av
 
     with reader, image.atomic_write(target) as temporary, _stop_on_interrupt() as is_stopped:
-        layout = Layout(reader.first_frame(), size)
+        layout = Layout(reader.first_frame(), options.size)
         if layout.transfer is not None:
             on_note(f"{source}: high dynamic range ({layout.transfer_name}) becomes standard range")
         try:
-            with av.open(os.fspath(temporary), "w") as output, FramePainter(network, **options) as paint:
-                if provenance is not None:
-                    output.metadata["comment"] = f"{image.PROVENANCE} {provenance}"
+            with av.open(os.fspath(temporary), "w") as output, FramePainter(network, options) as paint:
+                paint.check_memory(source, layout.width, layout.height)
+                if options.provenance is not None:
+                    output.metadata["comment"] = f"{image.PROVENANCE} {options.provenance}"
                 writer = Writer(output, Path(target), reader, layout)
                 done = _paint_frames(reader, layout, paint, writer, is_stopped)
         except av.FFmpegError as error:
@@ -57,8 +54,7 @@ def stylize_video(
         if is_stopped() and not done:
             raise KeyboardInterrupt
     if is_stopped():
-        on_note(f"{target}: has the first {done} frames of {source}")
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(f"{target} has the first {done} frames of {source}")
     if (damage := reader.damage()) is not None:
         raise errors.UserError(f"{source}: {damage}; {target} has the {done} frames that could be read")
     return done

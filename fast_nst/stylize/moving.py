@@ -1,0 +1,48 @@
+"""Stylize what moves: a video file by `video`, an animated picture by `animation`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from fast_nst import image
+from fast_nst.stylize import animation, clip
+from fast_nst.stylize.image import Options
+from fast_nst.stylize.video import stylize_video
+
+
+def is_moving(source: Path, target: Path) -> bool:
+    """Return whether `stylize_moving` is for `source` and `target`. An animation for a .jpg is not: one frame fits."""
+    return clip.is_clip(source) or (target.suffix.lower() in animation.SUFFIXES and animation.is_animation(source))
+
+
+def default_suffix(source: Path) -> str | None:
+    """Return the suffix of the output if nothing else is asked for; None: `source` does not move."""
+    if clip.is_clip(source):
+        return source.suffix.lower() if source.suffix.lower() in clip.ENCODERS else ".mp4"
+    return source.suffix.lower() if animation.is_animation(source) else None
+
+
+def check_target(source: Path, target: Path) -> None:
+    """Raise UserError, before long work, unless what `source` becomes can be written to `target`."""
+    if not is_moving(source, target):
+        image.check_writable(target)
+    elif clip.is_clip(source):
+        clip.check_target(target)
+    else:
+        animation.check_target(target)
+
+
+def is_output(path: Path) -> bool:
+    """Return whether `path` is an output, moving or not."""
+    return clip.is_output(path) if clip.is_clip(path) else image.is_output(path)
+
+
+def stylize_moving(
+    network: nn.Module, source: Path, target: Path, options: Options, on_note: Callable[[str], None]
+) -> None:
+    """Stylize the clip or animation `source` and write `target`. on_note: see `stylize_video`, and what it raises."""
+    if clip.is_clip(source):
+        stylize_video(network, source, target, options, on_note)
+    else:
+        animation.stylize_animation(network, source, target, options)
