@@ -29,16 +29,18 @@ def train(
     style: str | os.PathLike[str],
     content: str | os.PathLike[str] | None = None,
     max_steps: int | None = None,
+    minutes: float | None = None,
     output_dir: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
 ) -> "StyleModel":
     """Train a network for one style, and return it as `load` would.
 
     style: a painting's file, or the name of a bundled style. content: a folder of photographs; None: synthetic ones.
+    max_steps, minutes: the length, one of them; minutes becomes as many steps as this machine does in that time.
     output_dir: where the weights file, checkpoint and preview go; None: outputs/<style>/<time>. overrides: further
     settings as on the command line, "loss.style_weight=5". It uses torch's global random state, which it restores, so
     run one training at a time. Raises errors.UserError (a ValueError) and errors.RunError (a RuntimeError).
     """
     from fast_nst.commands.train import train_from_python
 
-    return load(train_from_python(style, content, max_steps, output_dir, overrides))
+    return load(train_from_python(style, content, max_steps, minutes, output_dir, overrides))

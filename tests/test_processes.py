@@ -102,7 +102,8 @@ def test_two_processes_save_on_a_signal_and_go_on_to_the_same_weights(workplace)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
-    assert f"at step {resume.read(checkpoint)['step']}: saved" in errors
+    assert f"stopped at step {resume.read(checkpoint)['step']} by SIGTERM; the network so far is in stopped/" in errors
+    assert weights.describe(workplace / "stopped" / "my painting.safetensors")["total_steps"] == 160
     again = run("train.py", *overrides(workplace, 160), *two("stopped"), "ckpt_path=auto", cwd=workplace)
     assert again.returncode == 0, again.stderr
     ours, theirs = (weights.load(workplace / f / "my painting.safetensors")[0] for f in ("stopped", "whole"))

@@ -108,9 +108,11 @@ def test_resumed_run_uses_its_own_learning_rate():
 def test_learning_rate_warms_up_and_decays_to_zero():
     falling = {name: [learning_rate_factor(step, name, 3, 40) for step in range(41)] for name in ("cosine", "linear")}
     for step, (cosine, line) in enumerate(zip(*falling.values(), strict=True)):
-        rise = min(1, (step + 1) / 4)
-        assert cosine == pytest.approx(rise * math.cos(math.pi * step / 80) ** 2)
-        assert line == pytest.approx(rise * (1 - step / 40))
+        rise, done = min(1, (step + 1) / 4), max(0, step - 3) / 37
+        assert cosine == pytest.approx(rise * math.cos(math.pi * done / 2) ** 2)
+        assert line == pytest.approx(rise * (1 - done))
+    for name in ("cosine", "linear"):  # FitMinutes sets the length of a run within the warm-up
+        assert len({learning_rate_factor(3, name, 3, total) for total in (3, 4, 50, 2**40)}) == 1
     constant = [learning_rate_factor(step, "constant", 3, 40) for step in range(41)]
     assert constant == [0.25, 0.5, 0.75] + [1.0] * 38
 

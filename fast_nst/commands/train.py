@@ -5,10 +5,10 @@ python scripts/train.py style.image=painting.jpg data=folder data.root=photograp
 """
 
 import logging
-import math
 import os
 import re
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -26,9 +26,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
 
 from fast_nst import data
-from fast_nst.commands import cli
+from fast_nst.commands import cli, train_length
 from fast_nst.commands.build import further_paintings, make_loss, style_name
 from fast_nst.commands.config import CONFIGS, compose, run, settle
 from fast_nst.commands.initial import AUTO, Start, initial_network
@@ -44,9 +45,9 @@ from fast_nst.methods.style_transfer import StyleTransfer
 from fast_nst.training import callbacks, resume
 from fast_nst.training.checkpoint import AtomicCheckpointIO, SaveCheckpoint
 from fast_nst.training.divergence import StopOnNan
+from fast_nst.training.length import UNKNOWN, FitMinutes
 from fast_nst.weights import sha256
 
-MAX_STEPS = 10**9
 LIGHTNING_ERRORS = (
     ValueError, TypeError, RuntimeError, ImportError, OverflowError, pl.utilities.exceptions.MisconfigurationException,
 )  # fmt: skip
@@ -113,22 +114,18 @@ def build_data(
     )
 
 
-def resume_command(checkpoint: Path, overrides: Sequence[str]) -> str:
-    """What to type to resume from `checkpoint`: this command with ckpt_path."""
+def resume_command(checkpoint: Path, overrides: Sequence[str], python: bool) -> str:
+    """What to type to resume from `checkpoint`: this command, or this call of `fast_nst.train`, with ckpt_path."""
     plain = re.fullmatch(r"[\w./-]+", str(checkpoint))
     last = f"ckpt_path={checkpoint}" if plain else assign("ckpt_path", checkpoint)
+    if python:
+        return f"the same call with overrides=[{last!r}] added"
     kept = [item for item in overrides if not item.startswith("ckpt_path=")]
     return f"{cli.typed('train')} {shlex.join([*kept, last])}"
 
 
-def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:
-    """The length of the run: max_steps, or as many steps of `batch` images as max_epochs takes."""
-    steps, epochs = cfg["max_steps"], cfg["max_epochs"]
-    if (steps is None) == (epochs is None):
-        raise UserError(f"trainer.max_steps, max_epochs: got {steps} and {epochs}; set one, the other null")
-    if steps is not None:
-        return check_int("trainer.max_steps", steps, 1, MAX_STEPS)
-    return math.ceil(check_int("trainer.max_epochs", epochs, 1, MAX_STEPS) * images / batch)
+def in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def build_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Trainer:
@@ -185,21 +182,24 @@ def describe(cfg: dict[str, Any], files: Files, start: Start) -> tuple[dict[str,
 class Run:
     """One training: `build` everything, then `fit`, then `report`."""
 
-    def __init__(self, cfg: dict[str, Any], overrides: Sequence[str] = (), catch_signals: bool = True) -> None:
+    def __init__(self, cfg: dict[str, Any], overrides: Sequence[str] = (), python: bool = False) -> None:
         """overrides: the command line, for the command that resumes. Raises UserError."""
-        self.cfg, self.catch_signals, self.started = cfg, catch_signals, time.monotonic()
+        self.cfg, self.started = cfg, time.monotonic()
         self.files = files = plan_files(cfg)
+        given = [word.partition("=")[0] for word in overrides]
+        train_length.settle_minutes(cfg, given, files.checkpoint)
         pl.seed_everything(check_int("seed", cfg["seed"], 0, 2**32 - 1), verbose=False)
         start = initial_network(cfg, len(files.paintings))
         loss = make_loss(cfg, files.paintings, cfg["style"]["size"])
         jitter = check_int("loss.jitter", cfg["loss"].get("jitter", 0), 0)
-        self.data = build_data(cfg, loss, jitter, start, [word.partition("=")[0] for word in overrides])
+        self.data = build_data(cfg, loss, jitter, start, given)
         self.precision = choose_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
         settings, description = describe(cfg, files, start)
         self.progress = callbacks.Progress()
         every = check_int("checkpoint.every_n_steps", cfg["checkpoint"]["every_n_steps"], 1)
-        self.resume_command = resume_command(files.last, overrides)
-        self.save_checkpoint = SaveCheckpoint(files.last, every, settings, self.resume_command, catch_signals)
+        self.resume_command = resume_command(files.last, overrides, python)
+        signals = SaveCheckpoint.SIGNALS if not python else (signal.SIGINT,) if in_main_thread() else ()
+        self.save_checkpoint = SaveCheckpoint(files.last, every, settings, files.weights, self.resume_command, signals)
         self.save_weights = callbacks.SaveWeights(files.weights, description)
         self.preview = callbacks.Preview(
             files.preview, loss.styles, self.data.sets.val, check_int("preview.images", cfg["preview"]["images"], 1),
@@ -210,12 +210,12 @@ class Run:
             logger=pl.loggers.TensorBoardLogger(files.folder, name="tensorboard", version=""),
             plugins=[AtomicCheckpointIO()],
             callbacks=[  # weights first: there may be no disk space for all
-                self.progress, StopOnNan(cfg["trainer"]["log_every_n_steps"]),
+                *self.fit_minutes(), self.progress, StopOnNan(cfg["trainer"]["log_every_n_steps"]),
                 pl.callbacks.LearningRateMonitor("step"), self.save_weights, self.save_checkpoint, self.preview,
             ],
         )  # fmt: skip
         batch = self.data.batch_size * self.trainer.world_size
-        self.steps = total_steps(cfg["trainer"], len(self.data.sets.train), batch)
+        self.steps = train_length.total_steps(cfg, len(self.data.sets.train), batch)
         # max_epochs needs the number of processes, which only the trainer knows.
         self.trainer.fit_loop.epoch_loop.max_steps = self.steps
         self.module = StyleTransfer(
@@ -227,6 +227,31 @@ class Run:
         if self.trainer.strategy.root_device.type == "cpu":
             bf16 = self.precision.startswith("bf16")
             check_memory(self.module, self.data.batch_size, cfg["data"]["size"], bf16, self.trainer.num_devices)
+
+    def fit_minutes(self) -> list[FitMinutes]:
+        """The callback that sets the length of a run of `minutes`."""
+        cfg = self.cfg
+        if cfg["minutes"] is None:
+            return []
+        reserve = train_length.reserve(cfg, len(self.data.sets.val))
+        return [FitMinutes(cfg["minutes"], self.started, train_length.measured_steps(cfg), reserve, self.set_length)]
+
+    def set_length(self, steps: int) -> None:
+        """Train for `steps` in all, which is recorded in the checkpoint and in config.yaml."""
+        self.steps = self.module.total_steps = self.cfg["trainer"]["max_steps"] = steps
+        self.save_checkpoint.settings["trainer"] = self.cfg["trainer"]
+        if not self.trainer.is_global_zero:
+            return
+        self.write_config()
+        same = f"trainer.max_steps={steps}"
+        if self.cfg["data"]["name"] == "synthetic":
+            same += f" data.count={self.cfg['data']['count']}"
+        text = f"minutes={self.cfg['minutes']:g}: {steps} steps; for the same network again: {same}"
+        tqdm.write(text, sys.stderr)
+
+    def write_config(self) -> None:
+        with atomic_write(self.files.config) as temporary:
+            OmegaConf.save(OmegaConf.create(self.cfg), temporary)
 
     def resume(self) -> int:
         """Compare the settings with the checkpoint's; the step to resume at. Raises UserError."""
@@ -250,10 +275,11 @@ class Run:
         if not trainer.is_global_zero:
             return
         os.environ[RUN_DIR] = str(self.files.folder)
-        with atomic_write(self.files.config) as temporary:
-            OmegaConf.save(OmegaConf.create(self.cfg), temporary)
+        self.write_config()
+        steps = "about 1 minute" if self.cfg["minutes"] == 1 else f"about {self.cfg['minutes']} minutes"
+        steps = steps if self.steps == UNKNOWN else f"{self.steps} steps"
         print(
-            f"{self.files.name}: {self.steps} steps on {trainer.world_size} x {trainer.strategy.root_device.type}, "
+            f"{self.files.name}: {steps} on {trainer.world_size} x {trainer.strategy.root_device.type}, "
             f"{self.precision}, {len(sets.train)} content images and {len(sets.val)} held out; writing to "
             f"{self.files.folder}",
             file=sys.stderr,
@@ -270,8 +296,7 @@ class Run:
     def fit(self) -> None:
         """Train and save. Raises UserError or RunError, which say how to resume."""
         step = self.resume()
-        if self.catch_signals:
-            self.save_checkpoint.listen()
+        self.save_checkpoint.listen()
         self.announce()
         try:
             self.trainer.fit(self.module, self.data, ckpt_path=self.files.checkpoint, weights_only=True)
@@ -282,8 +307,7 @@ class Run:
         finally:
             self.module.close_graph()
         if step >= self.steps:  # interrupted between the last step and the results
-            if self.steps % self.cfg["trainer"]["val_every_n_steps"] == 0:
-                self.trainer.validate(self.module, self.data, verbose=False)
+            self.trainer.validate(self.module, self.data, verbose=False)
             self.save_weights.on_train_end(self.trainer, self.module)
             self.preview.on_train_end(self.trainer, self.module)
 
@@ -321,6 +345,7 @@ def train_from_python(
     style: str | os.PathLike[str],
     content: str | os.PathLike[str] | None,
     max_steps: int | None,
+    minutes: float | None,
     output_dir: str | os.PathLike[str] | None,
     overrides: Sequence[str],
 ) -> Path:
@@ -335,6 +360,7 @@ def train_from_python(
     if content is not None:
         words += ["data=folder", assign("data.root", content)]
     words += [] if max_steps is None else [f"trainer.max_steps={max_steps}"]
+    words += [] if minutes is None else [f"minutes={minutes}"]
     words += [] if output_dir is None else [assign("output_dir", output_dir)]
     words += overrides
     try:
@@ -344,7 +370,7 @@ def train_from_python(
     with torch.random.fork_rng(devices=()), warnings.catch_warnings():
         for message in LIGHTNING_NOISE:
             warnings.filterwarnings("ignore", message=message)
-        training = Run(cfg, words, catch_signals=False)
+        training = Run(cfg, words, python=True)
         training.fit()
     return training.files.weights
 

@@ -19,8 +19,9 @@ from fast_nst.data.datamodule import ContentData
 from fast_nst.data.dataset import ContentImages
 from fast_nst.networks import Network
 from fast_nst.stylize.sheet import sheet, stack
-from fast_nst.training.checkpoint import signalled
+from fast_nst.training.checkpoint import Interrupted, signalled
 from fast_nst.training.divergence import check_finite
+from fast_nst.training.length import UNKNOWN
 
 
 def seconds_left(trainer: pl.Trainer) -> float:
@@ -29,17 +30,30 @@ def seconds_left(trainer: pl.Trainer) -> float:
     return min((max(0.0, left) for timer in timers if (left := timer.time_remaining()) is not None), default=math.inf)
 
 
+def is_terminal() -> bool:
+    """Return whether stderr can show a bar: not a file, nor the output of a notebook's cell."""
+    if not sys.stderr.isatty() or "JPY_PARENT_PID" in os.environ:
+        return False
+    return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+
+
+def next_report(elapsed: float) -> float:
+    """Return the seconds to the next line without a terminal: tens of lines, also for a run of days."""
+    return 5.0 if elapsed < 5 else min(max(15.0, elapsed / 8), 900.0)
+
+
 class Progress(pl.callbacks.ProgressBar):
-    """Show steps, steps per second, time left and each loss: as a bar, or as a line every `seconds` without a terminal.
+    """Show steps, steps per second, time left and each loss: as a bar, or now and then as a line without a terminal.
 
     It first draws the content images (`ContentData.drawing`), with a bar of its own.
     """
 
-    def __init__(self, seconds: float = 15.0) -> None:
+    FORM = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} steps, {remaining} left, {rate_fmt}{postfix}"
+
+    def __init__(self) -> None:
         super().__init__()
         self.enabled = True
-        self.terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
-        self.interval = 0.5 if self.terminal else seconds
+        self.terminal = is_terminal()
         self.bar: tqdm | None = None
         self.next_update = 0.0
         self.started = False
@@ -53,11 +67,11 @@ class Progress(pl.callbacks.ProgressBar):
 
     def _draw(self, trainer: pl.Trainer, drawing: DataLoader[int]) -> None:
         """Draw all content images, or stop early at a signal or at trainer.max_time."""
-        next_update = time.monotonic()
+        next_update = start = time.monotonic()
         bar = tqdm(drawing, "drawing", leave=False, unit="image", disable=not (self.enabled and self.terminal))
         for done, _ in enumerate(bar, 1):
             if self.enabled and not self.terminal and time.monotonic() >= next_update:
-                next_update = time.monotonic() + self.interval
+                next_update = time.monotonic() + next_report(time.monotonic() - start)
                 print(f"drawing content images  {done}/{len(drawing)}", file=sys.stderr, flush=True)
             if signalled(trainer) or not seconds_left(trainer):
                 break
@@ -72,9 +86,13 @@ class Progress(pl.callbacks.ProgressBar):
         if data is not None and (drawing := data.drawing()) is not None:
             self._draw(trainer, drawing)
         self.start_time, self.start_step = time.monotonic(), trainer.global_step
-        self.next_update = 0.0
+        self.next_update = 0.0 if self.terminal else self.start_time + next_report(0)
         if self.enabled and self.terminal:
-            self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True)
+            self.bar = tqdm(total=self.total(trainer), initial=trainer.global_step, unit="step", dynamic_ncols=True)
+
+    def total(self, trainer: pl.Trainer) -> int | None:
+        """Return the length of the run; None while it is being measured (`FitMinutes`)."""
+        return None if trainer.max_steps == UNKNOWN else trainer.max_steps
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start(trainer)  # before the first batch is loaded
@@ -92,21 +110,29 @@ class Progress(pl.callbacks.ProgressBar):
         # Reading a loss waits for the device, so not at every step.
         if not self.enabled or (time.monotonic() < self.next_update and trainer.global_step < trainer.max_steps):
             return
-        self.next_update = time.monotonic() + self.interval
         losses = "  ".join(f"{name} {value.detach().item():.4g}" for name, value in outputs.items())
         if self.bar is not None:
-            self.bar.update(trainer.global_step - self.bar.n)
-            limit = seconds_left(trainer)
-            stop = "" if limit == math.inf else f"stops in {tqdm.format_interval(limit)}  "
-            self.bar.set_postfix_str(stop + losses)
-            return
-        elapsed, done = time.monotonic() - self.start_time, trainer.global_step - self.start_step
-        rate = done / elapsed if elapsed > 0 else 0.0
-        seconds = min((trainer.max_steps - trainer.global_step) / rate if rate else math.inf, seconds_left(trainer))
+            self.next_update = time.monotonic() + 0.5
+            self._update_bar(trainer, self.bar, losses)
+        else:
+            self.next_update = time.monotonic() + next_report(time.monotonic() - self.start_time)
+            self._print_line(trainer, losses)
+
+    def _update_bar(self, trainer: pl.Trainer, bar: tqdm, losses: str) -> None:
+        if self.total(trainer) is not None:
+            bar.total, bar.bar_format = trainer.max_steps, self.FORM
+        bar.update(trainer.global_step - bar.n)
+        limit = seconds_left(trainer)
+        stop = "" if limit == math.inf else f"stops in {tqdm.format_interval(limit)}  "
+        bar.set_postfix_str(stop + losses)
+
+    def _print_line(self, trainer: pl.Trainer, losses: str) -> None:
+        step, elapsed, total = trainer.global_step, time.monotonic() - self.start_time, self.total(trainer)
+        rate = (step - self.start_step) / elapsed if elapsed > 0 else 0.0
+        seconds = min((total - step) / rate if rate and total else math.inf, seconds_left(trainer))
         left = "?" if seconds == math.inf else tqdm.format_interval(seconds)
         print(
-            f"step {trainer.global_step}/{trainer.max_steps}  {rate:.2f} step/s  {left} left  {losses}",
-            file=sys.stderr, flush=True,
+            f"step {step}/{total or '?'}  {rate:.2f} step/s  {left} left  {losses}", file=sys.stderr, flush=True,
         )  # fmt: skip
 
     def _close(self) -> None:
@@ -168,25 +194,36 @@ class Preview(pl.Callback):
 
 
 class SaveWeights(pl.Callback):
-    """Save the weights file at the end of the run, with the last held-out losses in its metadata."""
+    """Save the weights file at the end of the run, also when a signal or trainer.max_time ends it early.
+
+    Its metadata has the step, the length of the run, and the held-out losses at that step, if they are known. At the
+    last step it makes Lightning validate.
+    """
 
     def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
         self.path, self.description = path, dict(description)
-        self.losses: dict[str, float] = {}  # of the last validation; saved in the checkpoint too
+        self.losses: dict[str, float] = {}
+        self.validated_step = -1
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"losses": self.losses}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.losses = dict(state_dict["losses"])
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True  # Lightning validates before it stops
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = trainer.callback_metrics
         self.losses = {name.removeprefix("val/"): float(metrics[name]) for name in metrics if name.startswith("val/")}
+        self.validated_step = trainer.global_step
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             network = cast(nn.Module, pl_module.network)
-            check_finite(network, trainer.global_step)
-            description = {**self.description, "steps": trainer.global_step, "held_out_losses": self.losses}
-            weights.save(self.path, network, description)
+            check_finite(network, step := trainer.global_step)
+            losses = self.losses if self.validated_step == step else {}
+            about = {"steps": step, "total_steps": trainer.max_steps, "held_out_losses": losses}
+            weights.save(self.path, network, {**self.description, **about})
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Interrupted):
+            self.on_train_end(trainer, pl_module)

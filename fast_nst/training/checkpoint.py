@@ -22,10 +22,11 @@ def signalled(trainer: pl.Trainer) -> bool:
 
 
 class Interrupted(RunError):
-    """A signal stopped the run after it saved; the message contains the command that resumes it."""
+    """A signal stopped the run, which saves its network in `weights`; `command` resumes it."""
 
-    def __init__(self, number: int, step: int, command: str) -> None:
-        super().__init__(f"{signal.Signals(number).name} at step {step}: saved. Resume with: {command}")
+    def __init__(self, number: int, step: int, weights: Path, command: str) -> None:
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        super().__init__(f"stopped at step {step}{by}; the network so far is in {weights}; resume with: {command}")
         self.exit_code = 128 + number
 
 
@@ -42,7 +43,8 @@ class SaveCheckpoint(pl.Callback):
     """Save `path` every `every_n_steps`, at the end, and on SIGINT, SIGTERM, SIGHUP or SIGUSR1.
 
     A signal saves after the current step and ends the run with `Interrupted`. A second one has its usual effect.
-    settings: stored in the checkpoint (`resume.KEY`). command: resumes from it.
+    settings: stored in the checkpoint (`resume.KEY`). weights: where `SaveWeights` saves the network. command: resumes
+    from the checkpoint.
     """
 
     SIGNALS = tuple(
@@ -51,18 +53,20 @@ class SaveCheckpoint(pl.Callback):
     SIGNAL_CHECK_INTERVAL = 10  # steps between checks for signals of other processes, which wait for all of them
 
     def __init__(
-        self, path: Path, every_n_steps: int, settings: Mapping[str, Any], command: str, catch_signals: bool = True
-    ) -> None:
-        self.path, self.every_n_steps, self.settings, self.command = path, every_n_steps, dict(settings), command
+        self, path: Path, every_n_steps: int, settings: Mapping[str, Any], weights: Path, command: str,
+        signals: Sequence[int] = SIGNALS,
+    ) -> None:  # fmt: skip
+        self.path, self.every_n_steps, self.settings = path, every_n_steps, dict(settings)
+        self.weights, self.command, self.signals = weights, command, signals
         self.saved_step = -1
-        self.catch_signals = catch_signals
         self.signal = 0
         self.handlers: dict[int, Any] = {}
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         self._release()
-        text = f"\n{signal.Signals(number).name}: saving after this step; again stops at once, unsaved\n"
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        text = f"\n{name}: stopping after this step; a second one stops at once and saves nothing\n"
         with contextlib.suppress(OSError):  # the terminal may be closed; print is not safe in a handler
             os.write(2, text.encode())
 
@@ -94,17 +98,17 @@ class SaveCheckpoint(pl.Callback):
         Call it with SIGINT before the run reports its start, because a shell's background jobs ignore SIGINT. Lightning
         needs its own handlers of the other signals until training starts.
         """
-        for number in numbers:
+        for number in {*numbers} & {*self.signals} - {*self.handlers}:
             if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:  # SIGHUP, under nohup
                 continue
-            self.handlers[number] = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-            signal.signal(number, self._catch)
+            before = signal.signal(number, self._catch)
+            default = before if callable(before) else signal.default_int_handler
+            self.handlers[number] = default if number == signal.SIGINT else signal.SIG_DFL
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.received_sigterm:  # Lightning checks this only now and then
             raise StoppedBeforeStart
-        if self.catch_signals:
-            self.listen(self.SIGNALS)
+        self.listen(self.signals)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -113,7 +117,7 @@ class SaveCheckpoint(pl.Callback):
         if stopping or trainer.global_step % self.every_n_steps == 0:
             self._save(trainer)
         if stopping:
-            raise Interrupted(self.signal or signal.SIGTERM, trainer.global_step, self.command)
+            raise Interrupted(self.signal or signal.SIGTERM, trainer.global_step, self.weights, self.command)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._release()

@@ -20,9 +20,12 @@ def build(name: str, network: nn.Module, learning_rate: float) -> torch.optim.Ad
 
 
 def learning_rate_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> float:
-    """Return the learning rate's factor at `step`, from 0: linear warm-up, then constant, or cosine or linear to 0."""
+    """Return the learning rate's factor at `step`, from 0: linear warm-up, then constant, or cosine or linear to 0.
+
+    Up to step `warmup_steps` it does not depend on the length of the run.
+    """
     factor = min(1.0, (step + 1) / (warmup_steps + 1))
-    if schedule != "constant":
-        done = min(1.0, step / total_steps)
+    if schedule != "constant" and step > warmup_steps:
+        done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
         factor *= 0.5 + 0.5 * math.cos(math.pi * done) if schedule == "cosine" else 1 - done
     return factor

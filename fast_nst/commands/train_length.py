@@ -1,0 +1,67 @@
+"""How long a run trains: trainer.max_steps, trainer.max_epochs or minutes."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fast_nst.errors import UserError, check_int, check_number
+from fast_nst.training import resume
+from fast_nst.training.length import LEAST, UNKNOWN
+
+MAX_STEPS = 10**9
+IMAGES_A_MINUTE = 100  # drawing them takes about a seventh of the time on two cores
+
+
+def settle_minutes(cfg: dict[str, Any], given: Sequence[str], checkpoint: Path | None) -> None:
+    """Prepare `cfg` for a run of `minutes`: trainer.max_steps is null, or what the run of `checkpoint` measured.
+
+    given: the keys on the command line. Synthetic images are fewer for a short run. Raises UserError.
+    """
+    minutes = cfg["minutes"]
+    if minutes is None:
+        return
+    check_number("minutes", minutes, 0.01, 10**6)
+    if other := {"trainer.max_steps", "trainer.max_epochs", "trainer.max_time"} & {*given}:
+        raise UserError(f"minutes: got {minutes} and {min(other)}; give one of them")
+    warmup = check_int("optimizer.warmup_steps", cfg["optimizer"]["warmup_steps"], 0)
+    if cfg["optimizer"]["schedule"] != "constant" and warmup < LEAST:
+        raise UserError(f"optimizer.warmup_steps: got {warmup}; allowed with minutes: {LEAST} or more")
+    trainer = cfg["trainer"]
+    trainer["max_steps"] = trainer["max_epochs"] = trainer["max_time"] = None
+    if cfg["data"]["name"] == "synthetic" and "data.count" not in given:
+        count = math.ceil(IMAGES_A_MINUTE * minutes)
+        cfg["data"]["count"] = min(cfg["data"]["count"], max(20, count))
+    if checkpoint is not None:
+        before = resume.read(checkpoint)["settings"]
+        if before.get("minutes") != minutes:
+            raise UserError(
+                f"minutes: got {minutes}; the run of ckpt_path has {before.get('minutes')}; to lengthen it, give "
+                f"trainer.max_steps, which is {before['trainer']['max_steps']}"
+            )
+        trainer["max_steps"] = before["trainer"]["max_steps"]
+
+
+def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:
+    """The length of the run: max_steps, or as many steps of `batch` images as max_epochs takes; UNKNOWN for minutes."""
+    steps, epochs = cfg["trainer"]["max_steps"], cfg["trainer"]["max_epochs"]
+    if cfg["minutes"] is not None and steps is None:
+        return UNKNOWN
+    if (steps is None) == (epochs is None):
+        raise UserError(f"trainer.max_steps, max_epochs: got {steps} and {epochs}; set one, the other null")
+    if steps is not None:
+        return check_int("trainer.max_steps", steps, 1, MAX_STEPS)
+    return math.ceil(check_int("trainer.max_epochs", epochs, 1, MAX_STEPS) * images / batch)
+
+
+def measured_steps(cfg: dict[str, Any]) -> int:
+    """The most steps that measure the speed: the warm-up, whose learning rates do not depend on the run's length."""
+    steps: int = cfg["optimizer"]["warmup_steps"]
+    return min(steps, 50) if cfg["optimizer"]["schedule"] != "constant" else 50
+
+
+def reserve(cfg: dict[str, Any], held_out: int) -> float:
+    """What comes after the last step, in steps: the held-out images and the preview, which need no gradient."""
+    data = cfg["data"]
+    images = (held_out + cfg["preview"]["images"]) * (data["val_size"] / data["size"]) ** 2
+    return float(images / data["batch_size"] / 3)
