@@ -1,4 +1,4 @@
-"""Stylize photographs with a trained network.
+"""Stylize photographs, clips and animations with a trained network.
 
 python scripts/infer.py outputs/starry_night/…/starry_night.safetensors photo.jpg
 python scripts/infer.py starry_night.safetensors holiday/ -o painted/ --strength 0.8 --keep-colors
@@ -11,6 +11,7 @@ import queue
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from fast_nst import image, stylize
 from fast_nst.commands import cli
 from fast_nst.commands.infer_choice import Choice, load_choice, print_styles
+from fast_nst.commands.infer_moving import stylize_clips
 from fast_nst.commands.infer_plan import FORMATS, Pair, make_plan
 from fast_nst.device import find_devices, has_fast_bfloat16, is_out_of_memory, keep_freed_memory, used_memory
 from fast_nst.errors import UserError, check_int, check_number
@@ -29,15 +31,15 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def parse() -> argparse.Namespace:
     parser = cli.Parser(
-        description="Stylize photographs with a trained network.",
+        description="Stylize photographs, clips and animations with a trained network.",
         epilog="Without -o, the output of photo.jpg is photo_<style>.png next to it.",
     )
     parser.add_argument(
         "weights", metavar="WEIGHTS", nargs="?",
         help="<style>.safetensors, a .pth of pytorch/examples, or the name of a bundled style",
     )  # fmt: skip
-    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="photographs, or folders of them")
-    parser.add_argument("-o", "--output", metavar="OUTPUT", help="a file for one photograph, a folder for several")
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="photographs, clips, or folders of photographs")
+    parser.add_argument("-o", "--output", metavar="OUTPUT", help="a file for one input, a folder for several")
     parser.add_argument("--list", action="store_true", help="print the styles in WEIGHTS, or the bundled ones, and end")
     parser.add_argument("--style", metavar="NAME", help="one of several styles, or a mixture, a:0.7,b:0.3")
     parser.add_argument(
@@ -136,7 +138,10 @@ class Stylizer:
     def stylize_one(self, network: Network, outside: Network | None, pair: Pair) -> list[str]:
         progress = PhotoProgress(pair[0].name)
         try:
-            stylize.stylize_file(network, *pair, self.options(network), progress.update, outside)
+            if stylize.is_moving(*pair):
+                stylize.stylize_moving(network, *pair, self.options(network), partial(tqdm.write, file=sys.stderr))
+            else:
+                stylize.stylize_file(network, *pair, self.options(network), progress.update, outside)
         except image.NoSpace:
             raise
         except image.TooLarge as error:
@@ -232,7 +237,11 @@ def main() -> int:
     if not pairs:  # of this shard, or since all exist
         print("0 of 0 photographs stylized")
         return 1 if plan.errors else 0
-    failed = stylize_all(Stylizer(choice, devices[: len(pairs)], arguments, style), pairs, len(devices))
+    stylizer = Stylizer(choice, devices[: len(pairs)], arguments, style)
+    clips = [pair for pair in pairs if stylize.is_moving(*pair)]
+    failed = stylize_clips(stylizer, clips, len(pairs) == 1)
+    if photographs := [pair for pair in pairs if pair not in clips]:
+        failed += stylize_all(stylizer, photographs, len(devices))
     done = f"{len(pairs) - failed} of {len(pairs)} photographs stylized"
     print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")
     return 1 if failed or plan.errors else 0

@@ -11,6 +11,7 @@ from fast_nst import image
 from fast_nst.commands import cli
 from fast_nst.data.folder import list_pictures
 from fast_nst.errors import UserError
+from fast_nst.stylize import is_moving, moving
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif"}
 Pair = tuple[Path, Path]
@@ -34,8 +35,7 @@ def make_plan(arguments: argparse.Namespace, style: str) -> Plan:
         raise UserError("INPUT, -o: got an empty name")  # an unset shell variable
     plan = Plan()
     sources = _find_sources(arguments.inputs, style, plan)
-    suffix = FORMATS[arguments.format or "png"]
-    plan.pairs = _name_outputs(sources, arguments.output, style, suffix)
+    plan.pairs = _name_outputs(sources, arguments.output, style, arguments.format)
     _check_pairs(plan.pairs, arguments)
     total = len(plan.pairs)
     if arguments.shard is not None:
@@ -48,7 +48,7 @@ def make_plan(arguments: argparse.Namespace, style: str) -> Plan:
         plan.notes.append(f"--skip-existing: left out {total - len(plan.pairs)} of {total} photographs")
     else:
         _check_existing(plan.pairs, arguments)
-    if animations := [source for source, _ in plan.pairs if image.is_animation(source)]:
+    if animations := [pair[0] for pair in plan.pairs if image.is_animation(pair[0]) and not is_moving(*pair)]:
         more = f" and {len(animations) - 1} more" if len(animations) > 1 else ""
         plan.notes.append(f"{animations[0]}{more}: several frames or pages; only the first one is stylized")
     return plan
@@ -88,29 +88,36 @@ def _find_sources(inputs: list[str], style: str, plan: Plan) -> list[Pair]:
     return sources
 
 
-def _name_outputs(sources: list[Pair], output: str | None, style: str, suffix: str) -> list[Pair]:
+def _suffix(source: Path, form: str | None) -> str:
+    """Return the suffix of an output; what moves keeps moving, unless another format is asked for."""
+    return (moving.default_suffix(source) if form is None else None) or FORMATS[form or "png"]
+
+
+def _name_outputs(sources: list[Pair], output: str | None, style: str, form: str | None) -> list[Pair]:
     if output is None:
-        return [(source, source.with_name(f"{source.stem}_{style}{suffix}")) for source, _ in sources]
+        return [(source, source.with_name(f"{source.stem}_{style}{_suffix(source, form)}")) for source, _ in sources]
     target = Path(output)
     if target.suffix != "" and not (target.is_dir() or output.endswith("/")):
         if len(sources) > 1:
             raise UserError(f"-o {target}: is one file, and there are {len(sources)} photographs; give a folder")
         return [(sources[0][0], target)]
     stems = Counter(below.with_suffix("") for _, below in sources)  # photo.jpg next to photo.png
-    return [
-        (source, target / (below.with_suffix(suffix) if stems[below.with_suffix("")] == 1 else f"{below}{suffix}"))
-        for source, below in sources
-    ]
+    pairs = []
+    for source, below in sources:
+        suffix = _suffix(source, form)
+        name = below.with_suffix(suffix) if stems[below.with_suffix("")] == 1 else f"{below}{suffix}"
+        pairs.append((source, target / name))
+    return pairs
 
 
 def _check_pairs(pairs: list[Pair], arguments: argparse.Namespace) -> None:
     """Raise UserError unless all outputs differ, can be written, and replace no photograph."""
     taken: dict[Path, Path] = {}
-    folders: set[Path] = set()
+    checked: set[tuple[Path, str]] = set()
     for source, result in pairs:
-        if result.parent not in folders:
-            image.check_writable(result)
-            folders.add(result.parent)
+        if (result.parent, result.suffix) not in checked:
+            moving.check_target(source, result)
+            checked.add((result.parent, result.suffix))
         check_format(arguments, result)
         if result in taken:
             other = "call infer.py for each" if arguments.output is not None else "give -o FOLDER"
@@ -129,5 +136,5 @@ def _check_existing(pairs: list[Pair], arguments: argparse.Namespace) -> None:
         raise UserError(f"{existing[0]}{more}: exists already; give --overwrite, --skip-existing or another -o")
     if arguments.output is None:  # --overwrite replaces outputs, not other pictures of the same name
         for path in existing:
-            if not image.is_output(path):
+            if not moving.is_output(Path(path)):
                 raise UserError(f"{path}: not an output of infer.py, and one would replace it; move it, or give -o")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from fast_nst import image
+from fast_nst import errors, image
 from fast_nst.stylize import animation, clip
 from fast_nst.stylize.image import Options
 from fast_nst.stylize.video import stylize_video
@@ -42,6 +42,8 @@ def stylize_moving(
     network: nn.Module, source: Path, target: Path, options: Options, on_note: Callable[[str], None]
 ) -> None:
     """Stylize the clip or animation `source` and write `target`. on_note: see `stylize_video`, and what it raises."""
+    if options.mask is not None:
+        raise errors.UserError(f"--mask: is for photographs; {source} moves")
     if clip.is_clip(source):
         stylize_video(network, source, target, options, on_note)
     else:
