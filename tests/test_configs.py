@@ -67,7 +67,7 @@ def test_the_default_needs_nothing_but_the_package():
     assert (cfg["loss_network"]["name"], cfg["data"]["name"], cfg["network"]["name"]) == (
         "compact",
         "synthetic",
-        "slim",
+        "conditional",
     )
     assert cfg["loss"]["normalize"] is True
     layers = [*cfg["loss"]["content_layers"], *cfg["loss"]["style_layers"]]
