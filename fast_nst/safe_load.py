@@ -13,6 +13,10 @@ from torch import Tensor
 from fast_nst.errors import UserError, one_line
 
 
+class WeightsError(UserError):
+    """A weights file that cannot be read. The message is one line."""
+
+
 def load_pickle(path: str | os.PathLike[str]) -> Any:
     """Load a `.pth` or `.ckpt` that contains only tensors and plain values. Raises UserError with the path."""
     try:
@@ -34,13 +38,17 @@ def check_readable(path: Path) -> None:
         raise UserError(f"{path}: no permission to read it")
 
 
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Return whether `path` is a safetensors file by its suffix, or its first bytes: JSON after a length of eight."""
+    with open(path, "rb") as file:
+        return Path(path).suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
 def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Load the state dict of a `.safetensors` or `.pth` file, on the CPU. Raises UserError with path and reason."""
     path = Path(path)
     check_readable(path)
-    with open(path, "rb") as file:
-        is_safetensors = file.read(9)[8:] == b"{"  # JSON after a length of eight bytes
-    if path.suffix == ".safetensors" or is_safetensors:
+    if is_safetensors(path):
         try:
             return safetensors.torch.load_file(path)
         except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:

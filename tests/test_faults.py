@@ -325,7 +325,7 @@ FAULTS = {
     "output exists": (*infer(PHOTO, "-o", "my painting.png"), "exists already; give --overwrite"),
     "file for several": (*infer("photographs", "-o", "a.png"), "is one file, and there are 8 photographs"),
     "nowhere for a result": (*infer(PHOTO, "-o", "/proc/a.png"), "/proc/a.png: cannot be written"),
-    "not our weights": ("infer.py", ["tiny.safetensors", PHOTO], "not one that fast_nst wrote"),
+    "not our weights": ("infer.py", ["tiny.safetensors", PHOTO], "seems to be the weights of another network"),
     "a pipe": (*infer("faulty/pipe.jpg"), "pipe.jpg: is not a regular file"),
     "a name too long": (*infer("a" * 300 + ".jpg"), "File name too long"),
     "a place in a file": (*infer("tiny.safetensors/a.jpg"), "Not a directory"),
@@ -339,9 +339,8 @@ FAULTS = {
     "newer weights": ("infer.py", ["faulty/newer.safetensors", PHOTO], "format version 99"),
     "another network's": ("infer.py", ["faulty/other.safetensors", PHOTO], "does not fit the network it names"),
     "absurd network": ("infer.py", ["faulty/huge.safetensors", PHOTO], "too large"),
-    "code in a .pth": ("infer.py", ["faulty/code.pth", PHOTO], "code.pth: cannot be read as weights"),
-    "a stranger's .pth": ("infer.py", ["faulty/stranger.pth", PHOTO], "not a network of pytorch/examples"),
-    "checkpoint as weights": ("infer.py", ["run/checkpoints/last.ckpt", PHOTO], "use the .safetensors file"),
+    "code in a .pth": ("infer.py", ["faulty/code.pth", PHOTO], "code.pth: seems to be a pickled mkdir, which"),
+    "a stranger's .pth": ("infer.py", ["faulty/stranger.pth", PHOTO], "seems to be the weights of"),
     "folder as weights": ("infer.py", ["run", PHOTO], "give the .safetensors file in it"),
 }  # fmt: skip
 

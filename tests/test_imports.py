@@ -11,7 +11,7 @@ PACKAGE = ROOT / "fast_nst"
 # Left to right: a part may import those left of it, and itself.
 ORDER = [
     "errors", "foreign", "deep", "device", "safe_load", "image", "ops", "networks", "loss_networks", "losses", "data",
-    "weights", "optimize", "evaluate", "stylize", "export", "training", "methods", "commands",
+    "importers", "weights", "optimize", "evaluate", "stylize", "export", "training", "methods", "commands",
 ]  # fmt: skip
 
 

@@ -116,6 +116,7 @@ NETWORKS = [
     ("johnson", {"filters": [4, 6, 8], "padding": "zero", "upsampling": "transposed", "pixels": "unit",
                  "final_norm": True, "norm_eps": 1e-3}),
     ("johnson", {"filters": [4, 6, 8], "padding": "reflection_once", "upsampling": "transposed", "norm": "batch"}),
+    ("johnson", {"filters": [4, 6, 8], "padding": "tensorflow", "upsampling": "transposed", "pixels": "unit"}),
     ("johnson", {"filters": [4, 6, 8], "blocks": 0}),
 ]  # fmt: skip
 
@@ -176,9 +177,17 @@ def test_unknown_stage_raises():
         stylize.stylize_tiles(network, picture(1, 80, 80), 32)
 
 
-def stylize_both(network, keep_colors):
+@pytest.mark.parametrize("height", [128, 130, 131])
+def test_tiles_of_an_even_height_pad_like_the_whole_image(height):
+    network = networks.build("johnson", filters=[4, 6, 8], padding="tensorflow", upsampling="transposed").eval()
+    randomize_norms(network)
+    tiled, whole, _ = stylize_both(network, None, height)
+    assert np.abs(tiled - whole).max() <= 1
+
+
+def stylize_both(network, keep_colors, height=131):
     """Stylize a picture in strips and whole; return both as integers, and the shares of work reported."""
-    content, shares = picture(1, 131, 167), []
+    content, shares = picture(1, height, 167), []
     whole = image.to_pillow(stylize.stylize_tensor(network, image.to_tensor(content), 0.9, keep_colors))
     stylize.stylize_tiles(network, content, 40, 0.9, keep_colors, on_progress=shares.append)
     return np.asarray(content).astype(int), np.asarray(whole).astype(int), shares

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fast_nst.errors import UserError, check_choice, check_int, check_number
 from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, decode, encode
 
-PADDINGS = ("reflection", "zero", "reflection_once")
+PADDINGS = ("reflection", "zero", "tensorflow", "reflection_once")
 UPSAMPLINGS = ("nearest", "transposed")
 
 
@@ -32,8 +32,9 @@ class Johnson(nn.Module):
 
     filters: channels at full, half and quarter size. blocks: residual blocks. kernel: size of the first and last.
     norm: "instance" or "batch". upsampling: "nearest" (then a convolution) or "transposed" (convolution).
-    padding: "reflection" or "zero" at every convolution; or "reflection_once", as in the paper's supplement: the input
-    is padded by 8 pixels per block (40) and the residual blocks are unpadded, which restores the size.
+    padding: "reflection", "zero" or "tensorflow" (lengstrom, see `ConvBlock`) at every convolution; or
+    "reflection_once", as in the paper's supplement: the input is padded by 8 pixels per block (40) and the residual
+    blocks are unpadded, which restores the size.
     pixels: the pixel format inside the network, see `layers.encode`. final_norm: normalize the last layer (lengstrom).
     init_std: standard deviation of truncated normal weights; None: torch's default initialization.
     Raises UserError with the argument, the value given and the values allowed.

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fast_nst.errors import UserError
@@ -66,8 +67,9 @@ def make_norm(kind: str, channels: int, eps: float, num_styles: int = 0) -> nn.M
 class ConvBlock(nn.Module):
     """Padding, convolution, norm, ReLU. `upsampling` doubles the size, `stride=2` halves it.
 
-    padding: "reflection", "zero" or "none". upsampling: None, "nearest" (followed by a 3x3 convolution, which avoids
-    checkerboards: Odena, Dumoulin, Olah 2016) or "transposed". norm: "instance", "batch" or None.
+    padding: "reflection", "zero", "none", or "tensorflow": zeros as TensorFlow's "SAME" adds them, at a stride of 2
+    after an even side and at both ends of an odd one. upsampling: None, "nearest" (followed by a 3x3 convolution,
+    which avoids checkerboards: Odena, Dumoulin, Olah 2016) or "transposed". norm: "instance", "batch" or None.
     """
 
     def __init__(
@@ -89,18 +91,24 @@ class ConvBlock(nn.Module):
         self.upsampling = upsampling
         self.mode = "reflect" if padding == "reflection" else "constant"
         self.pixels = 0 if padding == "none" else kernel // 2
+        self.same = padding == "tensorflow" and (stride == 2 or upsampling == "transposed")
         if upsampling == "transposed":
             self.pixels = 0
+            crop: dict[str, Any] = {"padding": 0} if self.same else {"padding": kernel // 2, "output_padding": 1}
             self.conv: nn.Conv2d | nn.ConvTranspose2d = nn.ConvTranspose2d(
-                inputs, outputs, kernel, stride=2, padding=kernel // 2, output_padding=1, bias=bias
+                inputs, outputs, kernel, stride=2, bias=bias, **crop
             )
         else:
             self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, bias=bias)
         self.norm = None if norm is None else make_norm(norm, outputs, norm_eps, num_styles)
         self.relu = relu
 
-    def convolve(self, x: Tensor) -> Tensor:
-        """Upsample, pad and convolve, without norm and ReLU."""
+    def convolve(self, x: Tensor, height: int | None = None) -> Tensor:
+        """Upsample, pad and convolve, without norm and ReLU. height: of the image, if `x` is a strip of it."""
+        if self.same and self.upsampling is not None:
+            return self.conv(x)[:, :, : 2 * x.shape[2], : 2 * x.shape[3]]
+        if self.same:
+            return self.conv(F.pad(x, (x.shape[3] % 2, 1, (height or x.shape[2]) % 2, 1)))
         if self.upsampling == "nearest":
             return upsample_convolve(x, self.conv.weight, self.conv.bias, self.mode)
         return self.conv(pad(x, self.pixels, self.mode) if self.pixels else x)

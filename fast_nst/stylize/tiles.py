@@ -139,7 +139,7 @@ class Layer:
             start = max(0, a - extra)
             stop = min(self.source.height, (b + extra) * self.stride + self.kernel)
             rows = self.source(start * self.stride, stop)
-        return self.block.convolve(rows)[:, :, a - start : b - start]
+        return self.block.convolve(rows, self.source.height)[:, :, a - start : b - start]
 
     def collect_stats(self, passes: Passes, keep: bool = False) -> "Layer":
         """Collect the norm's mean and variance in one pass over all rows. keep: put the convolution's rows on disk."""
