@@ -61,6 +61,8 @@ class PlainConv(nn.Module):
 
     def __init__(self, block: ConvBlock) -> None:
         super().__init__()
+        if block.same:
+            raise UserError("network.padding: got 'tensorflow' (lengstrom); it cannot be exported")
         self.conv, self.norm, self.relu = block.conv, block.norm, block.relu
         self.pixels, self.mode, self.doubles = block.pixels, block.mode, block.upsampling == "nearest"
 
