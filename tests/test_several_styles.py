@@ -13,7 +13,7 @@ import fast_nst
 from fast_nst import networks, weights
 from fast_nst.errors import UserError
 from fast_nst.networks.styles import replace, select, tables
-from fast_nst.stylize.choice import choose, style_weights
+from fast_nst.stylize.choice import brush_weights, choose, style_weights
 
 SIZES = {"width": 8, "blocks": 2, "fine_noise": 0.1}
 
@@ -97,15 +97,32 @@ def test_a_style_is_chosen_by_name_or_by_weights():
 
 
 def test_strength_is_trained_up_to_two_and_faded_elsewhere(network):
-    names = ["a", "b", "c"]
-    assert choose(network, names, "a", 0)[1] == 0
-    assert choose(network, names, "a", 2)[1] == 1
+    several, one = {"style": {"names": ["a", "b", "c"]}}, {"style": {"names": ["a"]}}
+    assert choose(network, several, "a", 0)[1] == 0
+    assert choose(network, several, "a", 2)[1] == 1
     with pytest.raises(UserError, match="strength"):
-        choose(network, names, "a", 2.1)
+        choose(network, several, "a", 2.1)
     plain = networks.build("slim", **SIZES)
-    assert choose(plain, ["a"], None, 0.3) == (plain, 0.3)
+    assert choose(plain, one, None, 0.3) == (plain, 0.3)
     with pytest.raises(UserError, match="strength"):
-        choose(plain, ["a"], None, 1.1)
+        choose(plain, one, None, 1.1)
+
+
+def test_a_brush_is_a_mixture_of_the_sizes_next_to_it():
+    assert brush_weights([256, 512, 1024], 1).tolist() == [1, 0, 0]
+    assert brush_weights([256, 512, 1024], 2).tolist() == [0, 1, 0]
+    torch.testing.assert_close(brush_weights([256, 512, 1024], 8**0.5), torch.tensor([0, 0.5, 0.5]))
+    for sizes, brush in (([256], 2), ([256, 512], 0.9), ([256, 512], 2.1), ([256, 512], float("nan"))):
+        with pytest.raises(UserError, match="brush"):
+            brush_weights(sizes, brush)
+
+
+@torch.no_grad()
+def test_a_painting_of_several_sizes_is_several_styles(network):
+    described = {"style": {"names": ["a"], "sizes": [256, 512, 1024]}}
+    content = torch.rand(1, 3, 40, 36)
+    chosen = choose(network, described, "a", brush=2)[0].eval()
+    torch.testing.assert_close(chosen(content), network(content, torch.eye(3)[1:2]), rtol=0, atol=1e-5)
 
 
 def test_a_run_of_two_styles_paints_each_and_mixtures(two_styles):

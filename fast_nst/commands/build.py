@@ -1,5 +1,6 @@
 """Build what train and optimize share from a composed configuration."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from fast_nst import loss_networks
 from fast_nst.commands.config import CONFIGS
 from fast_nst.data import styles
 from fast_nst.data.folder import Folder
-from fast_nst.errors import UserError, check_number
+from fast_nst.errors import UserError, check_int, check_number
 from fast_nst.image import to_tensor
 from fast_nst.losses import PerceptualLoss, layers_needed
 
@@ -29,10 +30,21 @@ def optimizer_settings() -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.load(CONFIGS / "optimizer" / "muon.yaml"))  # type: ignore[return-value]
 
 
-def make_loss(cfg: dict[str, Any], paintings: Sequence[Path], size: int | None) -> PerceptualLoss:
-    """Build the perceptual loss on the CPU, with the `style.side` of each style image resized to `size`.
+def brush_sizes(cfg: dict[str, Any]) -> list[int | None]:
+    """Return the sizes of `style.size`: one, or several, each for strokes of another size. Raises UserError."""
+    sizes = cfg["style"]["size"]
+    if not isinstance(sizes, list):
+        return [sizes]
+    if not sizes or any(a >= b for a, b in itertools.pairwise(check_int("style.size", s, 16) for s in sizes)):
+        raise UserError(f"style.size: got {sizes}; allowed: one size, or an increasing list")
+    return [*sizes]
 
-    `style.blend` mixes further images with a single painting.
+
+def make_loss(cfg: dict[str, Any], paintings: Sequence[Path], sizes: Sequence[int | None]) -> PerceptualLoss:
+    """Build the perceptual loss on the CPU, with the `style.side` of each style image resized to each of `sizes`.
+
+    Each size of each painting is a style of its own, those of a painting next to each other. `style.blend` mixes
+    further images with a single painting.
     """
     network = dict(cfg["loss_network"])
     unit_mean = network.pop("unit_mean", None)
@@ -45,7 +57,10 @@ def make_loss(cfg: dict[str, Any], paintings: Sequence[Path], size: int | None) 
     further = further_paintings(cfg)
     if further and len(paintings) > 1:
         raise UserError("style.blend: is for one painting; a network of several styles mixes them when it paints")
-    images = [styles.load(file, size, cfg["style"]["side"]) for file in (*paintings, *(file for file, _ in further))]
+    if further and len(sizes) > 1:
+        raise UserError(f"style.size: got {list(sizes)}; allowed with style.blend: one size")
+    files = (*paintings, *(file for file, _ in further))
+    images = [styles.load(file, size, cfg["style"]["side"]) for file in files for size in sizes]
     shares = [1.0, *(share for _, share in further)] if further else None
     return PerceptualLoss(loss_network, images, shares, **_of_perceptual_loss(cfg["loss"]))
 

@@ -47,6 +47,9 @@ def parse() -> argparse.Namespace:
         help="from 0, the photograph, to 1, the full style (default), or 2 where the network is trained for it",
     )  # fmt: skip
     parser.add_argument(
+        "--brush", type=float, default=1.0, metavar="X", help="size of the strokes, where the network knows several"
+    )
+    parser.add_argument(
         "--mask", metavar="FILE", help="of the photograph's size: white is painted, black stays the photograph"
     )
     parser.add_argument("--outside", metavar="NAME", help="a style for what the mask leaves")
@@ -242,7 +245,7 @@ def main() -> int:
     failed = stylize_clips(stylizer, clips, len(pairs) == 1)
     if photographs := [pair for pair in pairs if pair not in clips]:
         failed += stylize_all(stylizer, photographs, len(devices))
-    done = f"{len(pairs) - failed} of {len(pairs)} photographs stylized"
+    done = f"{len(pairs) - failed} of {len(pairs)} {'files' if clips else 'photographs'} stylized"
     print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")
     return 1 if failed or plan.errors else 0
 

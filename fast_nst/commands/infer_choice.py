@@ -26,8 +26,9 @@ def load_choice(arguments: argparse.Namespace) -> Choice:
     network, description = weights.load(file)
     names = style_names(description)
     style = arguments.style or style
-    chosen, fade = choose(network, names, style, arguments.strength)
-    outside = None if arguments.outside is None else choose(network, names, arguments.outside, arguments.strength)[0]
+    shared = {"strength": arguments.strength, "brush": arguments.brush}
+    chosen, fade = choose(network, description, style, **shared)
+    outside = None if arguments.outside is None else choose(network, description, arguments.outside, **shared)[0]
     used = names if style is None else [*parse_style(style)]
     return Choice((chosen, outside), fade, "_".join(Path(name).name for name in used) or file.stem)
 

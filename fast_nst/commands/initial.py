@@ -1,5 +1,6 @@
 """The network a run starts from: random, or that of a weights file, to which the run's styles are added."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ AUTO = "auto"
 class Start:
     """network: with the styles of a file, if it keeps them, then the run's. names, digests: of the kept ones.
 
+    sizes: of each painting, for different brushes.
+
     first_phase: the share of the steps that train the new styles only. label: of the file, for the records.
     """
 
@@ -27,6 +30,7 @@ class Start:
     label: str | None = None
     names: list[str] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
+    sizes: int = 1
 
     @property
     def num_styles(self) -> int:
@@ -36,17 +40,20 @@ class Start:
     @property
     def fixed_rows(self) -> int:
         """Of the tables of styles, in the first phase: the content's and those of the kept styles."""
-        return 1 + len(self.names)
+        return 1 + self.sizes * len(self.names)
 
 
-def initial_network(cfg: dict[str, Any], count: int) -> Start:
-    """Build the network for a run of `count` styles. Raises UserError."""
+def initial_network(cfg: dict[str, Any], paintings: int, sizes: Sequence[int | None]) -> Start:
+    """Build the network for a run of `paintings` in several `sizes`. Raises UserError."""
+    count = paintings * len(sizes)
     recipe, path = dict(cfg["network"]), cfg["init_from"]
     conditional = recipe["name"] == "conditional"
     if conditional:
         recipe["num_styles"] = count
     elif count > 1:
-        raise UserError(f"style.image: got {count} paintings; a network of several styles is network=conditional")
+        raise UserError(
+            f"style.image: got {paintings} paintings of {len(sizes)} sizes; a network of several styles is network=conditional"
+        )
     network = networks.build(**recipe)
     share = cfg["method"]["first_phase"]
     given = None if share is None else check_number("method.first_phase", share, 0, 1)
@@ -66,12 +73,13 @@ def initial_network(cfg: dict[str, Any], count: int) -> Start:
     if not (isinstance(other, Slim) and other.conditional and other.arguments == network.arguments):
         raise UserError(f"init_from: {file}: another network than this run's: {description['network']}")
     first_phase = (0.0 if path == AUTO else 1.0) if given is None else given
-    kept = range(other.num_styles) if first_phase == 1 and path != AUTO else ()  # the second phase changes all styles
+    if first_phase < 1 or path == AUTO:  # the second phase changes all styles
+        return Start(replace(other, (), count).train(), first_phase, label)
     style = description["style"]
-    return Start(
-        replace(other, kept, count).train(), first_phase, label,
-        [style["names"][k] for k in kept], [style["sha256"][k] for k in kept],
-    )  # fmt: skip
+    if style["sizes"] != list(sizes):
+        raise UserError(f"style.size: got {cfg['style']['size']}; allowed: as in init_from, {style['sizes']}")
+    network = replace(other, range(other.num_styles), count).train()
+    return Start(network, first_phase, label, style["names"], style["sha256"], len(sizes))
 
 
 def _fits(network: Slim, file: Path) -> bool:

@@ -62,9 +62,11 @@ def plan_output(cfg: dict[str, Any], paintings: list[Path], name: str) -> tuple[
 def build_losses(cfg: dict[str, Any], painting: Path, device: torch.device) -> list[PerceptualLoss]:
     """The loss of each level of the pyramid, coarse to fine; the painting has the level's size too."""
     size = cfg["style"]["size"]
+    if isinstance(size, list):
+        raise UserError(f"style.size: got {size}; allowed: one size")
     levels = reversed(range(check_int("pyramid_levels", cfg["pyramid_levels"], 1)))
     sizes = [None if size is None else max(SMALLEST, round(size / 2**level)) for level in levels]
-    return [make_loss(cfg, [painting], size).to(device) for size in sizes]
+    return [make_loss(cfg, [painting], [size]).to(device) for size in sizes]
 
 
 def check_size(cfg: dict[str, Any], content: Tensor, losses: list[PerceptualLoss], steps: int) -> None:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from fast_nst import data
 from fast_nst.commands import cli, train_length
-from fast_nst.commands.build import further_paintings, make_loss, style_name
+from fast_nst.commands.build import brush_sizes, further_paintings, make_loss, style_name
 from fast_nst.commands.config import CONFIGS, compose, run, settle
 from fast_nst.commands.initial import AUTO, Start, initial_network
 from fast_nst.commands.paths import assign
@@ -158,22 +158,25 @@ def check_memory(module: StyleTransfer, batch_size: int, size: int, bf16: bool, 
 
 def describe(cfg: dict[str, Any], files: Files, start: Start) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings kept in the checkpoint, and the description kept in the weights file."""
-    paths = [*files.paintings, *(path for path, _ in files.blend)]
+    paths, count = [*files.paintings, *(path for path, _ in files.blend)], len(files.paintings)
     names, digests = [path.stem for path in paths], [sha256(path) for path in paths]
-    if len(files.paintings) == 1:
+    if count == 1:
         names[0] = files.name
     if repeated := {*names} & {*start.names}:
         raise UserError(f"style.name: {', '.join(sorted(repeated))}: init_from has a style of that name; give another")
     labels = [f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True)]
-    image = labels[0] if len(files.paintings) == 1 else labels[: len(files.paintings)]
-    blend = dict(zip(labels[len(files.paintings) :], (weight for _, weight in files.blend), strict=True))
+    image = labels[0] if count == 1 else labels[:count]
+    blend = dict(zip(labels[count:], (weight for _, weight in files.blend), strict=True))
     network = {**cfg["network"], **({"num_styles": start.num_styles} if start.num_styles else {})}
     settings = {
         **cfg, "network": network, "init_from": start.label, "style": {**cfg["style"], "image": image, "blend": blend},
         "method": {"first_phase": start.first_phase},
     }  # fmt: skip
     description = {
-        "network": network, "style": {"names": [*start.names, *names], "sha256": [*start.digests, *digests]},
+        "network": network, "style": {
+            "names": [*start.names, *names[:count]], "sha256": [*start.digests, *digests[:count]], "blend": blend,
+            "sizes": brush_sizes(cfg),
+        },
         "loss_network": cfg["loss_network"]["name"], "loss": cfg["loss"], "init_from": start.label,
     }  # fmt: skip
     return settings, description
@@ -189,8 +192,8 @@ class Run:
         given = [word.partition("=")[0] for word in overrides]
         train_length.settle_minutes(cfg, given, files.checkpoint)
         pl.seed_everything(check_int("seed", cfg["seed"], 0, 2**32 - 1), verbose=False)
-        start = initial_network(cfg, len(files.paintings))
-        loss = make_loss(cfg, files.paintings, cfg["style"]["size"])
+        start = initial_network(cfg, len(files.paintings), brush_sizes(cfg))
+        loss = make_loss(cfg, files.paintings, brush_sizes(cfg))
         jitter = check_int("loss.jitter", cfg["loss"].get("jitter", 0), 0)
         self.data = build_data(cfg, loss, jitter, start, given)
         self.precision = choose_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])

@@ -1,5 +1,6 @@
 """Choose what a network of several styles paints: one style or a mixture, and its strength."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -70,17 +71,44 @@ def style_weights(names: Sequence[str], style: Style | None) -> torch.Tensor:
     return torch.tensor(values) / sum(values)
 
 
+def brush_weights(sizes: Sequence[int | None], brush: float) -> torch.Tensor:
+    """Return weights of the trained sizes of a painting, which sum to 1, for strokes `brush` times as large as the
+    first one's. Raises UserError."""
+    numbers = [size or 1 for size in sizes]
+    factors = [size / numbers[0] for size in numbers]
+    if len(factors) == 1 and brush != 1:
+        raise UserError(f"brush: got {brush:g}; this network knows one size; train it with style.size=[256,512]")
+    if not factors[0] <= check_number("brush", brush, 0) <= factors[-1]:
+        raise UserError(f"brush: got {brush:g}; allowed: from {factors[0]:g} to {factors[-1]:g}")
+    weights = torch.zeros(len(factors))
+    upper = next(k for k, factor in enumerate(factors) if factor >= brush)
+    if factors[upper] == brush:
+        weights[upper] = 1
+    else:
+        share = math.log(brush / factors[upper - 1]) / math.log(factors[upper] / factors[upper - 1])
+        weights[upper - 1], weights[upper] = 1 - share, share
+    return weights
+
+
 def choose(
-    network: Network, names: Sequence[str], style: Style | None = None, strength: float = 1.0
+    network: Network,
+    description: Mapping[str, Any],
+    style: Style | None = None,
+    strength: float = 1.0,
+    brush: float = 1.0,
 ) -> tuple[Network, float]:
     """Return the network of one style that paints `style` in `strength`, and how far to fade from the photograph to it.
 
+    description: of the weights file. brush: size of the strokes, see `brush_weights`.
     strength: 0 gives the photograph. A conditional network is trained for all strengths up to STRONGEST, so its output
     is not faded; that of another network is, up to 1. Raises UserError.
     """
+    names, sizes = style_names(description), description.get("style", {}).get("sizes", [None])
     if not (isinstance(network, Slim) and network.conditional):
         if style is not None:
             style_weights(["+".join(names)], style)  # checks the name
+        brush_weights(sizes[:1], brush)
         return network, check_number("strength", strength, 0, 1)
     check_number("strength", strength, 0, STRONGEST)
-    return select(network, strength * style_weights(names, style)), float(strength > 0)
+    shares = torch.outer(style_weights(names, style), brush_weights(sizes, brush)).flatten()
+    return select(network, strength * shares), float(strength > 0)

@@ -43,9 +43,11 @@ class StyleModel:
         network, description = weights.load(file)
         return cls(network.to(find_devices(device, "device")[0]), description, style)
 
-    def _choose(self, style: str | tuple[tuple[str, float], ...] | None, strength: float) -> tuple[Network, float]:
+    def _choose(
+        self, style: str | tuple[tuple[str, float], ...] | None, strength: float, brush: float
+    ) -> tuple[Network, float]:
         shares = dict(style) if isinstance(style, tuple) else style
-        network, fade = choose(self.network, self.styles, shares, strength)
+        network, fade = choose(self.network, self.description, shares, strength, brush)
         return network.to(memory_format=torch.channels_last), fade
 
     @property
@@ -73,6 +75,7 @@ class StyleModel:
         keep_colors: str | None = None,
         size: int | None = None,
         style: Style | None = None,
+        brush: float = 1.0,
         mask: PathLike | Image.Image | None = None,
     ) -> Any:
         """A path or Pillow image -> a Pillow image (RGB); a uint8 array (H, W, 3) or a float tensor (B, 3, H, W) in
@@ -80,11 +83,12 @@ class StyleModel:
 
         strength: from 0, the photograph, to 1, the full style, or up to 2 with a network trained for it. keep_colors:
         "chroma" or "statistics" of the photograph. size: of the longer side, in pixels; None keeps it. style: a name,
-        "cubist:0.7,starry_night:0.3" or {"cubist": 0.7, "starry_night": 0.3}. mask: white where to paint, black where
+        "cubist:0.7,starry_night:0.3" or {"cubist": 0.7, "starry_night": 0.3}. brush: size of the strokes,
+        relative to the first one trained. mask: white where to paint, black where
         the photograph stays as it is; of the photograph's size. Raises UserError.
         """
         chosen = self.style if style is None else style
-        network, fade = self._chosen(tuple(chosen.items()) if isinstance(chosen, Mapping) else chosen, strength)
+        network, fade = self._chosen(tuple(chosen.items()) if isinstance(chosen, Mapping) else chosen, strength, brush)
         content = _to_tensor(image)
         original = content.shape[2:]
         if size is not None:
