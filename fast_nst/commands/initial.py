@@ -52,7 +52,7 @@ def initial_network(cfg: dict[str, Any], paintings: int, sizes: Sequence[int | N
         recipe["num_styles"] = count
     elif count > 1:
         raise UserError(
-            f"style.image: got {paintings} paintings of {len(sizes)} sizes; a network of several styles is network=conditional"
+            f"style.image: got {paintings} paintings in {len(sizes)} sizes; several styles need network=conditional"
         )
     network = networks.build(**recipe)
     share = cfg["method"]["first_phase"]
