@@ -1,10 +1,10 @@
-"""A contact sheet of trained networks: some photographs, and what each network makes of them.
+"""A contact sheet of styles: some photographs, and what each style makes of them.
 
+python scripts/sheet.py photo.jpg -o sheet.jpg
 python scripts/sheet.py a.jpg b.jpg --weights outputs/*/*/*.safetensors -o sheet.jpg
 """
 
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
@@ -14,22 +14,40 @@ from fast_nst.commands import cli
 from fast_nst.data import styles
 from fast_nst.data.dataset import center_square
 from fast_nst.errors import UserError, check_int
+from fast_nst.networks import Network
+from fast_nst.stylize.choice import BUNDLED, choose, find_weights, style_names
 from fast_nst.stylize.sheet import grid, grid_size
 
 
-def head(path: str, description: dict[str, Any]) -> str:
-    """Return the style's name, and its style weight if the file has one."""
-    name = "_".join(description.get("style", {}).get("names", [Path(path).stem]))
+class Column(NamedTuple):
+    """A style of the sheet: its network and the text above it."""
+
+    network: Network
+    head: str
+
+
+def load_columns(path: str) -> list[Column]:
+    """Load each style of a weights file, or a bundled style by its name. Raises UserError."""
+    file, style = find_weights(path)
+    network, description = weights.load(file)
+    names = style_names(description)
     weight = description.get("loss", {}).get("style_weight")
-    return name if weight is None else f"{name}, style weight {weight:g}"
+    note = "" if weight is None else f", style weight {weight:g}"
+    if network.num_styles == 1:
+        return [Column(choose(network, description)[0], ("_".join(names) or file.stem) + note)]
+    chosen = names if style is None else [style]
+    return [Column(choose(network, description, name)[0], name + note) for name in chosen]
 
 
 def main() -> None:
-    parser = cli.Parser(description="A contact sheet of trained networks.")
+    parser = cli.Parser(description="A contact sheet of styles.")
     parser.add_argument("photographs", metavar="PHOTOGRAPH", nargs="+")
-    parser.add_argument("--weights", metavar="WEIGHTS", nargs="+", required=True)
     parser.add_argument(
-        "--style-image", metavar="PAINTING", nargs="+", help="shown above: one for each weights file, or one for all"
+        "--weights", metavar="WEIGHTS", nargs="+", default=[str(BUNDLED)],
+        help="weights files or names of bundled styles (default: all bundled styles)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--style-image", metavar="PAINTING", nargs="+", help="shown above: one for each style, or one for all"
     )
     parser.add_argument("--size", type=int, default=256, help="pixels of each square")
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
@@ -40,18 +58,18 @@ def main() -> None:
     files = [styles.find(path) for path in arguments.style_image or []]
     cli.check_new("-o", arguments.output, arguments.overwrite, [*files, *arguments.photographs])
     paintings = [center_square(image.open_picture(path).on_white(), side) for path in files]
-    count = len(arguments.weights)
+    styles_shown = [column for path in arguments.weights for column in load_columns(path)]
+    count = len(styles_shown)
     if len(paintings) == 1:
         paintings *= count
     if len(paintings) not in (0, count):
-        raise UserError(f"--style-image: {len(paintings)} paintings for {count} weights files")
+        raise UserError(f"--style-image: {len(paintings)} paintings for {count} styles")
     image.check_fits(arguments.output, *grid_size(bool(files) + len(arguments.photographs), 1 + count, side))
     photographs = [center_square(image.open_picture(path).on_white(), side) for path in arguments.photographs]
     heads, columns = ["photograph"], [photographs]
     bar = tqdm(total=count * len(photographs), unit="picture", disable=None)
-    for path in arguments.weights:
-        network, description = weights.load(path)
-        heads.append(head(path, description))
+    for network, head in styles_shown:
+        heads.append(head)
         column = []
         for photograph in photographs:
             column.append(image.to_pillow(stylize.stylize_tensor(network, image.to_tensor(photograph))))
