@@ -212,3 +212,18 @@ def test_two_phases_train_the_shared_layers_in_the_second_only(two_styles):
     assert torch.equal(shared["first"], before)
     assert not torch.equal(shared["half"], before)
     assert weights.describe(folder / "half" / "third.safetensors")["style"]["names"] == ["third"]
+
+
+def test_a_style_of_a_file_has_a_name_for_every_command(two_styles):
+    folder = two_styles.parents[1]
+    photo = next((folder / "photographs").iterdir())
+    assert np.array_equal(
+        repaint(folder, f"{two_styles}:second", photo), repaint(folder, two_styles, photo, "--style", "second")
+    )
+    result = run(
+        "sheet.py", photo, "--weights", two_styles, f"{two_styles}:first", "-o", "s.png", "--size", 32, cwd=folder
+    )
+    assert result.returncode == 0, result.stderr
+    assert Image.open(folder / "s.png").width == 4 * 32 + 3 * 4  # the photograph, both styles, one again
+    with pytest.raises(UserError, match="allowed: first, second"):
+        fast_nst.load(f"{two_styles}:third")("x.png")

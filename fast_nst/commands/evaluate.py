@@ -40,6 +40,7 @@ from fast_nst.loss_networks import compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import tv_mean
 from fast_nst.networks import Network
+from fast_nst.stylize.choice import load_style
 from fast_nst.stylize.frames import FramePainter
 from fast_nst.stylize.sheet import grid, grid_size
 
@@ -164,7 +165,7 @@ def measure_steadiness(
 
 def parse() -> argparse.Namespace:
     parser = cli.Parser(description="Score trained networks against the slow method.")
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="+")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="+", help="FILE, FILE:STYLE or a bundled style")
     parser.add_argument("--content", required=True, metavar="DIR", help="held-out photographs")
     parser.add_argument("--style", metavar="FILE", help="the painting (default: the package's of that name)")
     parser.add_argument("--images", type=int, default=20, help="at most (default: %(default)s)")
@@ -250,7 +251,7 @@ def main() -> None:
     arguments = parse()
     keep_freed_memory()
     check_options(arguments)
-    trained = {path: weights.load(path) for path in arguments.weights}
+    trained = {path: load_style(path) for path in arguments.weights}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for network, _ in trained.values():
         network.to(device)

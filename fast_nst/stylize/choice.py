@@ -31,14 +31,27 @@ def bundled_names() -> list[str]:
 
 
 def find_weights(name: str | os.PathLike[str]) -> tuple[Path, str | None]:
-    """Return the weights file `name`, or the package's own and the style, if it is a bundled style's name."""
+    """Return the weights file and the style that `name` names: FILE, FILE:STYLE, or a bundled style's name.
+
+    Raises WeightsError if it is neither.
+    """
     path = Path(name).expanduser()
+    file, colon, style = str(path).rpartition(":")
+    if colon and not path.exists() and Path(file).is_file():
+        return Path(file), style
     if not path.exists() and not path.suffix and (names := bundled_names()):
         if str(name) in names:
             return BUNDLED, str(name)
         if path.name == str(name):
             raise weights.WeightsError(f"{name}: no such file; the bundled styles are {', '.join(names)}")
     return path, None
+
+
+def load_style(name: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
+    """Load a network of one style, named as in `find_weights`, and the metadata of its file. Raises UserError."""
+    file, style = find_weights(name)
+    network, description = weights.load(file)
+    return choose(network, description, style)[0].eval(), description
 
 
 def parse_style(text: str) -> dict[str, float]:
