@@ -224,6 +224,7 @@ def test_a_style_of_a_file_has_a_name_for_every_command(two_styles):
         "sheet.py", photo, "--weights", two_styles, f"{two_styles}:first", "-o", "s.png", "--size", 32, cwd=folder
     )
     assert result.returncode == 0, result.stderr
-    assert Image.open(folder / "s.png").width == 4 * 32 + 3 * 4  # the photograph, both styles, one again
+    with Image.open(folder / "s.png") as sheet:
+        assert sheet.width == 4 * 32 + 3 * 4  # the photograph, both styles, one again
     with pytest.raises(UserError, match="allowed: first, second"):
-        fast_nst.load(f"{two_styles}:third")("x.png")
+        fast_nst.load(f"{two_styles}:third")

@@ -41,6 +41,8 @@ class StyleModel:
         """Read a weights file, or the package's own for the name of a bundled style. Raises UserError."""
         file, style = find_weights(path)
         network, description = weights.load(file)
+        if style is not None:
+            choose(network, description, style)  # checks the name
         return cls(network.to(find_devices(device, "device")[0]), description, style)
 
     def _choose(
