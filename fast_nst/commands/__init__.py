@@ -1,6 +1,7 @@
 """The commands, one file each: parse, build, run. Installed: `fast-nst COMMAND …`; in a clone: `scripts/COMMAND.py`."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,9 @@ def _without_traceback(kind: type[BaseException], error: BaseException, tracebac
 
 def run_command(name: str) -> None:
     """Run the command `name` with sys.argv, and exit."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed, as a service may start a process
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     sys.excepthook = _without_traceback  # before the import, because Ctrl-C may come while a command imports torch
     importlib.import_module(f"fast_nst.commands.{name}").command_line()
 

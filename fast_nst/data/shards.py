@@ -9,6 +9,7 @@ shards have the same order, workers and resume as other sources. This needs only
 depends on).
 """
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -80,7 +81,7 @@ class Shards:
         max_unreadable: float = 0.5,
         index_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         folder = Path(base) / "fast_nst" / "shards" if index_dir is None else Path(index_dir)
         with ThreadPoolExecutor(16) as pool:
             self.shards = list(pool.map(lambda url: _index(url, folder), expand(root)))
@@ -116,16 +117,32 @@ def _index(url: str, folder: Path) -> Shard:
         info: dict[str, Any] = files.info(path)
         key = f"{url} {info.get('size')} {info.get('mtime') or info.get('ETag') or info.get('LastModified')}"
         cached = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-        if cached.is_file():
-            spans = np.load(cached)
+        if (kept := _kept(cached)) is not None:
+            spans = kept
         else:
             with files.open(path, "rb") as file:
                 spans = np.array(_read_spans(file), np.int64).reshape(-1, 2)
-            with image.atomic_write(cached) as temporary, open(temporary, "wb") as file:
-                np.save(file, spans)
+            _keep(cached, spans)
     except (OSError, tarfile.TarError, ValueError, ImportError) as error:
         raise UserError(f"data.root: {url}: cannot be read as a tar file ({' '.join(str(error).split())})") from None
     return Shard(url, spans[:, 0], spans[:, 1])
+
+
+def _kept(cached: Path) -> np.ndarray | None:
+    """Return the spans in the cache, (N, 2); None if there are none, or damaged ones."""
+    try:
+        spans: np.ndarray = np.load(cached)
+    except (OSError, ValueError, EOFError):
+        return None
+    return spans if spans.ndim == 2 and spans.shape[1] == 2 else None
+
+
+def _keep(cached: Path, spans: np.ndarray) -> None:
+    """Cache the spans, if there is a home folder that can be written."""
+    with contextlib.suppress(OSError, UserError):
+        if cached.is_absolute():
+            with image.atomic_write(cached) as temporary, open(temporary, "wb") as file:
+                np.save(file, spans)
 
 
 def _read_spans(file: Any) -> list[tuple[int, int]]:
