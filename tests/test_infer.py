@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,7 +122,7 @@ def test_other_files_and_animations_are_said(folder):
     (folder / "elsewhere").mkdir()
     picture(9).save(folder / "elsewhere" / "linked.jpg")
     (folder / "in" / "link").symlink_to(folder / "elsewhere")
-    result = run("infer.py", "a.safetensors", "in", "-o", "out/", cwd=folder)
+    result = run("infer.py", "a.safetensors", "in", "-o", "out/", "--format", "jpg", cwd=folder)
     assert result.returncode == 0, result.stderr
     notes = [line for line in result.stderr.splitlines() if "photo/s" not in line and line.strip()]
     assert notes == [
@@ -129,7 +130,7 @@ def test_other_files_and_animations_are_said(folder):
         "1 video (.MOV): paint each by infer.py, or extract its frames with ffmpeg",
         "in/moving.gif: several frames or pages; only the first one is stylized",
     ]
-    assert (folder / "out" / "link" / "linked.png").exists()
+    assert (folder / "out" / "link" / "linked.jpg").exists()
     assert "9 of 9 photographs stylized" in result.stdout
 
 
@@ -195,6 +196,23 @@ def test_a_full_disk_ends_a_folder_with_one_line(folder, monkeypatch, capsys):
         "cannot be written (No space left on device); 2 of 8 photographs are stylized; --skip-existing continues"
     )
     assert len(outputs(folder / "out")) == 2
+
+
+def test_a_read_only_folder_is_one_line(folder):
+    """On a real read-only file system, where this machine lets a test mount one."""
+    (folder / "out").mkdir()
+    command = [sys.executable, str(ROOT / "scripts" / "infer.py"), "a.safetensors", "in", "-o", "out/new/"]
+    mount = 'mount --bind out out && mount -o remount,ro,bind out || exit 99; exec "$@"'
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare")
+    result = subprocess.run(
+        ["unshare", "-rm", "bash", "-c", mount, "bash", *command], cwd=folder, env=ENVIRONMENT, capture_output=True,
+        text=True, timeout=300, check=False,
+    )  # fmt: skip
+    if result.returncode in (1, 99):
+        pytest.skip("no mount")
+    assert result.returncode == 2
+    assert result.stderr == "error: out/new/0.png: cannot be written (Read-only file system)\n"
 
 
 def test_ctrl_c_says_how_far_it_came(folder):

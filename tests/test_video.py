@@ -1,5 +1,11 @@
 """Clips and animations, through `infer.py` where a user meets them."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import picture
+from conftest import ENVIRONMENT, ROOT, picture, run
 from PIL import Image
 from torch import nn
 
@@ -396,3 +402,173 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path):
         stylize_video(network, source, tmp_path / "out.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
     assert (tmp_path / "out.mp4").read_bytes() == b"old"
+
+
+# Through the command
+
+
+def infer(weights_file: Path, *arguments: object, cwd: Path) -> tuple[int, str, list[str]]:
+    """The exit code of `infer.py`, its output, and the lines of its errors."""
+    result = run("infer.py", weights_file, *arguments, cwd=cwd)
+    return result.returncode, result.stdout.strip(), result.stderr.strip().splitlines()
+
+
+def test_infer_paints_a_clip_with_the_options_of_a_photograph(tmp_path, weights_file):
+    source = write_clip(tmp_path / "clip.mp4", range(4), sound="aac")
+    assert infer(weights_file, "clip.mp4", cwd=tmp_path) == (0, "clip_wave.mp4", [])
+    plain = read(tmp_path / "clip_wave.mp4")[1][2].astype(int)
+    assert np.abs(plain - read(source)[1][2]).mean() > 5
+    assert sound_of(tmp_path / "clip_wave.mp4") == sound_of(source)
+    options = ["--strength", "0", "--size", "32", "--device", "cpu", "--precision", "float32", "--keep-colors"]
+    assert infer(weights_file, *options, "clip.mp4", "-o", "out.mkv", cwd=tmp_path) == (0, "out.mkv", [])
+    small = read(tmp_path / "out.mkv")[1][2]
+    assert small.shape == (24, 32, 3)
+    shrunk = np.asarray(Image.fromarray(read(source)[1][2]).resize((32, 24), Image.Resampling.BICUBIC))
+    assert np.abs(small.astype(int) - shrunk).mean() < 6
+
+
+def test_an_output_is_replaced_only_with_overwrite(tmp_path, weights_file):
+    write_clip(tmp_path / "clip.mp4", range(2))
+    assert infer(weights_file, "clip.mp4", cwd=tmp_path)[0] == 0
+    code, _, errors = infer(weights_file, "clip.mp4", cwd=tmp_path)
+    assert (code, len(errors)) == (2, 1)
+    assert "clip_wave.mp4: exists already; give --overwrite" in errors[0]
+    assert infer(weights_file, "clip.mp4", "--overwrite", cwd=tmp_path)[0] == 0
+    write_clip(tmp_path / "clip_wave.mp4", range(2))  # a clip of mine
+    before = (tmp_path / "clip_wave.mp4").read_bytes()
+    code, _, errors = infer(weights_file, "clip.mp4", "--overwrite", cwd=tmp_path)
+    assert (code, len(errors)) == (2, 1)
+    assert "not an output of infer.py" in errors[0]
+    assert (tmp_path / "clip_wave.mp4").read_bytes() == before
+
+
+def test_photographs_clips_and_animations_in_one_call(tmp_path, weights_file):
+    write_clip(tmp_path / "clip.avi", range(2), codec="mpeg4")
+    write_animation(tmp_path / "moving.gif")
+    picture(1).save(tmp_path / "photo.png")
+    code, said, errors = infer(weights_file, "clip.avi", "moving.gif", "photo.png", "-o", "out/", cwd=tmp_path)
+    assert (code, errors) == (0, [])
+    assert said == "3 of 3 files stylized, into out"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip.mp4", "moving.gif", "photo.png"}
+    assert read_animation(tmp_path / "out" / "moving.gif")[0] == [40, 200, 90, 70]
+    code, said, errors = infer(weights_file, "moving.gif", "-o", "still.jpg", cwd=tmp_path)
+    assert (code, said) == (0, "still.jpg")
+    assert errors == ["moving.gif: several frames or pages; only the first one is stylized"]
+
+
+def faulty_clip(folder: Path, fault: str) -> Path:
+    """Write clip.mp4 with `fault`."""
+    path = folder / "clip.mp4"
+    if fault == "sound only":
+        with av.open(str(path), "w") as output:
+            audio = output.add_stream("aac", rate=48000)
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 48000
+            output.mux(audio.encode(frame))
+            output.mux(audio.encode(None))
+        return path
+    options = {} if fault == "cut header" else {"movflags": "+faststart"}
+    write_clip(path, range(60), sides=(96, 128), **options)
+    data = path.read_bytes()
+    frames = data.index(b"mdat") + 4
+    path.write_bytes({
+        "cut header": data[: len(data) // 2], "cut frames": data[: frames + (len(data) - frames) * 2 // 3],
+        "no frames": data[:frames], "no codec": data.replace(b"avc1", b"xyz1"), "empty": b"", "text": b"a letter",
+        "noise": data[: frames + 4000] + np.random.default_rng(0).bytes(3000) + data[frames + 7000 :],
+    }[fault])  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize(("fault", "message"), [
+    ("cut header", "clip.mp4: not a video, or damaged"), ("empty", "clip.mp4: not a video, or damaged"),
+    ("text", "clip.mp4: not a video, or damaged"), ("no frames", "clip.mp4: has no frame that can be decoded"),
+    ("sound only", "clip.mp4: has no video stream"), ("no codec", "clip.mp4: its video codec is not one"),
+])  # fmt: skip
+def test_a_clip_that_cannot_be_read_is_one_line_and_leaves_the_old_output(tmp_path, weights_file, fault, message):
+    faulty_clip(tmp_path, fault)
+    (tmp_path / "out.mp4").write_bytes(b"old")
+    code, said, errors = infer(weights_file, "clip.mp4", "-o", "out.mp4", "--overwrite", cwd=tmp_path)
+    assert (code, said, len(errors)) == (2, "", 1), errors
+    assert message in errors[0]
+    assert (tmp_path / "out.mp4").read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "out.mp4"}
+
+
+@pytest.mark.parametrize(("fault", "message"), [
+    ("cut frames", r"is cut short, after 1\.\d of 2\.0 seconds"), ("noise", r"\d+ damaged packets were left out"),
+])  # fmt: skip
+def test_of_a_damaged_clip_what_can_be_read_is_kept_and_counted(tmp_path, weights_file, fault, message):
+    faulty_clip(tmp_path, fault)
+    code, _, errors = infer(weights_file, "clip.mp4", "-o", "out.mp4", cwd=tmp_path)
+    assert (code, len(errors)) == (2, 1), errors
+    found = re.fullmatch(
+        rf"error: clip\.mp4: {message}; out\.mp4 has the (\d+) frames that could be read", errors[0]
+    )  # fmt: skip
+    assert found, errors
+    assert 10 < len(read(tmp_path / "out.mp4")[0]) == int(found[1]) < 60
+
+
+def test_a_wrong_target_is_one_line(tmp_path, weights_file):
+    write_clip(tmp_path / "clip.mp4", range(2))
+    write_animation(tmp_path / "moving.gif")
+    for arguments, message in (
+        (["clip.mp4", "-o", "out.png"], "allowed for a clip: .mp4"), (["clip.mp4", "-o", "clip.mp4"], "an input"),
+        (["none.mp4"], "none.mp4: no such file"), (["moving.gif", "-o", "out.mp4"], "cannot write this format"),
+        (["clip.mp4", "--mask", "mask.png"], "--mask: is for photographs; clip.mp4 moves"),
+        (["clip.mp4", "--max-memory", "0.00001"], "frames of 64 x 48; allowed: up to"),
+        (["moving.gif", "--format", "png", "--depth", "16"], "8 bits a channel; leave out --depth"),
+    ):  # fmt: skip
+        code, _, errors = infer(weights_file, *arguments, cwd=tmp_path)
+        assert (code, len(errors), message in errors[0]) == (2, 1, True), errors
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "moving.gif"}
+
+
+def command(weights_file: Path, *arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts" / "infer.py"), str(weights_file), *map(str, arguments)]
+
+
+def test_without_pyav_one_line_names_the_extra(tmp_path, weights_file):
+    write_clip(tmp_path / "clip.mp4", range(2))
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "av.py").write_text("raise ImportError('no PyAV here')")
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path / 'none'}{os.pathsep}{ROOT}"}
+    result = subprocess.run(
+        command(weights_file, "clip.mp4"), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (2, "error: video: needs PyAV; pip install fast-nst[video]\n")
+
+
+def test_a_full_disk_in_the_middle_leaves_the_old_output(tmp_path, weights_file):
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (96, 128, 3), dtype=np.uint8) for _ in range(40)]
+    write_clip(tmp_path / "clip.mp4", range(40), sides=(96, 128), frames=noise)
+    (tmp_path / "out.mp4").write_bytes(b"old")
+    arguments = command(weights_file, "clip.mp4", "-o", "out.mp4", "--overwrite", "--strength", "0")
+    full = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", *arguments]  # no file above 64 kB
+    result = subprocess.run(full, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
+    assert "out.mp4: cannot be written" in result.stderr
+    assert (tmp_path / "out.mp4").read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "out.mp4"}
+
+
+def test_ctrl_c_leaves_a_playable_file_and_says_how_much_is_in_it(tmp_path, weights_file):
+    write_clip(tmp_path / "clip.mp4", range(900), frames=[scene(0)] * 900, sound="aac")
+    arguments = command(weights_file, "clip.mp4", "-o", "out.mp4", "--size", "256")
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    try:
+        limit = time.monotonic() + 120
+        while not any(path.stat().st_size for path in tmp_path.glob(".out-*.mp4")) and time.monotonic() < limit:
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    found = re.fullmatch(r"interrupted: out\.mp4 has the first (\d+) frames of clip\.mp4\n", errors)
+    assert process.returncode == 130
+    assert found, errors
+    times, _ = read(tmp_path / "out.mp4")
+    assert times == [Fraction(tick, 30) for tick in range(int(found[1]))]
+    assert 0 < len(times) < 900
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "out.mp4"}
