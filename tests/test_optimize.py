@@ -68,9 +68,9 @@ from fast_nst import device, optimize
 from test_optimize import make_loss
 device.keep_freed_memory()  # freed memory still counts
 loss = make_loss(1, 1)
-before, content = device.used_memory(), torch.rand(1, 3, 768, 768)
+before, content = device.used_memory(), torch.rand(1, 3, 448, 448)
 optimize.optimize(content, content, loss, 8)
-print((device.used_memory() - before) / optimize.memory_needed(loss, 768, 768, 8, "lbfgs"))
+print((device.used_memory() - before) / optimize.memory_needed(loss, 448, 448, 8, "lbfgs"))
 """
     environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)

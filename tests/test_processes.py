@@ -83,7 +83,7 @@ def test_two_processes_average_their_gradients_to_those_of_one(workplace):
 
 def start_two(workplace: Path, folder: str) -> tuple[subprocess.Popen[str], Path]:
     """A run of two processes that has begun to train."""
-    command = [sys.executable, SCRIPT, *overrides(workplace, 160), *two(folder), "checkpoint.every_n_steps=20"]
+    command = [sys.executable, SCRIPT, *overrides(workplace, 80), *two(folder), "checkpoint.every_n_steps=20"]
     process = subprocess.Popen(
         command, cwd=workplace, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -94,8 +94,9 @@ def start_two(workplace: Path, folder: str) -> tuple[subprocess.Popen[str], Path
     return process, checkpoint
 
 
+@pytest.mark.slow
 def test_two_processes_save_on_a_signal_and_go_on_to_the_same_weights(workplace):
-    whole = run("train.py", *overrides(workplace, 160), *two("whole"), cwd=workplace)
+    whole = run("train.py", *overrides(workplace, 80), *two("whole"), cwd=workplace)
     assert whole.returncode == 0, whole.stderr
     process, checkpoint = start_two(workplace, "stopped")
     with process:
@@ -103,14 +104,15 @@ def test_two_processes_save_on_a_signal_and_go_on_to_the_same_weights(workplace)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert f"stopped at step {resume.read(checkpoint)['step']} by SIGTERM; the network so far is in stopped/" in errors
-    assert weights.describe(workplace / "stopped" / "my painting.safetensors")["total_steps"] == 160
-    again = run("train.py", *overrides(workplace, 160), *two("stopped"), "ckpt_path=auto", cwd=workplace)
+    assert weights.describe(workplace / "stopped" / "my painting.safetensors")["total_steps"] == 80
+    again = run("train.py", *overrides(workplace, 80), *two("stopped"), "ckpt_path=auto", cwd=workplace)
     assert again.returncode == 0, again.stderr
     ours, theirs = (weights.load(workplace / f / "my painting.safetensors")[0] for f in ("stopped", "whole"))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to find the other process")
 def test_a_process_that_dies_ends_the_run(workplace):
     process, _ = start_two(workplace, "dead")

@@ -143,11 +143,11 @@ from fast_nst import device
 from fast_nst.training.jitter import jitter
 from test_style_transfer import module
 device.keep_freed_memory()  # freed memory still counts
-training, batch = module(), torch.rand(4, 3, 512, 512)
+training, batch = module(), torch.rand(2, 3, 320, 320)
 training.network.to(memory_format=torch.channels_last)
 before = device.used_memory()
 training.loss(*jitter(training.network(batch), batch, 4))["loss"].backward()
-print((device.used_memory() - before) / training.memory_needed(4, 512))
+print((device.used_memory() - before) / training.memory_needed(2, 320))
 """
     environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
