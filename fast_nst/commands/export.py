@@ -1,13 +1,17 @@
 """Export trained networks: to ONNX, to a program of torch.export, or to a web page that repaints photographs.
 
 python scripts/export.py starry_night.safetensors -o starry_night.onnx
+python scripts/export.py starry_night.safetensors cubist.safetensors -o paint.html
 """
 
 import argparse
 import json
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from fast_nst import weights
 from fast_nst.commands import cli
@@ -16,16 +20,22 @@ from fast_nst.export.plain import PlainNetwork
 from fast_nst.image import atomic_write
 from fast_nst.networks import Network
 
-SUFFIXES = (".onnx", ".pt2")
+SUFFIXES = (".onnx", ".pt2", ".html")
 
 
 def parse() -> argparse.Namespace:
     parser = cli.Parser(description="Export trained networks.")
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="+")
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="ends in .onnx or .pt2")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="+", help="several for a page of several styles")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("-o", "--output", metavar="FILE", type=Path, help=f"ends in {', '.join(SUFFIXES)}")
+    target.add_argument("--folder", metavar="DIR", type=Path, help="write the page as a folder of files, for a website")
     parser.add_argument(
         "--precision", choices=("float16", "float32"), default="float16",
-        help="how an .onnx file stores the weights; it computes in float32",
+        help="how .onnx and pages store the weights; they compute in float32",
+    )  # fmt: skip
+    parser.add_argument(
+        "--runtime", metavar="FILE", type=Path,
+        help="onnxruntime-web as a .tgz or folder, for a page; otherwise it is downloaded once, 33 MB",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     return parser.parse_args()
@@ -35,6 +45,24 @@ def check_installed() -> None:
     """Raises UserError if what an ONNX file needs is not installed."""
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
         raise UserError(f"-o: {', '.join(missing)} not installed; run: pip install 'fast-nst[export]'")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raises UserError unless the output can be written."""
+    output, files = arguments.output, arguments.weights
+    if output is None:
+        folder: Path = arguments.folder
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--folder: {folder}: is a file")
+        cli.check_new("--folder", folder / "index.html", arguments.overwrite, files)
+    else:
+        if output.suffix not in SUFFIXES:
+            raise UserError(f"-o {output}: cannot write this format; give one of {', '.join(SUFFIXES)}")
+        if len(files) > 1 and output.suffix != ".html":
+            raise UserError(f"-o {output}: is of one network, and there are {len(files)} weights files")
+        cli.check_new("-o", output, arguments.overwrite, files)
+    if output is None or output.suffix != ".pt2":
+        check_installed()
 
 
 def export_network(network: Network, description: dict[str, Any], output: Path, half: bool) -> float:
@@ -54,16 +82,38 @@ def export_network(network: Network, description: dict[str, Any], output: Path, 
         return program.check_equal(program.load_program(temporary), network, plain)
 
 
+def export_page(arguments: argparse.Namespace) -> None:
+    """Write a page of all networks. Raises RunError, UserError."""
+    from onnx import load
+
+    from fast_nst.export import page
+    from fast_nst.export.runtime import find_runtime
+
+    loaded = [weights.load(Path(path).expanduser()) for path in arguments.weights]
+    runtime, models = find_runtime(arguments.runtime), []
+    with tempfile.TemporaryDirectory() as folder:
+        file, paths = Path(folder) / "network.onnx", tqdm(arguments.weights, unit="network", disable=None)
+        for path, (network, description) in zip(paths, loaded, strict=True):
+            export_network(network, description, file, arguments.precision == "float16")
+            plain = PlainNetwork(network)
+            models.append(page.PageModel(plain, load(file), page.style_names(description, plain, Path(path).stem)))
+    if arguments.output is None:
+        page.write_folder(page.build_files(models, runtime), arguments.folder)
+        print(f"{arguments.folder}: upload this folder; to try it: python -m http.server -d {arguments.folder}")
+    else:
+        with atomic_write(arguments.output) as temporary:
+            temporary.write_text(page.build_page(models, runtime), encoding="utf-8")
+        size = arguments.output.stat().st_size / 1e6
+        print(f"{arguments.output}: {size:.1f} MB; open it in a browser, no server needed")
+
+
 def main() -> None:
     arguments = parse()
-    output: Path = arguments.output
-    if output.suffix not in SUFFIXES:
-        raise UserError(f"-o {output}: cannot write this format; give one of {', '.join(SUFFIXES)}")
-    if len(arguments.weights) > 1:
-        raise UserError(f"-o {output}: is of one network, and there are {len(arguments.weights)} weights files")
-    cli.check_new("-o", output, arguments.overwrite, arguments.weights)
-    if output.suffix == ".onnx":
-        check_installed()
+    check(arguments)
+    output = arguments.output
+    if output is None or output.suffix == ".html":
+        export_page(arguments)
+        return
     network, description = weights.load(Path(arguments.weights[0]).expanduser())
     difference = export_network(network, description, output, arguments.precision == "float16")
     size = output.stat().st_size / 1e6

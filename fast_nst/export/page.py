@@ -1,0 +1,130 @@
+"""A web page that repaints photographs in the browser, without a server: one HTML file, or a folder for a website.
+
+`page/` holds its HTML, CSS and JavaScript; onnxruntime-web runs the networks. Everything that the page needs is in it:
+its policy allows no request, or, for a folder, only requests for the folder's own files.
+"""
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fast_nst.export.graphs import split
+from fast_nst.export.plain import PlainConv, PlainNetwork, PlainResidual
+from fast_nst.export.runtime import VERSION, Runtime
+
+_TEMPLATE = files("fast_nst.export") / "page"
+_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src blob: data:; media-src blob: mediastream:; "
+_INSIDE = "script-src {app} blob: 'wasm-unsafe-eval'; style-src {style}; worker-src blob:"
+_FOLDER = "script-src 'self' blob: 'wasm-unsafe-eval'; style-src 'self'; worker-src 'self' blob:; connect-src 'self'"
+
+
+class PageModel(NamedTuple):
+    """A network of the page. model: its ONNX file (`onnx.to_onnx`). styles: what the page calls its styles."""
+
+    plain: PlainNetwork
+    model: Any
+    styles: list[str]
+
+
+def style_names(description: dict[str, Any], plain: PlainNetwork, fallback: str) -> list[str]:
+    """Return a name for each style of a network, from the weights file's description; a blend has one name."""
+    names = [str(name).replace("_", " ") for name in description.get("style", {}).get("names", [])]
+    if plain.num_styles > 1 and len(names) == plain.num_styles:
+        return names
+    if plain.num_styles > 1:
+        return [f"Style {k + 1}" for k in range(plain.num_styles)]
+    return [" + ".join(names) or fallback.replace("_", " ")]
+
+
+def overlap(plain: PlainNetwork) -> int:
+    """Return how many pixels around a pixel of the output it depends on, rounded up to a multiple of 4."""
+    reach, size = 0.0, 1.0  # size: pixels of the image for a pixel of the layer
+    for layer in plain.layers:
+        for conv in (layer.first, layer.second) if isinstance(layer, PlainResidual) else (layer,):
+            if isinstance(conv, PlainConv):
+                if conv.conv.transposed or conv.doubles:
+                    size /= 2
+                reach += (conv.conv.kernel_size[0] // 2 + 1) * size
+                if not conv.conv.transposed:
+                    size *= conv.conv.stride[0]
+    return 4 * int(-(-reach // 4))
+
+
+def build_files(models: list[PageModel], runtime: Runtime) -> dict[str, bytes]:
+    """Return the page's files by name, for a folder; those whose name ends in .gz are compressed."""
+    listed, parts = _data_files(models, runtime)
+    page = _fill(
+        listed, policy=_POLICY + _FOLDER, style='<link rel="stylesheet" href="style.css">',
+        scripts='<script type="module" src="app.js"></script>',
+    )  # fmt: skip
+    own = {name: (_TEMPLATE / name).read_bytes() for name in ("app.js", "engine.js", "style.css")}
+    return {
+        "index.html": page.encode(),
+        "licenses.txt": _licenses().encode(),
+        **own,
+        "ort.mjs": runtime.script,
+        **parts,
+    }
+
+
+def build_page(models: list[PageModel], runtime: Runtime) -> str:
+    """Return the page as one HTML file."""
+    listed, parts = _data_files(models, runtime)
+    parts |= {"ort.mjs.gz": gzip.compress(runtime.script, mtime=0)}
+    parts |= {"engine.js.gz": gzip.compress((_TEMPLATE / "engine.js").read_bytes(), mtime=0)}
+    scripts = [
+        f'<script type="text/plain" id="data-{name.removesuffix(".gz")}">{base64.b64encode(data).decode()}</script>'
+        for name, data in parts.items()
+    ]
+    app, style = ((_TEMPLATE / name).read_text(encoding="utf-8") for name in ("app.js", "style.css"))
+    scripts.append(f'<script type="module">{app}</script>')
+    policy = _POLICY + _INSIDE.format(app=_hash(app), style=_hash(style))
+    return _fill(listed, policy=policy, style=f"<style>{style}</style>", scripts="\n".join(scripts))
+
+
+def _data_files(models: list[PageModel], runtime: Runtime) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Return what app.js knows of each model, and the compressed files that it reads."""
+    listed, parts = [], {"ort.wasm.gz": gzip.compress(runtime.wasm, mtime=0)}
+    for number, (plain, model, styles) in enumerate(models):
+        graphs, weights = split(model)
+        name = f"network{number}"
+        for part, data in {**graphs, "weights": weights}.items():
+            parts[f"{name}.{part}.gz"] = gzip.compress(data, mtime=0)
+        listed.append(
+            {
+                "name": name, "styles": styles, "conditional": plain.conditional, "smallest": plain.smallest,
+                "overlap": overlap(plain), "graphs": list(graphs),
+            }
+        )  # fmt: skip
+    return listed, parts
+
+
+def _fill(listed: list[dict[str, Any]], **parts: str) -> str:
+    names = [name for model in listed for name in model["styles"]]
+    parts |= {
+        "title": html.escape(names[0].capitalize() if len(names) == 1 else "Repaint a photograph"),
+        "licenses": html.escape(_licenses()), "models": json.dumps(listed).replace("<", "\\u003c"),
+    }  # fmt: skip
+    page = (_TEMPLATE / "index.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page)
+
+
+def _licenses() -> str:
+    return (_TEMPLATE / "licenses.txt").read_text(encoding="utf-8").replace("VERSION", VERSION)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def write_folder(parts: dict[str, bytes], folder: Path) -> None:
+    """Write the page's files into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in parts.items():
+        (folder / name).write_bytes(data)

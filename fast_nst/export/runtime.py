@@ -1,0 +1,76 @@
+"""onnxruntime-web, which runs networks in a browser (MIT license): two files of its npm package."""
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+from fast_nst.errors import UserError
+from fast_nst.image import atomic_write
+
+VERSION = "1.30.0"
+ARCHIVE = f"onnxruntime-web-{VERSION}.tgz"
+URL = f"https://registry.npmjs.org/onnxruntime-web/-/{ARCHIVE}"
+_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+_SCRIPT, _WASM = "dist/ort.webgpu.bundle.min.mjs", "dist/ort-wasm-simd-threaded.asyncify.wasm"
+
+
+class Runtime(NamedTuple):
+    """script: a JavaScript module. wasm: the WebAssembly that it starts, for WebGPU and for the CPU."""
+
+    script: bytes
+    wasm: bytes
+
+
+def find_runtime(given: Path | None = None) -> Runtime:
+    """Read the package from `given`, its folder or .tgz; or from the user's cache, into which it is downloaded once.
+
+    Raises UserError.
+    """
+    try:
+        if given is None:
+            given = cached()
+        if given.is_dir():
+            root = given if (given / _SCRIPT).exists() else given / "package"
+            return Runtime((root / _SCRIPT).read_bytes(), (root / _WASM).read_bytes())
+        with tarfile.open(given) as archive:
+            files = [archive.extractfile(f"package/{name}") for name in (_SCRIPT, _WASM)]
+            return Runtime(*(file.read() for file in files if file is not None))
+    except (OSError, KeyError, TypeError, tarfile.TarError, EOFError) as error:
+        raise UserError(f"--runtime: {given}: not the package onnxruntime-web {VERSION} ({error})") from None
+
+
+def cached() -> Path:
+    """Return the package in the user's cache; download it if it is not there. Raises UserError."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(base) / "fast_nst" / ARCHIVE
+    if path.exists():
+        return path
+    with tempfile.TemporaryDirectory() as folder:
+        data = _download(Path(folder))
+    if base64.b64encode(hashlib.sha512(data).digest()).decode() != _SHA512:
+        raise UserError(f"{ARCHIVE}: the download is damaged; try again")
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+    return path
+
+
+def _download(folder: Path) -> bytes:
+    """Use npm, which knows the user's registry and proxy, if it is installed."""
+    npm = shutil.which("npm")
+    if npm is not None:
+        command = [npm, "pack", f"onnxruntime-web@{VERSION}", "--pack-destination", str(folder)]
+        if subprocess.run(command, capture_output=True, cwd=folder, check=False).returncode == 0:
+            return (folder / ARCHIVE).read_bytes()
+    try:
+        with urllib.request.urlopen(URL, timeout=60) as response:
+            data: bytes = response.read()
+    except OSError as error:
+        raise UserError(f"--runtime: cannot download {URL} ({error}); get the file and give --runtime FILE") from None
+    return data
