@@ -28,11 +28,11 @@ class Interrupted(RunError):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one line; ~ and $VARIABLES of its arguments are expanded."""
+    """argparse with errors of one line, and options also between inputs; ~ and $VARIABLES are expanded."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         words = sys.argv[1:] if args is None else args
-        return super().parse_args([expand_word(word) for word in words], namespace)
+        return self.parse_intermixed_args([expand_word(word) for word in words], namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
