@@ -70,9 +70,9 @@ def _of_perceptual_loss(terms: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in terms.items() if key not in ("jitter", "temporal_weight")}
 
 
-def style_name(cfg: dict[str, Any], paintings: Sequence[Path]) -> str:
-    """Return the name for output files: `style.name`, or that of the painting's file, or how many there are."""
-    name = str(cfg["style"]["name"] or (paintings[0].stem if len(paintings) == 1 else f"{len(paintings)}_styles"))
+def file_name(cfg: dict[str, Any], default: str) -> str:
+    """Return the name for output files: `style.name`, or `default`."""
+    name = str(cfg["style"]["name"] or default)
     if name != Path(name).name or name == "..":
         raise UserError(f"style.name: got {name!r}; allowed: a file's name, without a folder")
     if len(os.fsencode(name)) > LONGEST_NAME:

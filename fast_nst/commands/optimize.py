@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from fast_nst import image, optimize
 from fast_nst.commands import cli
-from fast_nst.commands.build import further_paintings, make_loss, style_name
+from fast_nst.commands.build import file_name, further_paintings, make_loss
 from fast_nst.commands.config import CONFIGS, run, settle
 from fast_nst.data import styles
 from fast_nst.device import find_devices, free_memory, is_out_of_memory, keep_freed_memory
@@ -141,7 +141,7 @@ def optimize_photograph(cfg: dict[str, Any]) -> None:
     painting = styles.find(cfg["style"]["image"])
     content = load_content(cfg)
     paintings = [painting, *(path for path, _ in further_paintings(cfg))]
-    output, unfinished = plan_output(cfg, paintings, style_name(cfg, [painting]))
+    output, unfinished = plan_output(cfg, paintings, file_name(cfg, painting.stem))
     if cfg["keep_colors"] is not None:
         check_choice("keep_colors", cfg["keep_colors"], tuple(KEEP_COLORS))
     check_choice("method", cfg["method"], optimize.METHODS)

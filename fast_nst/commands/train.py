@@ -14,7 +14,6 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,25 +27,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from fast_nst import data
 from fast_nst.commands import cli, train_length
-from fast_nst.commands.build import brush_sizes, further_paintings, make_loss, style_name
+from fast_nst.commands.build import file_name, further_paintings
 from fast_nst.commands.config import CONFIGS, compose, run, settle
-from fast_nst.commands.initial import AUTO, Start, initial_network
+from fast_nst.commands.initial import AUTO
+from fast_nst.commands.job import Files, Module
 from fast_nst.commands.paths import assign
 from fast_nst.commands.run_dir import RUN_DIR, check_files, run_directory
+from fast_nst.commands.train_methods import check_given, find_method
 from fast_nst.data import styles
-from fast_nst.data.datamodule import ContentData
 from fast_nst.device import choose_precision, free_memory, is_out_of_memory, keep_freed_memory
 from fast_nst.errors import RunError, UserError, check_int
 from fast_nst.image import atomic_write
-from fast_nst.losses import PerceptualLoss
 from fast_nst.methods.style_transfer import StyleTransfer
 from fast_nst.training import callbacks, resume
 from fast_nst.training.checkpoint import AtomicCheckpointIO, SaveCheckpoint
 from fast_nst.training.divergence import StopOnNan
 from fast_nst.training.length import UNKNOWN, FitMinutes
-from fast_nst.weights import sha256
+from fast_nst.training.preview import Preview
 
 LIGHTNING_ERRORS = (
     ValueError, TypeError, RuntimeError, ImportError, OverflowError, pl.utilities.exceptions.MisconfigurationException,
@@ -57,61 +55,21 @@ LIGHTNING_NOISE = (  # warnings: the sampler resumes by step; Lightning lags beh
 )  # fmt: skip
 
 
-@dataclass
-class Files:
-    """What a run reads and writes.
-
-    paintings: one for each style. blend: further paintings of a single style, with weights. checkpoint: to resume from.
-    """
-
-    name: str
-    paintings: list[Path]
-    blend: list[tuple[Path, float]]
-    folder: Path
-    checkpoint: Path | None
-
-    def __post_init__(self) -> None:
-        self.weights = self.folder / f"{self.name}.safetensors"
-        self.last = self.folder / "checkpoints" / "last.ckpt"
-        self.preview, self.config = self.folder / "preview.png", self.folder / "config.yaml"
-
-
 def plan_files(cfg: dict[str, Any]) -> Files:
     """Choose and check the files of a run. Raises UserError."""
-    paintings = styles.find_all(cfg["style"]["image"])
-    name = style_name(cfg, paintings)
+    method = find_method(cfg)
+    paintings = styles.find_all(cfg["style"]["image"]) if method.paints else []
+    name = file_name(cfg, method.label(cfg, paintings))
     folder, checkpoint = run_directory(cfg["output_dir"], cfg["ckpt_path"], name)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output_dir: {folder}: is a file")
-    files = Files(name, paintings, further_paintings(cfg), folder, checkpoint)
+    files = Files(name, paintings, further_paintings(cfg) if method.paints else [], folder, checkpoint)
     start = [] if cfg["init_from"] in (None, AUTO) else [Path(cfg["init_from"])]
     inputs = [*paintings, *(path for path, _ in files.blend), *start]
     first_process = "LOCAL_RANK" not in os.environ  # the others may find what this one wrote
     new = cfg["ckpt_path"] is None and first_process
     check_files(files.config, [files.weights, files.preview, files.last], inputs, new)
     return files
-
-
-def check_source(name: str, given: Sequence[str]) -> None:
-    """Raises UserError if one of the keys `given` on the command line belongs to another source of content images."""
-    if name == "synthetic" and "data.root" in given and "data" not in given:
-        raise UserError("data.root: data=synthetic, the default, draws its own pictures; add data=folder")
-    if name != "synthetic" and "data.count" in given:
-        raise UserError(f"data.count: how many pictures data=synthetic draws; {name} takes all there are")
-
-
-def build_data(
-    cfg: dict[str, Any], loss: PerceptualLoss, jitter: int, start: Start, given: Sequence[str]
-) -> ContentData:
-    content = dict(cfg["data"])
-    check_source(content["name"], given)
-    for key, least in (("size", loss.smallest + jitter), ("val_size", loss.smallest)):
-        if check_int(f"data.{key}", content[key], 16) < least:
-            raise UserError(f"data.{key}: got {content[key]}; the loss at its coarsest scale needs {least} on")
-    batch_size, workers = content.pop("batch_size"), content.pop("workers")
-    return ContentData(
-        data.build(**content, seed=cfg["seed"]), batch_size, workers, loss.num_styles if start.num_styles else 0
-    )
 
 
 def resume_command(checkpoint: Path, overrides: Sequence[str], python: bool) -> str:
@@ -146,7 +104,7 @@ def build_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.T
         raise UserError(f"trainer: {cli.one_line(error)}") from None
 
 
-def check_memory(module: StyleTransfer, batch_size: int, size: int, bf16: bool, processes: int) -> None:
+def check_memory(module: Module, batch_size: int, size: int, bf16: bool, processes: int) -> None:
     """Raises UserError instead of letting the system kill the process."""
     needed = module.memory_needed(batch_size, size, bf16) * processes
     if needed > (free := free_memory(module.device)):
@@ -156,58 +114,31 @@ def check_memory(module: StyleTransfer, batch_size: int, size: int, bf16: bool, 
         )
 
 
-def describe(cfg: dict[str, Any], files: Files, start: Start) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings kept in the checkpoint, and the description kept in the weights file."""
-    paths, count = [*files.paintings, *(path for path, _ in files.blend)], len(files.paintings)
-    names, digests = [path.stem for path in paths], [sha256(path) for path in paths]
-    if count == 1:
-        names[0] = files.name
-    if repeated := {*names} & {*start.names}:
-        raise UserError(f"style.name: {', '.join(sorted(repeated))}: init_from has a style of that name; give another")
-    labels = [f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True)]
-    image = labels[0] if count == 1 else labels[:count]
-    blend = dict(zip(labels[count:], (weight for _, weight in files.blend), strict=True))
-    network = {**cfg["network"], **({"num_styles": start.num_styles} if start.num_styles else {})}
-    settings = {
-        **cfg, "network": network, "init_from": start.label, "style": {**cfg["style"], "image": image, "blend": blend},
-        "method": {"first_phase": start.first_phase},
-    }  # fmt: skip
-    description = {
-        "network": network, "style": {
-            "names": [*start.names, *names[:count]], "sha256": [*start.digests, *digests[:count]], "blend": blend,
-            "sizes": brush_sizes(cfg),
-        },
-        "loss_network": cfg["loss_network"]["name"], "loss": cfg["loss"], "init_from": start.label,
-    }  # fmt: skip
-    return settings, description
-
-
 class Run:
     """One training: `build` everything, then `fit`, then `report`."""
 
     def __init__(self, cfg: dict[str, Any], overrides: Sequence[str] = (), python: bool = False) -> None:
         """overrides: the command line, for the command that resumes. Raises UserError."""
         self.cfg, self.started = cfg, time.monotonic()
+        given = [word.partition("=")[0].lstrip("+") for word in overrides]
+        check_given(cfg, given)
         self.files = files = plan_files(cfg)
-        given = [word.partition("=")[0] for word in overrides]
         train_length.settle_minutes(cfg, given, files.checkpoint)
         pl.seed_everything(check_int("seed", cfg["seed"], 0, 2**32 - 1), verbose=False)
-        start = initial_network(cfg, len(files.paintings), brush_sizes(cfg))
-        loss = make_loss(cfg, files.paintings, brush_sizes(cfg))
-        jitter = check_int("loss.jitter", cfg["loss"].get("jitter", 0), 0)
-        self.data = build_data(cfg, loss, jitter, start, given)
+        job = find_method(cfg).build(cfg, files, given)
+        self.data, self.module = job.data, job.module
         self.precision = choose_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
-        settings, description = describe(cfg, files, start)
         self.progress = callbacks.Progress()
         every = check_int("checkpoint.every_n_steps", cfg["checkpoint"]["every_n_steps"], 1)
         self.resume_command = resume_command(files.last, overrides, python)
         signals = SaveCheckpoint.SIGNALS if not python else (signal.SIGINT,) if in_main_thread() else ()
-        self.save_checkpoint = SaveCheckpoint(files.last, every, settings, files.weights, self.resume_command, signals)
-        self.save_weights = callbacks.SaveWeights(files.weights, description)
-        self.preview = callbacks.Preview(
-            files.preview, loss.styles, self.data.sets.val, check_int("preview.images", cfg["preview"]["images"], 1),
-            check_int("preview.every_n_steps", cfg["preview"]["every_n_steps"], 1),
-        )  # fmt: skip
+        self.save_checkpoint = SaveCheckpoint(
+            files.last, every, job.settings, files.weights, self.resume_command, signals
+        )
+        self.save_weights = callbacks.SaveWeights(files.weights, job.description)
+        self.preview = Preview(
+            files.preview, job.draw, check_int("preview.every_n_steps", cfg["preview"]["every_n_steps"], 1)
+        )
         self.trainer = build_trainer(
             cfg["trainer"], self.precision,
             logger=pl.loggers.TensorBoardLogger(files.folder, name="tensorboard", version=""),
@@ -221,11 +152,7 @@ class Run:
         self.steps = train_length.total_steps(cfg, len(self.data.sets.train), batch)
         # max_epochs needs the number of processes, which only the trainer knows.
         self.trainer.fit_loop.epoch_loop.max_steps = self.steps
-        self.module = StyleTransfer(
-            start.network, loss, **cfg["optimizer"], total_steps=self.steps, seed=cfg["seed"], jitter=jitter,
-            temporal_weight=cfg["loss"].get("temporal_weight", 0.0),
-            cuda_graphs=cfg["trainer"]["cuda_graphs"], first_phase=start.first_phase, fixed_rows=start.fixed_rows,
-        )  # fmt: skip
+        self.module.total_steps = self.steps
         self.save_checkpoint.settings["processes"] = self.trainer.world_size
         if self.trainer.strategy.root_device.type == "cpu":
             bf16 = self.precision.startswith("bf16")
@@ -308,7 +235,8 @@ class Run:
         except (UserError, OSError, RuntimeError) as error:
             raise self.explain(error) from None
         finally:
-            self.module.close_graph()
+            if isinstance(self.module, StyleTransfer):
+                self.module.close_graph()
         if step >= self.steps:  # interrupted between the last step and the results
             self.trainer.validate(self.module, self.data, verbose=False)
             self.save_weights.on_train_end(self.trainer, self.module)

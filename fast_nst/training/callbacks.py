@@ -1,24 +1,20 @@
-"""Progress bar, preview and weights file of a run."""
+"""Progress bar and weights file of a run."""
 
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from fast_nst import image, weights
+from fast_nst import weights
 from fast_nst.data.datamodule import ContentData
-from fast_nst.data.dataset import ContentImages
-from fast_nst.networks import Network
-from fast_nst.stylize.sheet import sheet, stack
 from fast_nst.training.checkpoint import Interrupted, signalled
 from fast_nst.training.divergence import check_finite
 from fast_nst.training.length import UNKNOWN
@@ -57,7 +53,7 @@ class Progress(pl.callbacks.ProgressBar):
         self.bar: tqdm | None = None
         self.next_update = 0.0
         self.started = False
-        self.start_time, self.start_step = 0.0, 0
+        self.start_time, self.start_step, self.first_end = 0.0, 0, 0.0
         self.in_steps = self.step_start = 0.0
         # Share of the run's time outside the steps, set at the end; correct on a CPU, which runs synchronously.
         self.outside = 0.0
@@ -106,7 +102,9 @@ class Progress(pl.callbacks.ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.in_steps += time.monotonic() - self.step_start
+        now = time.monotonic()
+        self.in_steps += now - self.step_start
+        self.first_end = self.first_end or now
         # Reading a loss waits for the device, so not at every step.
         if not self.enabled or (time.monotonic() < self.next_update and trainer.global_step < trainer.max_steps):
             return
@@ -127,8 +125,9 @@ class Progress(pl.callbacks.ProgressBar):
         bar.set_postfix_str(stop + losses)
 
     def _print_line(self, trainer: pl.Trainer, losses: str) -> None:
-        step, elapsed, total = trainer.global_step, time.monotonic() - self.start_time, self.total(trainer)
-        rate = (step - self.start_step) / elapsed if elapsed > 0 else 0.0
+        # The first step, which starts the workers, is left out of the speed.
+        step, elapsed, total = trainer.global_step, time.monotonic() - self.first_end, self.total(trainer)
+        rate = (step - self.start_step - 1) / elapsed if elapsed > 0 else 0.0
         seconds = min((total - step) / rate if rate and total else math.inf, seconds_left(trainer))
         left = "?" if seconds == math.inf else tqdm.format_interval(seconds)
         print(
@@ -146,51 +145,6 @@ class Progress(pl.callbacks.ProgressBar):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
-
-
-class Preview(pl.Callback):
-    """Write a sheet of each style, some content images and their outputs to TensorBoard and to `path`.
-
-    styles: images, (1, 3, h, w) each; the last styles of a network of several.
-    """
-
-    def __init__(
-        self, path: Path, styles: Sequence[Tensor], contents: ContentImages, count: int, every_n_steps: int
-    ) -> None:
-        self.path, self.styles, self.every_n_steps = path, styles, every_n_steps
-        self.contents, self.count = contents, min(count, len(contents))
-        self.batch: Tensor | None = None
-        self.written = -1  # the step of the last sheet
-
-    @torch.no_grad()
-    def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.global_step == self.written:
-            return
-        self.written = trainer.global_step
-        if self.batch is None:
-            self.batch = torch.stack([self.contents[i] for i in range(self.count)])
-        network = cast(Network, module.network).eval()
-        several = len(self.styles) if network.num_styles > 1 else 1
-        rows = []
-        for index, painting in enumerate(self.styles[:several], network.num_styles - several):
-            style = torch.eye(network.num_styles, device=module.device)[index : index + 1]
-            outputs = [network(item[None].to(module.device), style).float().cpu() for item in self.batch]
-            rows.append(sheet(painting, self.batch, torch.cat(outputs)))
-        network.train()
-        picture = stack(rows)
-        image.save_picture(picture, self.path)
-        for logger in trainer.loggers:
-            if isinstance(logger, pl.loggers.TensorBoardLogger):
-                logger.experiment.add_image("preview", image.to_tensor(picture)[0], trainer.global_step)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step % self.every_n_steps == 0:
-            self._write(trainer, pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._write(trainer, pl_module)
 
 
 class SaveWeights(pl.Callback):

@@ -14,7 +14,7 @@ _IGNORED = (
     "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_time", "trainer.log_every_n_steps",
     "trainer.val_every_n_steps", "trainer.cuda_graphs",
 )  # fmt: skip
-_FIXED = ("network", "style", "optimizer.name")  # must not change
+_FIXED = ("network", "style", "optimizer.name", "method.name")  # must not change
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -45,7 +45,9 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
         # Network arguments that only one of the two versions has are at their default.
-        missing = _is_under(name, ("network", "data", "loss_network")) and not (name in before and name in now)
+        missing = _is_under(name, ("network", "data", "loss_network", "method")) and not (
+            name in before and name in now
+        )
         if old != new and not missing and not _is_under(name, _IGNORED):
             yield name, f"{name}: {old} before, {new} now"
 

@@ -1,0 +1,39 @@
+"""The methods of train.py by `method.name`: what each trains, and the settings that it does not use."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fast_nst.commands import train_style_transfer
+from fast_nst.commands.job import Files, Job
+from fast_nst.errors import UserError, check_choice
+
+
+class Method(NamedTuple):
+    """build: makes a run of its settings, files and the keys on the command line. label: names the run.
+
+    paints: in the style of paintings, `style.image`. unused: groups of settings that it does not use.
+    """
+
+    build: Callable[[dict[str, Any], Files, Sequence[str]], Job]
+    label: Callable[[dict[str, Any], Sequence[Path]], str]
+    paints: bool = False
+    unused: tuple[str, ...] = ()
+
+
+METHODS = {
+    "style_transfer": Method(train_style_transfer.build, train_style_transfer.label, paints=True),
+}
+
+
+def find_method(cfg: dict[str, Any]) -> Method:
+    """Return the method of the settings `cfg`. Raises UserError."""
+    return METHODS[check_choice("method.name", cfg["method"]["name"], tuple(METHODS))]
+
+
+def check_given(cfg: dict[str, Any], given: Sequence[str]) -> None:
+    """Raise UserError if a key on the command line belongs to what the method does not use."""
+    unused = find_method(cfg).unused
+    for key in given:
+        if key.partition(".")[0] in unused and key != "style.name":
+            raise UserError(f"{key}: method={cfg['method']['name']} does not use it")

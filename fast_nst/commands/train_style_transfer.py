@@ -1,0 +1,85 @@
+"""method=style_transfer: train a network to paint photographs in the style of paintings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fast_nst import data
+from fast_nst.commands.build import brush_sizes, make_loss
+from fast_nst.commands.initial import Start, initial_network
+from fast_nst.commands.job import Files, Job
+from fast_nst.data.datamodule import ContentData
+from fast_nst.errors import UserError, check_int
+from fast_nst.losses import PerceptualLoss
+from fast_nst.methods.style_transfer import StyleTransfer
+from fast_nst.training.length import UNKNOWN
+from fast_nst.training.preview import StylizedSheet
+from fast_nst.weights import sha256
+
+
+def label(cfg: dict[str, Any], paintings: Sequence[Path]) -> str:
+    """Name the run after its painting, or say how many there are."""
+    return paintings[0].stem if len(paintings) == 1 else f"{len(paintings)}_styles"
+
+
+def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
+    """Build a run from its settings; `given` are the keys on the command line. Raises UserError."""
+    start = initial_network(cfg, len(files.paintings), brush_sizes(cfg))
+    loss = make_loss(cfg, files.paintings, brush_sizes(cfg))
+    jitter = check_int("loss.jitter", cfg["loss"].get("jitter", 0), 0)
+    content = build_data(cfg, loss, jitter, start, given)
+    module = StyleTransfer(
+        start.network, loss, **cfg["optimizer"], total_steps=UNKNOWN, seed=cfg["seed"], jitter=jitter,
+        temporal_weight=cfg["loss"].get("temporal_weight", 0.0),
+        cuda_graphs=cfg["trainer"]["cuda_graphs"], first_phase=start.first_phase, fixed_rows=start.fixed_rows,
+    )  # fmt: skip
+    sheet = StylizedSheet(loss.styles, content.sets.val, check_int("preview.images", cfg["preview"]["images"], 1))
+    return Job(module, content, sheet, *describe(cfg, files, start))
+
+
+def check_source(name: str, given: Sequence[str]) -> None:
+    """Raises UserError if one of the keys `given` on the command line belongs to another source of content images."""
+    if name == "synthetic" and "data.root" in given and "data" not in given:
+        raise UserError("data.root: data=synthetic, the default, draws its own pictures; add data=folder")
+    if name != "synthetic" and "data.count" in given:
+        raise UserError(f"data.count: how many pictures data=synthetic draws; {name} takes all there are")
+
+
+def build_data(
+    cfg: dict[str, Any], loss: PerceptualLoss, jitter: int, start: Start, given: Sequence[str]
+) -> ContentData:
+    content = dict(cfg["data"])
+    check_source(content["name"], given)
+    for key, least in (("size", loss.smallest + jitter), ("val_size", loss.smallest)):
+        if check_int(f"data.{key}", content[key], 16) < least:
+            raise UserError(f"data.{key}: got {content[key]}; the loss at its coarsest scale needs {least} on")
+    batch_size, workers = content.pop("batch_size"), content.pop("workers")
+    return ContentData(
+        data.build(**content, seed=cfg["seed"]), batch_size, workers, loss.num_styles if start.num_styles else 0
+    )
+
+
+def describe(cfg: dict[str, Any], files: Files, start: Start) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings kept in the checkpoint, and the description kept in the weights file."""
+    paths, count = [*files.paintings, *(path for path, _ in files.blend)], len(files.paintings)
+    names, digests = [path.stem for path in paths], [sha256(path) for path in paths]
+    if count == 1:
+        names[0] = files.name
+    if repeated := {*names} & {*start.names}:
+        raise UserError(f"style.name: {', '.join(sorted(repeated))}: init_from has a style of that name; give another")
+    labels = [f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True)]
+    image = labels[0] if count == 1 else labels[:count]
+    blend = dict(zip(labels[count:], (weight for _, weight in files.blend), strict=True))
+    network = {**cfg["network"], **({"num_styles": start.num_styles} if start.num_styles else {})}
+    settings = {
+        **cfg, "network": network, "init_from": start.label, "style": {**cfg["style"], "image": image, "blend": blend},
+        "method": {**cfg["method"], "first_phase": start.first_phase},
+    }  # fmt: skip
+    description = {
+        "network": network, "style": {
+            "names": [*start.names, *names[:count]], "sha256": [*start.digests, *digests[:count]], "blend": blend,
+            "sizes": brush_sizes(cfg),
+        },
+        "loss_network": cfg["loss_network"]["name"], "loss": cfg["loss"], "init_from": start.label,
+    }  # fmt: skip
+    return settings, description

@@ -1,0 +1,68 @@
+"""The preview of a run: a picture of what the network makes so far."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fast_nst import image
+from fast_nst.data.dataset import ContentImages
+from fast_nst.networks import Network
+from fast_nst.stylize.sheet import sheet, stack
+
+
+class Preview(pl.Callback):
+    """Write the picture that `draw` makes of the method to TensorBoard and to `path`.
+
+    It does so every `every_n_steps` and at the end. The method's `network` is in evaluation mode meanwhile.
+    """
+
+    def __init__(self, path: Path, draw: Callable[[Any], Image.Image], every_n_steps: int) -> None:
+        self.path, self.draw, self.every_n_steps = path, draw, every_n_steps
+        self.written = -1  # the step of the last picture
+
+    @torch.no_grad()
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.global_step == self.written:
+            return
+        self.written = trainer.global_step
+        network = cast(nn.Module, module.network).eval()
+        picture = self.draw(module)
+        network.train()
+        image.save_picture(picture, self.path)
+        for logger in trainer.loggers:
+            if isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.experiment.add_image("preview", image.to_tensor(picture)[0], trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, pl_module)
+
+
+class StylizedSheet:
+    """Draw a sheet of each style, some content images and their outputs.
+
+    styles: images, (1, 3, h, w) each; the last styles of a network of several. contents: of which `count` are shown.
+    """
+
+    def __init__(self, styles: Sequence[Tensor], contents: ContentImages, count: int) -> None:
+        self.styles, self.contents, self.count = styles, contents, min(count, len(contents))
+
+    def __call__(self, module: pl.LightningModule) -> Image.Image:
+        network, batch = cast(Network, module.network), torch.stack([self.contents[i] for i in range(self.count)])
+        several = len(self.styles) if network.num_styles > 1 else 1
+        rows = []
+        for index, painting in enumerate(self.styles[:several], network.num_styles - several):
+            style = torch.eye(network.num_styles, device=module.device)[index : index + 1]
+            outputs = [network(item[None].to(module.device), style).float().cpu() for item in batch]
+            rows.append(sheet(painting, batch, torch.cat(outputs)))
+        return stack(rows)
