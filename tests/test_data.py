@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import picture
+from conftest import SHARED, picture
 from PIL import Image
 
 from fast_nst import data, image
 from fast_nst.data import datamodule, dataset, folder, styles
 from fast_nst.data.image_cache import UnreadablePictureWarning
+from fast_nst.data.mnist import Mnist
 from fast_nst.errors import UserError
 
 CROPS = {"size": 32, "crop": "random_resized", "scale": (0.25, 1.0), "ratio": (0.8, 1.25), "val_images": 2,
@@ -220,6 +221,14 @@ def test_mnist_digits_are_rgb(tmp_path):
     digit = sets.train.source[1]
     assert digit.mode == "RGB"
     assert np.array_equal(np.asarray(digit)[..., 2], digits[1])
+
+
+@pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason="needs the real digits")
+def test_real_digits_are_read_without_a_download(monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", None)
+    train, test = (Mnist(SHARED / "mnist", train) for train in (True, False))
+    assert set(train.labels) == set(test.labels) == set(range(10))
+    assert train[len(train) - 1].size == (28, 28)
 
 
 def test_synthetic_source_needs_no_files():

@@ -138,6 +138,29 @@ def test_gatys2015_matches_its_formula(images):
     assert float(terms["loss"]) == pytest.approx(1.0 * content_term + 1e3 * style_term, rel=1e-4)
 
 
+def test_tnst_matches_its_formula(images):
+    """Of two outputs the mean of their content and style terms, and the sum of their TV terms."""
+    table = settings("tnst")
+    filters = {"relu1_2": 64, "relu2_2": 128, "relu3_3": 256, "relu4_3": 512}
+    network = loss_network(filters, filters)
+    output, content, style = (numpy_features(network, image) for image in images)
+    content_term = 0.25 * np.sum((output["relu3_3"] - content["relu3_3"]) ** 2) / 2
+    style_term = 0.0
+    for layer, n in filters.items():
+        painting = style[layer][0].reshape(n, -1)
+        target = painting @ painting.T / painting.shape[1]  # each divided by its own M, because the sizes may differ
+        for feature in output[layer]:
+            flat = feature.reshape(n, -1)
+            style_term += np.sum((flat @ flat.T / flat.shape[1] - target) ** 2) / (4 * n**2) / 2
+    pixels = images[0].double().numpy() * 255
+    across, down = np.diff(pixels, axis=3)[:, :, :-1], np.diff(pixels, axis=2)[:, :, :, :-1]
+    tv = 0.5 * (np.sum(across**2) + np.sum(down**2))
+    terms = PerceptualLoss(network, images[2], **table)(*images[:2])
+    total = content_term + table["style_weight"] * style_term + table["tv_weight"] * tv
+    assert float(terms["loss"]) == pytest.approx(total, rel=1e-4)
+    assert (table["content_weight"], float(terms["content"])) == (1.0, pytest.approx(content_term, rel=1e-4))
+
+
 def test_blended_styles_have_the_weighted_mean_gram(images):
     table = {**settings("default"), "style_scales": {1: 1.0}}
     network = loss_network(layers_needed(table["content_layers"], table["style_layers"]))

@@ -1,4 +1,4 @@
-"""MNIST digits (LeCun, Cortes, Burges 1998) as content images: a stress test for flat backgrounds."""
+"""MNIST digits (LeCun, Cortes, Burges 1998) as content images: shapes on a flat ground."""
 
 import os
 
@@ -8,21 +8,22 @@ from fast_nst.errors import UserError
 
 
 class Mnist:
-    """The 60,000 training digits by index, RGB, 28x28; read from `root`, downloaded if missing.
+    """The training digits by index, RGB, 28x28, 60,000 if they are all there; read from `root`, downloaded if missing.
 
-    Raises UserError if the download fails.
+    train: False for the test digits. labels: which digit each is. Raises UserError if the download fails.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], train: bool = True) -> None:
         import torchvision  # slow (2 s) and needed only here
 
         try:
-            self.digits = torchvision.datasets.MNIST(root, train=True, download=True)
+            self.digits = torchvision.datasets.MNIST(root, train=train, download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"data.root: {root}: MNIST is missing and cannot be downloaded ({error}); put its four "
                 f"*-ubyte.gz files into {os.path.join(root, 'MNIST', 'raw')}"
             ) from None
+        self.labels: list[int] = self.digits.targets.tolist()
 
     def __len__(self) -> int:
         return len(self.digits)

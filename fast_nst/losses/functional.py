@@ -85,6 +85,11 @@ def content_half_sum(features: Tensor, target: Tensor) -> Tensor:
     return (_at_least_float32(features) - _at_least_float32(target)).square().sum((1, 2, 3)) / 2
 
 
+def content_quarter_sum(features: Tensor, target: Tensor) -> Tensor:
+    """A quarter of the summed squared difference (TNST): two (B, C, H, W) -> (B,) float32."""
+    return content_half_sum(features, target) / 2
+
+
 def style_loss(grams: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference of Gram matrices: (B, C, C), (B or 1, C, C) -> (B,) float32."""
     return (grams - target).square().mean((1, 2))

@@ -32,8 +32,9 @@ class PerceptualLoss:
     same layers see shapes twice as large.
     normalize: divide each layer's term by the energy of its target, so that one set of weights suits every style,
     layer and loss network. False: the published formulas.
-    light_weight: of `functional.light_loss`. content_reduction: "mean", or "half_sum" (Gatys, not normalized).
-    tv_reduction: "mean", or "half_sum" (fast-neural-style). pixel_range: the images' range in the published TV formula.
+    light_weight: of `functional.light_loss`. content_reduction: "mean", or without `normalize` "half_sum" (Gatys)
+    or "quarter_sum" (TNST). tv_reduction: "mean", or "half_sum" (fast-neural-style, TNST). pixel_range: the images'
+    range in the published TV formula.
 
     A plain object, not a Module, so that its owner does not save, broadcast or train the loss network.
     Raises UserError with the argument, the value given and the values allowed.

@@ -13,7 +13,9 @@ from fast_nst.errors import UserError, check_choice, check_number
 from fast_nst.losses import functional
 
 CONTENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mean": functional.content_loss, "half_sum": functional.content_half_sum,
+    "mean": functional.content_loss,
+    "half_sum": functional.content_half_sum,
+    "quarter_sum": functional.content_quarter_sum,
 }  # fmt: skip
 TV: dict[str, Callable[[Tensor], Tensor]] = {"mean": functional.tv_mean, "half_sum": functional.tv_half_sum}
 
