@@ -424,7 +424,7 @@ def test_infer_paints_a_clip_with_the_options_of_a_photograph(tmp_path, weights_
     small = read(tmp_path / "out.mkv")[1][2]
     assert small.shape == (24, 32, 3)
     shrunk = np.asarray(Image.fromarray(read(source)[1][2]).resize((32, 24), Image.Resampling.BICUBIC))
-    assert np.abs(small.astype(int) - shrunk).mean() < 6
+    assert np.abs(small.astype(int) - shrunk).mean() < 12
 
 
 def test_an_output_is_replaced_only_with_overwrite(tmp_path, weights_file):
@@ -553,8 +553,8 @@ def test_a_full_disk_in_the_middle_leaves_the_old_output(tmp_path, weights_file)
 
 
 def test_ctrl_c_leaves_a_playable_file_and_says_how_much_is_in_it(tmp_path, weights_file):
-    write_clip(tmp_path / "clip.mp4", range(900), frames=[scene(0)] * 900, sound="aac")
-    arguments = command(weights_file, "clip.mp4", "-o", "out.mp4", "--size", "256")
+    write_clip(tmp_path / "clip.mp4", range(400), frames=[scene(0)] * 400, sound="aac")
+    arguments = command(weights_file, "clip.mp4", "-o", "out.mp4", "--size", "320")
     process = subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     try:
         limit = time.monotonic() + 120
@@ -570,5 +570,5 @@ def test_ctrl_c_leaves_a_playable_file_and_says_how_much_is_in_it(tmp_path, weig
     assert found, errors
     times, _ = read(tmp_path / "out.mp4")
     assert times == [Fraction(tick, 30) for tick in range(int(found[1]))]
-    assert 0 < len(times) < 900
+    assert 0 < len(times) < 400
     assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "out.mp4"}
