@@ -133,7 +133,7 @@ class Stylizer:
         try:
             if len(pairs) == 1:
                 return self.stylize_one(network, outside, pairs[0])
-            failed = stylize.stylize_batch(network, pairs, self.options(network))
+            failed = stylize.stylize_batch(network, pairs, self.options(network, small=True))
             return [cli.one_line(error) for _, error in failed]
         finally:
             self.idle.put(networks)
@@ -160,11 +160,11 @@ class Stylizer:
             progress.close()
         return []
 
-    def options(self, network: Network) -> stylize.Options:
+    def options(self, network: Network, small: bool = False) -> stylize.Options:
         given, device = self.arguments, next(network.parameters()).device
         dtype = PRECISIONS.get(given.precision)
-        if dtype is None:  # bfloat16 has no more than 8 bits
-            fast = given.depth == 8 and has_fast_bfloat16(device.type)
+        if dtype is None:  # bfloat16 has no more than 8 bits, and on small pictures it is slower
+            fast = given.depth == 8 and not small and has_fast_bfloat16(device.type)
             dtype = torch.bfloat16 if fast else torch.float32
         memory = None
         if given.max_memory is not None:
