@@ -9,19 +9,20 @@ import gzip
 import hashlib
 import html
 import json
+import math
 import re
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fast_nst.export.graphs import split
-from fast_nst.export.plain import PlainConv, PlainNetwork, PlainResidual
+from fast_nst.export.plain import PlainNetwork, PlainNoise, PlainResidual
 from fast_nst.export.runtime import VERSION, Runtime
 
-_TEMPLATE = files("fast_nst.export") / "page"
+_TEMPLATE = resources.files("fast_nst.export") / "page"
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src blob: data:; media-src blob: mediastream:; "
-_INSIDE = "script-src {app} blob: 'wasm-unsafe-eval'; style-src {style}; worker-src blob:"
-_FOLDER = "script-src 'self' blob: 'wasm-unsafe-eval'; style-src 'self'; worker-src 'self' blob:; connect-src 'self'"
+_INSIDE = "worker-src blob:; script-src {app} blob: 'wasm-unsafe-eval'; style-src {style}"
+_FOLDER = "worker-src blob:; script-src 'self' blob: 'wasm-unsafe-eval'; style-src 'self'; connect-src 'self'"
 
 
 class PageModel(NamedTuple):
@@ -34,30 +35,40 @@ class PageModel(NamedTuple):
 
 def style_names(description: dict[str, Any], plain: PlainNetwork, fallback: str) -> list[str]:
     """Return a name for each style of a network, from the weights file's description; a blend has one name."""
-    names = [str(name).replace("_", " ") for name in description.get("style", {}).get("names", [])]
-    if plain.num_styles > 1 and len(names) == plain.num_styles:
-        return names
-    if plain.num_styles > 1:
-        return [f"Style {k + 1}" for k in range(plain.num_styles)]
-    return [" + ".join(names) or fallback.replace("_", " ")]
+    names = [_title(name) for name in description.get("style", {}).get("names", [])]
+    if plain.num_styles == 1:
+        return [" + ".join(names) or _title(fallback)]
+    return names if len(names) == plain.num_styles else [f"Style {k + 1}" for k in range(plain.num_styles)]
 
 
-def overlap(plain: PlainNetwork) -> int:
-    """Return how many pixels around a pixel of the output it depends on, rounded up to a multiple of 4."""
-    reach, size = 0.0, 1.0  # size: pixels of the image for a pixel of the layer
+def _title(name: str) -> str:
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def tiling(plain: PlainNetwork) -> dict[str, int]:
+    """Return how the page paints a large image in tiles, in pixels of the image.
+
+    overlap: how far a pixel of the output sees, a multiple of 4. span: from tile to tile, a multiple of the period of
+    the network's noise. whole: pixels that take about 800 MB at once.
+    """
+    reach, size, span, widest = 0.0, 1.0, 512, 1.0  # size: pixels of the image a side for a pixel of the layer
     for layer in plain.layers:
-        for conv in (layer.first, layer.second) if isinstance(layer, PlainResidual) else (layer,):
-            if isinstance(conv, PlainConv):
-                if conv.conv.transposed or conv.doubles:
-                    size /= 2
-                reach += (conv.conv.kernel_size[0] // 2 + 1) * size
-                if not conv.conv.transposed:
-                    size *= conv.conv.stride[0]
-    return 4 * int(-(-reach // 4))
+        parts: tuple[Any, ...] = (layer.first, layer.second) if isinstance(layer, PlainResidual) else (layer,)
+        for part in parts:
+            if isinstance(part, PlainNoise):
+                span = max(span, int(part.side * size))
+                continue
+            conv, doubles = part.conv, part.doubles or part.conv.transposed
+            size /= 1 + doubles
+            widest = max(widest, (conv.in_channels if part.doubles else conv.out_channels) / size**2)
+            reach += (conv.kernel_size[0] // 2 + 1) * size
+            size *= 1 if conv.transposed else conv.stride[0]
+    return {"overlap": 4 * math.ceil(reach / 4), "span": span, "whole": int(64e6 / widest)}
 
 
 def build_files(models: list[PageModel], runtime: Runtime) -> dict[str, bytes]:
-    """Return the page's files by name, for a folder; those whose name ends in .gz are compressed."""
+    """Return the page's files by name, for a folder; all but its HTML, CSS and app.js are compressed."""
     listed, parts = _data_files(models, runtime)
     page = _fill(
         listed, policy=_POLICY + _FOLDER, style='<link rel="stylesheet" href="style.css">',
@@ -76,8 +87,6 @@ def build_files(models: list[PageModel], runtime: Runtime) -> dict[str, bytes]:
 def build_page(models: list[PageModel], runtime: Runtime) -> str:
     """Return the page as one HTML file."""
     listed, parts = _data_files(models, runtime)
-    parts |= {"ort.mjs.gz": gzip.compress(runtime.script, mtime=0)}
-    parts |= {"engine.js.gz": gzip.compress((_TEMPLATE / "engine.js").read_bytes(), mtime=0)}
     scripts = [
         f'<script type="text/plain" id="data-{name.removesuffix(".gz")}">{base64.b64encode(data).decode()}</script>'
         for name, data in parts.items()
@@ -90,25 +99,26 @@ def build_page(models: list[PageModel], runtime: Runtime) -> str:
 
 def _data_files(models: list[PageModel], runtime: Runtime) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     """Return what app.js knows of each model, and the compressed files that it reads."""
-    listed, parts = [], {"ort.wasm.gz": gzip.compress(runtime.wasm, mtime=0)}
+    engine = (_TEMPLATE / "engine.js").read_bytes()
+    listed, files = [], {"engine.js": engine, "ort.mjs": runtime.script, "ort.wasm": runtime.wasm}
     for number, (plain, model, styles) in enumerate(models):
         graphs, weights = split(model)
         name = f"network{number}"
         for part, data in {**graphs, "weights": weights}.items():
-            parts[f"{name}.{part}.gz"] = gzip.compress(data, mtime=0)
+            files[f"{name}.{part}"] = data
         listed.append(
             {
                 "name": name, "styles": styles, "conditional": plain.conditional, "smallest": plain.smallest,
-                "overlap": overlap(plain), "graphs": list(graphs),
+                "graphs": list(graphs), **tiling(plain),
             }
         )  # fmt: skip
-    return listed, parts
+    return listed, {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in files.items()}
 
 
 def _fill(listed: list[dict[str, Any]], **parts: str) -> str:
     names = [name for model in listed for name in model["styles"]]
     parts |= {
-        "title": html.escape(names[0].capitalize() if len(names) == 1 else "Repaint a photograph"),
+        "title": html.escape(names[0] if len(names) == 1 else "Repaint a photograph"),
         "licenses": html.escape(_licenses()), "models": json.dumps(listed).replace("<", "\\u003c"),
     }  # fmt: skip
     page = (_TEMPLATE / "index.html").read_text(encoding="utf-8")

@@ -33,9 +33,8 @@ def find_runtime(given: Path | None = None) -> Runtime:
 
     Raises UserError.
     """
+    given = download() if given is None else given
     try:
-        if given is None:
-            given = cached()
         if given.is_dir():
             root = given if (given / _SCRIPT).exists() else given / "package"
             return Runtime((root / _SCRIPT).read_bytes(), (root / _WASM).read_bytes())
@@ -46,10 +45,14 @@ def find_runtime(given: Path | None = None) -> Runtime:
         raise UserError(f"--runtime: {given}: not the package onnxruntime-web {VERSION} ({error})") from None
 
 
-def cached() -> Path:
-    """Return the package in the user's cache; download it if it is not there. Raises UserError."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(base) / "fast_nst" / ARCHIVE
+def cache_path() -> Path:
+    """Return where the package lies in the user's cache, if it does."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fast_nst" / ARCHIVE
+
+
+def download() -> Path:
+    """Download the package into the user's cache, unless it is there; return its path. Raises UserError."""
+    path = cache_path()
     if path.exists():
         return path
     with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,9 @@
 // The page: what the user sees and does. engine.js runs the networks, in a worker.
 
 const $ = (id) => document.getElementById(id);
-const MODELS = JSON.parse($("models").textContent); // {styles, conditional, smallest, overlap, graphs, name}
+const MODELS = JSON.parse($("models").textContent); // see _data_files in page.py
 const STYLES = MODELS.flatMap(({ styles }, index) => styles.map((name, k) => ({ name, index, k })));
 const SMALLEST = Math.max(...MODELS.map((model) => model.smallest));
-const WHOLE = 2e6; // pixels that are painted at once; a larger picture is painted in tiles
 const SIDES = [512, 1024, 2048, 4096];
 const THUMBNAIL = 96;
 const ENGINES = { webgpu: "the graphics card (WebGPU)", wasm: "the processor (WebAssembly)" };
@@ -32,10 +31,6 @@ async function bytes(name) {
   return new Uint8Array(await new Response(unpacked).arrayBuffer());
 }
 
-async function address(name) {
-  if (!$(`data-${name}`)) return new URL(name, location.href).href;
-  return URL.createObjectURL(new Blob([await bytes(name)], { type: "text/javascript" }));
-}
 
 // ---- The worker
 
@@ -61,25 +56,28 @@ function receive({ data: { id, progress, result, error } }) {
   else reject(new Error(error));
 }
 
-const sent = new Set();
+const sent = new Map();
 
-async function sendModel(index) {
-  if (sent.has(index)) return;
-  sent.add(index);
-  const { name, graphs, overlap, conditional, styles } = MODELS[index];
+function sendModel(index) {
+  if (!sent.has(index)) sent.set(index, readModel(index));
+  return sent.get(index);
+}
+
+async function readModel(index) {
+  const { name, graphs, overlap, span, conditional, styles } = MODELS[index];
   const entries = graphs.map(async (graph) => [graph, await bytes(`${name}.${graph}`)]);
   const weights = await bytes(`${name}.weights`);
-  const data = { index, graphs: Object.fromEntries(await Promise.all(entries)), weights, overlap };
+  const data = { index, graphs: Object.fromEntries(await Promise.all(entries)), weights, overlap, span };
   await call("model", { ...data, styles: conditional ? styles.length : 0 });
 }
 
 async function start() {
-  worker = new Worker(await address("engine.js"), { type: "module" });
+  worker = new Worker(URL.createObjectURL(new Blob([await bytes("engine.js")], { type: "text/javascript" })));
   worker.onmessage = receive;
   worker.onerror = (event) => say(`The engine does not start: ${event.message}`, true);
   await sendModel(0);
   const wanted = new URLSearchParams(location.search).get("engine");
-  engine = await call("start", { script: await address("ort.mjs"), wasm: await bytes("ort.wasm"), wanted });
+  engine = await call("start", { script: await bytes("ort.mjs"), wasm: await bytes("ort.wasm"), wanted });
   $("engine").textContent = `Paints on ${ENGINES[engine]}.`;
   $("choose").disabled = $("camera").disabled = false;
   say("");
@@ -120,15 +118,16 @@ function draw(canvas, source, width, height) {
 
 const toImage = ({ data, width, height }) => ({ pixels: data, width, height });
 
-function reduced(source, { width, height }) {
-  if (width * height <= WHOLE) return null;
-  const scale = Math.sqrt(WHOLE / (width * height));
+// A copy of at most `whole` pixels; null if the image has no more, and so is painted at once.
+function reduced(source, { width, height }, whole) {
+  if (width * height <= whole) return null;
+  const scale = Math.sqrt(whole / (width * height));
   return toImage(draw(document.createElement("canvas"), source, Math.round(scale * width), Math.round(scale * height)));
 }
 
 async function paint(style, source, image, provider = null) {
   await sendModel(style.index);
-  const request = { index: style.index, image: toImage(image), small: reduced(source, image) };
+  const request = { index: style.index, image: toImage(image), small: reduced(source, image, MODELS[style.index].whole) };
   return call("paint", { ...request, style: styleWeights(style), provider });
 }
 

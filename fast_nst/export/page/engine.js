@@ -1,8 +1,7 @@
 // Runs the networks with onnxruntime-web, in a worker, so that the page stays alive.
 // Takes messages {id, command, …} and answers {id, result}, {id, error} or, while it paints, {id, progress}.
 
-const SPAN = 1024; // pixels from tile to tile; the noise inside a network repeats after as many
-const models = []; // {graphs: {name: bytes}, weights: bytes, overlap: pixels, styles: how many, 0 if it takes no choice}
+const models = []; // {graphs: {name: bytes}, weights: bytes, overlap, span, styles: how many, 0 if it takes no choice}
 const sessions = new Map();
 let ort;
 let engine = "wasm";
@@ -22,13 +21,14 @@ onmessage = ({ data }) => {
   });
 };
 
-function model({ index, graphs, weights, overlap, styles }) {
-  models[index] = { graphs, weights, overlap, styles };
+function model({ index, graphs, weights, overlap, span, styles }) {
+  models[index] = { graphs, weights, overlap, span, styles };
 }
 
 // Choose the engine. WebGPU must give the same as WebAssembly on a small picture: drivers have errors.
 async function start({ script, wasm, wanted }) {
-  ort = await import(script);
+  // A worker of a page without a server may import only what it made itself.
+  ort = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
   ort.env.wasm.wasmBinary = wasm.buffer;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
   ort.env.logLevel = "error";
@@ -111,7 +111,7 @@ async function paintWith(provider, id, index, image, small, style) {
   }
   const tiled = "tiles" in models[index].graphs; // without instance norms, the whole graph serves
   const statistics = tiled ? await run(index, "measure", provider, small, style) : null;
-  const tiles = plan(width, height, models[index].overlap);
+  const tiles = plan(width, height, models[index]);
   for (const [done, { x, y, w, h, keep }] of tiles.entries()) {
     postMessage({ id, progress: (done + 1) / (tiles.length + 1) });
     await new Promise((resolve) => setTimeout(resolve)); // lets messages in
@@ -123,14 +123,14 @@ async function paintWith(provider, id, index, image, small, style) {
   return painted;
 }
 
-// Tiles of an image: where each starts, its size, and the part of it to keep, [left, top, right, bottom]. The rest sees
-// the tile's edge.
-function plan(width, height, overlap) {
+// Tiles of an image: where each starts, a multiple of `span`, because the noise inside the network repeats after as
+// many pixels; its size; and the part of it to keep, [left, top, right, bottom], which does not see the tile's edge.
+function plan(width, height, { overlap, span }) {
   const spans = (side) => {
     const found = [];
-    for (let start = 0; start === 0 || start + overlap < side; start += SPAN) {
-      const length = Math.min(SPAN + 2 * overlap, side - start);
-      found.push([start, length, start ? overlap : 0, Math.min(SPAN + overlap, length)]);
+    for (let start = 0; start === 0 || start + overlap < side; start += span) {
+      const length = Math.min(span + 2 * overlap, side - start);
+      found.push([start, length, start ? overlap : 0, Math.min(span + overlap, length)]);
     }
     return found;
   };
