@@ -1,6 +1,7 @@
 """Layers of the image transformation networks. Legend: B batch, C channels, H height, W width."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from fast_nst.errors import UserError
 from fast_nst.ops.channels_last import instance_norm, pad, rectify, upsample_convolve
 
 LARGEST = 4096  # upper limit of a network's integer arguments
+SMALLEST = 16  # pixels a side that reflection padding needs after two halvings
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -69,7 +71,8 @@ class ConvBlock(nn.Module):
 
     padding: "reflection", "zero", "none", or "tensorflow": zeros as TensorFlow's "SAME" adds them, at a stride of 2
     after an even side and at both ends of an odd one. upsampling: None, "nearest" (followed by a 3x3 convolution,
-    which avoids checkerboards: Odena, Dumoulin, Olah 2016) or "transposed". norm: "instance", "batch" or None.
+    which avoids checkerboards: Odena, Dumoulin, Olah 2016) or "transposed". norm: "instance", "batch" or None. groups:
+    of channels, each with kernels of its own; only without upsampling.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class ConvBlock(nn.Module):
         relu: bool = True,
         bias: bool = True,
         num_styles: int = 0,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.upsampling = upsampling
@@ -99,7 +103,7 @@ class ConvBlock(nn.Module):
                 inputs, outputs, kernel, stride=2, bias=bias, **crop
             )
         else:
-            self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, bias=bias)
+            self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, bias=bias, groups=groups)
         self.norm = None if norm is None else make_norm(norm, outputs, norm_eps, num_styles)
         self.relu = relu
 
@@ -141,10 +145,14 @@ class ResidualBlock(nn.Module):
         norm_eps: float = 1e-5,
         bias: bool = True,
         num_styles: int = 0,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.crop = 2 if padding == "none" else 0
-        shared: Any = {"padding": padding, "norm": norm, "norm_eps": norm_eps, "bias": bias, "num_styles": num_styles}
+        shared: Any = {
+            "padding": padding, "norm": norm, "norm_eps": norm_eps, "bias": bias, "num_styles": num_styles,
+            "groups": groups,
+        }  # fmt: skip
         self.first = ConvBlock(channels, channels, 3, **shared)
         self.second = ConvBlock(channels, channels, 3, relu=False, **shared)
 
@@ -191,3 +199,16 @@ def decode(y: Tensor, pixels: str) -> Tensor:
     if pixels == "unit":
         return (150 * torch.tanh(y) + 127.5) / 255
     return ((150 * torch.tanh(y) + _caffe_mean(y.device)) / 255).flip(1)
+
+
+def run_layers(layers: Callable[[Tensor], Tensor], content: Tensor, margin: int, pixels: str) -> Tensor:
+    """Apply `layers`, which halve the size twice and double it twice, to content, (B, 3, H, W) in [0, 1].
+
+    margin: pixels reflected around the content and cropped from the output, a multiple of 4. pixels: see `encode`.
+    """
+    height, width = content.shape[2:]
+    pad_h, pad_w = (max(0, max(SMALLEST, margin + 1) - side) for side in (height, width))
+    if pad_h or pad_w:
+        content = F.pad(content, (0, pad_w, 0, pad_h), mode="replicate")
+    y = layers(encode(pad(content, margin, "reflect"), pixels))  # sides: multiples of 4, at least the input's
+    return decode(y[:, :, margin : margin + height, margin : margin + width], pixels)

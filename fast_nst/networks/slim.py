@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fast_nst.errors import UserError, check_int, check_number
-from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, decode, encode, mix
-from fast_nst.ops.channels_last import pad
+from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, mix, run_layers
 
 
 class Slim(nn.Module):
@@ -32,7 +31,6 @@ class Slim(nn.Module):
     """
 
     TILE = 1024  # period of the noise, in pixels of the content
-    SMALLEST = 16  # pixels a side that reflection padding needs after two halvings
     scale = 1
 
     def __init__(
@@ -77,15 +75,13 @@ class Slim(nn.Module):
         """style: (B or 1, S) weights, if there are several styles; their sum is the strength. None: equal weights."""
         if style is None:
             style = content.new_full((1, self.num_styles), 1 / self.num_styles, dtype=torch.float32)
-        height, width = content.shape[2:]
-        margin = 0 if self.training else self.border
-        pad_h, pad_w = (max(0, max(self.SMALLEST, margin + 1) - side) for side in (height, width))
-        if pad_h or pad_w:
-            content = F.pad(content, (0, pad_w, 0, pad_h), mode="replicate")
-        y = encode(pad(content, margin, "reflect"), self.pixels)
-        for _, layer in self.stages():
-            y = layer(y, style)  # each side is a multiple of 4 and at least as large as the input
-        return decode(y[:, :, margin : margin + height, margin : margin + width], self.pixels)
+
+        def layers(x: Tensor) -> Tensor:
+            for _, layer in self.stages():
+                x = layer(x, style)
+            return x
+
+        return run_layers(layers, content, 0 if self.training else self.border, self.pixels)
 
     def stages(self) -> list[tuple[str, nn.Module]]:
         """Return the layers in order, for `stylize.tiles`: ("conv" | "residual" | "noise", layer)."""
