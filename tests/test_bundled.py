@@ -1,0 +1,66 @@
+"""The network of all bundled styles that the package carries."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture, run, small
+from PIL import Image
+
+import fast_nst
+from fast_nst import image, loss_networks, weights
+from fast_nst.commands.build import loss_settings
+from fast_nst.data import styles
+from fast_nst.data.synthetic import SyntheticPhotographs
+from fast_nst.losses import PerceptualLoss, layers_needed
+from fast_nst.stylize import stylize_tensor
+from fast_nst.stylize.choice import BUNDLED, bundled_names, choose
+
+
+def test_the_bundled_network_has_every_bundled_style():
+    names = {path.stem for path in (BUNDLED.parent / "styles").glob("*.jpg")}
+    assert set(bundled_names()) == names
+    assert BUNDLED.stat().st_size <= 2_000_000
+
+
+def test_a_bundled_style_repaints_by_its_name(tmp_path):
+    picture(0).save(tmp_path / "photo.png")
+    result = run("infer.py", "cubist", "photo.png", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, "photo_cubist.png\n"), result.stderr
+    painted = np.asarray(Image.open(tmp_path / "photo_cubist.png")).astype(int)
+    assert np.abs(painted - np.asarray(fast_nst.load("cubist")(tmp_path / "photo.png"))).max() <= 1
+    assert run("infer.py", "--list", cwd=tmp_path).stdout.split() == bundled_names()
+    wrong = run("infer.py", "cubism", "photo.png", cwd=tmp_path)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "the bundled styles are" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", ["starry_night", "ink_wash"])
+def test_the_style_loss_falls_as_strength_rises(name):
+    network, description = weights.load(BUNDLED)
+    settings = loss_settings()
+    layers = layers_needed(settings["content_layers"], settings["style_layers"])
+    painting = styles.load(styles.find(name), 256)
+    loss = PerceptualLoss(loss_networks.build("compact", layers), painting, **settings)
+    source = SyntheticPhotographs(10, 128, 5)
+    photographs = [image.to_tensor(source[k]) for k in range(10)]
+    for photograph in photographs:
+        losses = []
+        for strength in (0, 0.25, 0.5, 0.75, 1):
+            chosen, fade = choose(network, description, name, strength)
+            output = stylize_tensor(chosen.eval(), photograph, fade)
+            losses.append(float(loss(output, photograph)["style"]))
+            if strength == 0:
+                assert torch.equal(output, photograph)
+        assert losses == sorted(losses, reverse=True), losses
+
+
+def test_a_run_starts_from_the_bundled_network(workplace):
+    overrides = [word for word in small(workplace) if not word.startswith("network.")]
+    result = run(
+        "train.py", *overrides, "style.image='my painting.png'", "trainer.max_steps=1", "optimizer.learning_rate=0",
+        "output_dir=from_bundled", cwd=workplace,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    network, description = weights.load(workplace / "from_bundled" / "my painting.safetensors")
+    assert description["init_from"] == "bundled styles"
+    assert torch.equal(network.state_dict()["down.0.conv.weight"], weights.load(BUNDLED)[0].state_dict()["down.0.conv.weight"])
