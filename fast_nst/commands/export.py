@@ -19,6 +19,7 @@ from fast_nst.errors import RunError, UserError
 from fast_nst.export.plain import PlainNetwork
 from fast_nst.image import atomic_write
 from fast_nst.networks import Network
+from fast_nst.stylize import choice
 
 SUFFIXES = (".onnx", ".pt2", ".html")
 
@@ -65,6 +66,16 @@ def check(arguments: argparse.Namespace) -> None:
         check_installed()
 
 
+def load(name: str) -> tuple[Network, dict[str, Any]]:
+    """Load the network that `name` names, FILE, FILE:STYLE or a bundled style, with the styles that it keeps."""
+    file, style = choice.find_weights(name)
+    network, description = weights.load(file)
+    if style is None:
+        return network, description
+    chosen, _ = choice.choose(network, description, style)
+    return chosen, {**description, "style": {"names": [style]}}
+
+
 def export_network(network: Network, description: dict[str, Any], output: Path, half: bool) -> float:
     """Write one network to `output`; return its largest difference from the network. Raises RunError."""
     from fast_nst.export import onnx, program  # they import torch's exporter, which takes seconds
@@ -89,14 +100,14 @@ def export_page(arguments: argparse.Namespace) -> None:
     from fast_nst.export import page
     from fast_nst.export.runtime import find_runtime
 
-    loaded = [weights.load(Path(path).expanduser()) for path in arguments.weights]
+    loaded = [load(name) for name in arguments.weights]
     runtime, models = find_runtime(arguments.runtime), []
     with tempfile.TemporaryDirectory() as folder:
         file, paths = Path(folder) / "network.onnx", tqdm(arguments.weights, unit="network", disable=None)
         for path, (network, description) in zip(paths, loaded, strict=True):
             export_network(network, description, file, arguments.precision == "float16")
             plain = PlainNetwork(network)
-            models.append(page.PageModel(plain, load(file), page.style_names(description, plain, Path(path).stem)))
+            models.append(page.PageModel(plain, load(file), page.name_styles(description, plain, Path(path).stem)))
     if arguments.output is None:
         page.write_folder(page.build_files(models, runtime), arguments.folder)
         print(f"{arguments.folder}: upload this folder; to try it: python -m http.server -d {arguments.folder}")
@@ -114,7 +125,7 @@ def main() -> None:
     if output is None or output.suffix == ".html":
         export_page(arguments)
         return
-    network, description = weights.load(Path(arguments.weights[0]).expanduser())
+    network, description = load(arguments.weights[0])
     difference = export_network(network, description, output, arguments.precision == "float16")
     size = output.stat().st_size / 1e6
     print(f"{output}: {size:.1f} MB, within {max(difference * 255, 0.01):.2f} of 255 of the network")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from fast_nst.export.graphs import split
 from fast_nst.export.plain import PlainNetwork, PlainNoise, PlainResidual
 from fast_nst.export.runtime import VERSION, Runtime
+from fast_nst.stylize.choice import style_names
 
 _TEMPLATE = resources.files("fast_nst.export") / "page"
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src blob: data:; media-src blob: mediastream:; "
@@ -33,12 +34,18 @@ class PageModel(NamedTuple):
     styles: list[str]
 
 
-def style_names(description: dict[str, Any], plain: PlainNetwork, fallback: str) -> list[str]:
-    """Return a name for each style of a network, from the weights file's description; a blend has one name."""
-    names = [_title(name) for name in description.get("style", {}).get("names", [])]
-    if plain.num_styles == 1:
-        return [" + ".join(names) or _title(fallback)]
-    return names if len(names) == plain.num_styles else [f"Style {k + 1}" for k in range(plain.num_styles)]
+def name_styles(description: dict[str, Any], plain: PlainNetwork, fallback: str) -> list[str]:
+    """Return a name for each style of a network, from the weights file's description.
+
+    A painting in several sizes of strokes gives several styles.
+    """
+    names, sizes = style_names(description), description.get("style", {}).get("sizes") or [None]
+    if not plain.conditional:
+        return [_title(" + ".join(names) or fallback)]
+    sized = [name if size == sizes[0] else f"{name}, strokes {size / sizes[0]:g}x" for name in names for size in sizes]
+    if len(sized) != plain.num_styles:
+        sized = [f"style {k + 1}" for k in range(plain.num_styles)]
+    return [_title(name) for name in sized]
 
 
 def _title(name: str) -> str:
@@ -64,7 +71,7 @@ def tiling(plain: PlainNetwork) -> dict[str, int]:
             widest = max(widest, (conv.in_channels if part.doubles else conv.out_channels) / size**2)
             reach += (conv.kernel_size[0] // 2 + 1) * size
             size *= 1 if conv.transposed else conv.stride[0]
-    return {"overlap": 4 * math.ceil(reach / 4), "span": span, "whole": int(64e6 / widest)}
+    return {"overlap": 4 * math.ceil(reach / 4), "span": span, "whole": int(48e6 / widest)}
 
 
 def build_files(models: list[PageModel], runtime: Runtime) -> dict[str, bytes]:

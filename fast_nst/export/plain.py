@@ -23,6 +23,7 @@ from fast_nst.networks.layers import (
     mix,
 )
 from fast_nst.networks.slim import Noise
+from fast_nst.networks.style_bank import StyleBank
 from fast_nst.stylize.tiles import TiledNetwork
 
 
@@ -34,8 +35,10 @@ class PlainNetwork(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        if not hasattr(network, "stages"):
-            raise UserError(f"export: got a network {type(network).__name__}; allowed: one that has stages()")
+        if isinstance(network, StyleBank):
+            raise UserError("its styles share too little for one file; name one style: WEIGHTS:STYLE")
+        if not hasattr(network, "stages") or network.scale != 1:
+            raise UserError(f"got a network {type(network).__name__}; allowed: those that `stylize.tiles` runs")
         tiled = cast(TiledNetwork, network)
         self.border, self.cut, self.pixels = tiled.border, tiled.cut, tiled.pixels
         self.smallest = max(16, getattr(network, "smallest", 0), self.border + 1)
@@ -61,15 +64,19 @@ class PlainConv(nn.Module):
 
     def __init__(self, block: ConvBlock) -> None:
         super().__init__()
-        if block.same:
-            raise UserError("network.padding: got 'tensorflow' (lengstrom); it cannot be exported")
         self.conv, self.norm, self.relu = block.conv, block.norm, block.relu
         self.pixels, self.mode, self.doubles = block.pixels, block.mode, block.upsampling == "nearest"
+        self.same = block.same
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
         if self.doubles:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        x = self.conv(F.pad(x, (self.pixels,) * 4, mode=self.mode) if self.pixels else x)
+        if self.same and self.conv.transposed:
+            x = self.conv(x)[:, :, : 2 * x.shape[2], : 2 * x.shape[3]]
+        elif self.same:
+            x = self.conv(F.pad(x, (x.shape[3] % 2, 1, x.shape[2] % 2, 1)))
+        else:
+            x = self.conv(F.pad(x, (self.pixels,) * 4, mode=self.mode) if self.pixels else x)
         match self.norm:
             case InstanceNorm() as norm:
                 x = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=norm.eps)

@@ -129,7 +129,7 @@ function plan(width, height, { overlap, span }) {
   const spans = (side) => {
     const found = [];
     for (let start = 0; start === 0 || start + overlap < side; start += span) {
-      const length = Math.min(span + 2 * overlap, side - start);
+      const length = Math.min(span + 2 * overlap + (side % 4), side - start); // networks pad odd sides otherwise
       found.push([start, length, start ? overlap : 0, Math.min(span + overlap, length)]);
     }
     return found;
