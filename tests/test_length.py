@@ -22,6 +22,7 @@ def overrides(workplace: Path) -> list[str]:
     return [*settings, "style.image=my painting.png", *every]
 
 
+@pytest.mark.slow
 def test_minutes_become_steps_that_give_the_same_network_again(workplace):
     """Also when the run is stopped in the middle and resumed."""
     words = [*overrides(workplace), "minutes=0.1", "output_dir=timed run"]
