@@ -15,6 +15,7 @@ from fast_nst.commands import export as command
 from fast_nst.errors import RunError, UserError
 from fast_nst.export import program
 from fast_nst.export.plain import PlainNetwork
+from fast_nst.networks.style_bank import StyleBank
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "slim": {"name": "slim", "width": 8, "blocks": 1, "fine_noise": 0.1},
@@ -69,6 +70,12 @@ def largest_difference(exported: Any, network: networks.Network) -> float:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_the_plain_layers_compute_the_same(name):
+    network = network_of(name)
+    assert largest_difference(PlainNetwork(network), network) < 5e-4
+
+
+@pytest.mark.parametrize("name", ["slim", "conditional", "johnson", "lengstrom"])
 def test_onnx_equals_the_network(name, tmp_path):
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
@@ -88,9 +95,7 @@ def test_onnx_equals_the_network(name, tmp_path):
     assert shapes == {"content": image, "output": image, **({"style": ["batch", count]} if count > 1 else {})}
     counts = [node.op_type for node in model.graph.node]
     assert not {"ScatterND", "ScatterElements", "RandomNormalLike"} & {*counts}
-    assert counts.count("InstanceNormalization") == sum("Norm" in type(m).__name__ for m in network.modules()) * (
-        name != "transposed"
-    )
+    assert counts.count("InstanceNormalization") == sum("Norm" in type(module).__name__ for module in network.modules())
     session = runtime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
     description = json.loads(session.get_modelmeta().custom_metadata_map["fast_nst"])
     assert description == weights.describe(path)
@@ -115,9 +120,8 @@ def test_float32_is_exact_and_names_no_folder(tmp_path):
     assert largest_difference(run_with_onnxruntime(tmp_path / "a.onnx"), network) < 5e-4
 
 
-@pytest.mark.parametrize("name", ["slim", "conditional"])
-def test_a_program_of_torch_export_equals_the_network(name, tmp_path):
-    path, network = saved(name, tmp_path)
+def test_a_program_of_torch_export_equals_the_network(tmp_path):
+    path, network = saved("conditional", tmp_path)
     result = run("export.py", path, "-o", "a.pt2", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     extra = {"fast_nst": ""}
@@ -125,6 +129,28 @@ def test_a_program_of_torch_export_equals_the_network(name, tmp_path):
     assert json.loads(extra["fast_nst"]) == weights.describe(path)
     assert str(ROOT).encode() not in (tmp_path / "a.pt2").read_bytes()
     assert largest_difference(loaded.module(), network) < 5e-4
+
+
+def test_one_style_of_several_is_exported_alone(tmp_path):
+    path, network = saved("conditional", tmp_path)
+    result = run("export.py", f"{path}:style 1", "-o", "a.pt2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    content, extra = torch.rand(1, 3, 40, 50), {"fast_nst": ""}
+    alone = torch.export.load(tmp_path / "a.pt2", extra_files=extra).module()
+    with torch.no_grad():
+        expected = network(content, torch.tensor([[0.0, 1, 0]])).clamp(0, 1)
+        torch.testing.assert_close(alone(content), expected, atol=5e-4, rtol=0)
+    assert json.loads(extra["fast_nst"])["style"] == {"names": ["style 1"]}
+
+
+@torch.no_grad()
+def test_a_style_of_a_style_bank_is_plain():
+    bank, content = StyleBank(width=4, blocks=1, num_styles=2).eval(), torch.rand(1, 3, 40, 50)
+    with pytest.raises(UserError, match=r"name one: WEIGHTS:STYLE$"):
+        PlainNetwork(bank)  # type: ignore[arg-type]
+    single = PlainNetwork(bank.select(torch.tensor([0.0, 1])))  # type: ignore[arg-type]
+    expected = bank(content, torch.tensor([[0.0, 1]])).clamp(0, 1)
+    torch.testing.assert_close(single(content), expected, atol=1e-4, rtol=0)
 
 
 def test_a_difference_is_an_error_and_leaves_no_file(tmp_path, monkeypatch):
@@ -168,7 +194,7 @@ def test_bad_input(tmp_path, capsys, monkeypatch):
         ([path, "-o", tmp_path / "there.pt2"], "there.pt2 exists already; give --overwrite or another file"),
         ([path, path, "-o", "a.pt2"], "-o a.pt2: is of one network, and there are 2 weights files"),
         ([tmp_path / "foreign.safetensors", "-o", "a.pt2"], "foreign.safetensors: damaged, or not a weights file"),
-        ([path], "the following arguments are required: -o/--output"),
+        ([path], "one of the arguments -o/--output --folder is required"),
     ):
         monkeypatch.setattr(sys, "argv", ["export.py", *map(str, words)])
         monkeypatch.chdir(tmp_path)

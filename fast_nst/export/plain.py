@@ -36,9 +36,9 @@ class PlainNetwork(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         if isinstance(network, StyleBank):
-            raise UserError("its styles share too little for one file; name one style: WEIGHTS:STYLE")
+            raise UserError("WEIGHTS: each style is a network of its own here; name one: WEIGHTS:STYLE")
         if not hasattr(network, "stages") or network.scale != 1:
-            raise UserError(f"got a network {type(network).__name__}; allowed: those that `stylize.tiles` runs")
+            raise UserError(f"WEIGHTS: a network {type(network).__name__}, which cannot be exported")
         tiled = cast(TiledNetwork, network)
         self.border, self.cut, self.pixels = tiled.border, tiled.cut, tiled.pixels
         self.smallest = max(16, getattr(network, "smallest", 0), self.border + 1)
