@@ -4,6 +4,7 @@ python scripts/sheet.py photo.jpg -o sheet.jpg
 python scripts/sheet.py a.jpg b.jpg --weights outputs/*/*/*.safetensors -o sheet.jpg
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import Image
@@ -20,23 +21,30 @@ from fast_nst.stylize.sheet import grid, grid_size
 
 
 class Column(NamedTuple):
-    """A style of the sheet: its network and the text above it."""
+    """A style of the sheet in one strength: its network, how far to fade to its output, the text above it."""
 
     network: Network
+    fade: float
     head: str
 
 
-def load_columns(path: str) -> list[Column]:
-    """Load each style of a weights file, or a bundled style by its name. Raises UserError."""
+def load_columns(path: str, strengths: Sequence[float]) -> list[Column]:
+    """Load each style of a weights file, or a bundled style by its name, in each strength. Raises UserError."""
     file, style = find_weights(path)
     network, description = weights.load(file)
     names = style_names(description)
     weight = description.get("loss", {}).get("style_weight")
     note = "" if weight is None else f", style weight {weight:g}"
-    if network.num_styles == 1:
-        return [Column(choose(network, description)[0], ("_".join(names) or file.stem) + note)]
-    chosen = names if style is None else [style]
-    return [Column(choose(network, description, name)[0], name + note) for name in chosen]
+    chosen = [style] if style is not None or network.num_styles == 1 else names
+    heads = [name or "_".join(names) or file.stem for name in chosen]
+    return [
+        Column(
+            *choose(network, description, name, strength),
+            f"{head}, {strength:g}" if len(strengths) > 1 else head + note,
+        )
+        for name, head in zip(chosen, heads, strict=True)
+        for strength in strengths
+    ]
 
 
 def main() -> None:
@@ -49,6 +57,7 @@ def main() -> None:
     parser.add_argument(
         "--style-image", metavar="PAINTING", nargs="+", help="shown above: one for each style, or one for all"
     )
+    parser.add_argument("--strength", type=float, nargs="+", default=[1.0], metavar="X", help="a column for each")
     parser.add_argument("--size", type=int, default=256, help="pixels of each square")
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing sheet")
@@ -58,7 +67,7 @@ def main() -> None:
     files = [styles.find(path) for path in arguments.style_image or []]
     cli.check_new("-o", arguments.output, arguments.overwrite, [*files, *arguments.photographs])
     paintings = [center_square(image.open_picture(path).on_white(), side) for path in files]
-    styles_shown = [column for path in arguments.weights for column in load_columns(path)]
+    styles_shown = [column for path in arguments.weights for column in load_columns(path, arguments.strength)]
     count = len(styles_shown)
     if len(paintings) == 1:
         paintings *= count
@@ -68,11 +77,11 @@ def main() -> None:
     photographs = [center_square(image.open_picture(path).on_white(), side) for path in arguments.photographs]
     heads, columns = ["photograph"], [photographs]
     bar = tqdm(total=count * len(photographs), unit="picture", disable=None)
-    for network, head in styles_shown:
+    for network, fade, head in styles_shown:
         heads.append(head)
         column = []
         for photograph in photographs:
-            column.append(image.to_pillow(stylize.stylize_tensor(network, image.to_tensor(photograph))))
+            column.append(image.to_pillow(stylize.stylize_tensor(network, image.to_tensor(photograph), fade)))
             bar.update()
         columns.append(column)
     bar.close()
