@@ -1,7 +1,7 @@
 """Measure how legible painted digits are: the share that a classifier of plain digits reads correctly.
 
 python scripts/dev/digits.py starry_night.safetensors --root data --sheet digits.png
-python scripts/dev/digits.py 2_styles.safetensors --root data --style cubist
+python scripts/dev/digits.py 2_styles.safetensors:cubist cubist --root data
 
 The classifier is trained first, in a minute, on the training digits in random colors, dark on light and light on dark.
 It sees no painted digit. The test digits of --root are painted and read.
@@ -9,19 +9,18 @@ It sees no painted digit. The test digits of --root are painted and read.
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fast_nst import image, weights
+from fast_nst import image
 from fast_nst.commands import cli
 from fast_nst.data.mnist import Mnist
 from fast_nst.errors import check_int
 from fast_nst.stylize import stylize_tensor
-from fast_nst.stylize.choice import choose
+from fast_nst.stylize.choice import load_style
 
 SIDE = 32  # pixels of what the classifier sees
 BATCH = 100
@@ -72,11 +71,9 @@ def read_digits(root: str, train: bool, count: int | None = None) -> tuple[Tenso
 
 
 @torch.inference_mode()
-def painted(path: str, style: str | None, digits: Tensor, size: int) -> Iterator[Tensor]:
+def painted(network: nn.Module, digits: Tensor, size: int) -> Iterator[Tensor]:
     """Yield `digits`, enlarged to `size` pixels a side and painted, a batch at a time."""
-    network, description = weights.load(path)
-    network, _ = choose(network, description, style)
-    for batch in tqdm(digits.split(BATCH), Path(path).stem, unit="batch"):
+    for batch in tqdm(digits.split(BATCH), "painting", unit="batch"):
         large = F.interpolate(batch, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         yield stylize_tensor(network, large)
 
@@ -95,23 +92,23 @@ def sheet(pictures: Tensor) -> Tensor:
 
 def main() -> None:
     parser = cli.Parser(description="Measure how legible painted digits are.")
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="+")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="+", help="a weights file, FILE:STYLE or a bundled style")
     parser.add_argument("--root", default="data", metavar="DIR", help="folder of MNIST (default: %(default)s)")
-    parser.add_argument("--style", metavar="NAME", help="of a network that has several")
     parser.add_argument("--size", type=int, default=64, help="pixels of a digit (default: %(default)s)")
     parser.add_argument("--images", type=int, default=1000, help="test digits, at most (default: %(default)s)")
     parser.add_argument("--sheet", metavar="FILE", help="write a picture of some painted digits")
     arguments: argparse.Namespace = parser.parse_args()
     check_int("--size", arguments.size, 16)
     check_int("--images", arguments.images, 10)
+    networks = {path: load_style(path)[0] for path in arguments.weights}
     torch.manual_seed(0)
     pictures, labels = read_digits(arguments.root, train=True)
     network = train(pictures[:, :1], labels)
     digits, labels = read_digits(arguments.root, train=False, count=arguments.images)
     print(f"{share_read(network, digits, labels):.1%} of {len(digits)} plain digits are read correctly")
     rows = []
-    for path in arguments.weights:
-        outputs = torch.cat([*painted(path, arguments.style, digits, arguments.size)])
+    for path, painter in networks.items():
+        outputs = torch.cat([*painted(painter, digits, arguments.size)])
         print(f"{share_read(network, outputs, labels):.1%} of those painted by {path}")
         rows.append(sheet(outputs))
     if arguments.sheet is not None:
