@@ -8,12 +8,12 @@ from typing import Any
 from fast_nst import networks, weights
 from fast_nst.errors import UserError, check_number
 from fast_nst.networks import Network
-from fast_nst.networks.slim import Slim
-from fast_nst.networks.styles import replace
+from fast_nst.networks.styles import Conditional, is_conditional, replace
 from fast_nst.stylize.choice import BUNDLED
 from fast_nst.weights import sha256
 
 AUTO = "auto"
+CONDITIONAL = ("conditional", "style_bank")  # networks that have several styles
 
 
 @dataclass
@@ -35,29 +35,30 @@ class Start:
     @property
     def num_styles(self) -> int:
         """Of a conditional network; 0: another one."""
-        return self.network.num_styles if isinstance(self.network, Slim) and self.network.conditional else 0
+        return self.network.num_styles if is_conditional(self.network) else 0
 
     @property
-    def fixed_rows(self) -> int:
-        """Of the tables of styles, in the first phase: the content's and those of the kept styles."""
-        return 1 + self.sizes * len(self.names)
+    def kept(self) -> int:
+        """The number of styles that the network has before the run's."""
+        return self.sizes * len(self.names)
 
 
 def initial_network(cfg: dict[str, Any], paintings: int, sizes: Sequence[int | None]) -> Start:
     """Build the network for a run of `paintings` in several `sizes`. Raises UserError."""
     count = paintings * len(sizes)
     recipe, path = dict(cfg["network"]), cfg["init_from"]
-    conditional = recipe["name"] == "conditional"
+    conditional = recipe["name"] in CONDITIONAL
     if conditional:
         recipe["num_styles"] = count
     elif count > 1:
         raise UserError(
-            f"style.image: got {paintings} paintings in {len(sizes)} sizes; several styles need network=conditional"
+            f"style.image: got {paintings} paintings in {len(sizes)} sizes; several styles need "
+            f"network={' or '.join(CONDITIONAL)}"
         )
     network = networks.build(**recipe)
     share = cfg["method"]["first_phase"]
     given = None if share is None else check_number("method.first_phase", share, 0, 1)
-    if path == AUTO and not (isinstance(network, Slim) and conditional and _fits(network, BUNDLED)):
+    if path == AUTO and not (is_conditional(network) and _fits(recipe["name"], network, BUNDLED)):
         path = None
     if path is None:
         return Start(network, given or 0.0)
@@ -67,10 +68,9 @@ def initial_network(cfg: dict[str, Any], paintings: int, sizes: Sequence[int | N
     except weights.WeightsError as error:
         raise UserError(f"init_from: {error}") from None
     label = "bundled styles" if path == AUTO else f"{file.stem} ({sha256(file)[:12]})"
-    if not conditional:
+    if not is_conditional(network):
         return Start(_copied(network, other, file, description), label=label)
-    assert isinstance(network, Slim)
-    if not (isinstance(other, Slim) and other.conditional and other.arguments == network.arguments):
+    if not (is_conditional(other) and type(other) is type(network) and other.arguments == network.arguments):
         raise UserError(f"init_from: {file}: another network than this run's: {description['network']}")
     first_phase = (0.0 if path == AUTO else 1.0) if given is None else given
     if first_phase < 1 or path == AUTO:  # the second phase changes all styles
@@ -82,12 +82,12 @@ def initial_network(cfg: dict[str, Any], paintings: int, sizes: Sequence[int | N
     return Start(network, first_phase, label, style["names"], style["sha256"], len(sizes))
 
 
-def _fits(network: Slim, file: Path) -> bool:
-    """Return whether `network` has the arguments of the one in `file`."""
+def _fits(name: str, network: Conditional, file: Path) -> bool:
+    """Return whether `network` has the name and the arguments of the one in `file`."""
     if not file.is_file():
         return False
     recipe = weights.describe(file)["network"]
-    return all(value == recipe.get(key, value) for key, value in network.arguments.items())
+    return name == recipe["name"] and all(value == recipe.get(key, value) for key, value in network.arguments.items())
 
 
 def _copied(network: Network, other: Network, file: Path, description: dict[str, Any]) -> Network:

@@ -23,6 +23,7 @@ class Method(NamedTuple):
 
 METHODS = {
     "style_transfer": Method(train_style_transfer.build, train_style_transfer.label, paints=True),
+    "style_bank": Method(train_style_transfer.build, train_style_transfer.label, paints=True),
 }
 
 

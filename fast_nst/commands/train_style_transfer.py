@@ -1,4 +1,4 @@
-"""method=style_transfer: train a network to paint photographs in the style of paintings."""
+"""method=style_transfer and style_bank: train a network to paint photographs in the style of paintings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from fast_nst.commands.job import Files, Job
 from fast_nst.data.datamodule import ContentData
 from fast_nst.errors import UserError, check_int
 from fast_nst.losses import PerceptualLoss
+from fast_nst.methods.style_bank import StyleBankTransfer
 from fast_nst.methods.style_transfer import StyleTransfer
 from fast_nst.training.length import UNKNOWN
 from fast_nst.training.preview import StylizedSheet
@@ -28,10 +29,10 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
     loss = make_loss(cfg, files.paintings, brush_sizes(cfg))
     jitter = check_int("loss.jitter", cfg["loss"].get("jitter", 0), 0)
     content = build_data(cfg, loss, jitter, start, given)
-    module = StyleTransfer(
+    module = choose_module(cfg)(
         start.network, loss, **cfg["optimizer"], total_steps=UNKNOWN, seed=cfg["seed"], jitter=jitter,
         temporal_weight=cfg["loss"].get("temporal_weight", 0.0),
-        cuda_graphs=cfg["trainer"]["cuda_graphs"], first_phase=start.first_phase, fixed_rows=start.fixed_rows,
+        cuda_graphs=cfg["trainer"]["cuda_graphs"], first_phase=start.first_phase, kept=start.kept,
     )  # fmt: skip
     sheet = StylizedSheet(loss.styles, content.sets.val, check_int("preview.images", cfg["preview"]["images"], 1))
     return Job(module, content, sheet, *describe(cfg, files, start))
@@ -43,6 +44,14 @@ def check_source(name: str, given: Sequence[str]) -> None:
         raise UserError("data.root: data=synthetic, the default, draws its own pictures; add data=folder")
     if name != "synthetic" and "data.count" in given:
         raise UserError(f"data.count: how many pictures data=synthetic draws; {name} takes all there are")
+
+
+def choose_module(cfg: dict[str, Any]) -> type[StyleTransfer]:
+    """Return the LightningModule for the network and the method. Raises UserError if they do not go together."""
+    network, method, name = cfg["network"]["name"], cfg["method"]["name"], "style_bank"
+    if (network == name) != (method == name):
+        raise UserError(f"network={network}, method={method}: network={name} and method={name} go together")
+    return StyleBankTransfer if method == name else StyleTransfer
 
 
 def build_data(

@@ -4,7 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from fast_nst import device, errors
 from fast_nst.data.batch import Batch
 from fast_nst.losses import PerceptualLoss, temporal
-from fast_nst.networks.styles import tables
+from fast_nst.networks import Network
+from fast_nst.networks.styles import clear_gradients, is_conditional, shared_parameters
 from fast_nst.ops.channels_last import prefers_channels_last
 from fast_nst.ops.cuda_graph import CaptureError, GraphedStep
 from fast_nst.training import optimizers
@@ -61,8 +62,8 @@ class StyleTransfer(pl.LightningModule):
     loss: not a Module, so its loss network is not saved in checkpoints, broadcast or synchronized.
     name: of the optimizer, one of `optimizers.OPTIMIZERS`. total_steps: length of the schedule. seed: the randomness of
     a step depends only on the seed and the step, so a resumed run equals an uninterrupted one.
-    first_phase: the share of the steps that train only the new styles of a conditional network, in the first of two
-    phases; the second trains everything. fixed_rows: rows of its tables that belong to other styles.
+    first_phase: the share of the steps that train only the new styles of a network of several, in the first of two
+    phases; the second trains everything. kept: styles that the network has before those, which the first leaves alone.
     jitter: in pixels, see `jitter`. temporal_weight: of the temporal term, for video (`losses.temporal`); 0: none.
     cuda_graphs: on one GPU, capture the step and replay it (`GraphedStep`).
     Raises UserError for values out of range.
@@ -82,7 +83,7 @@ class StyleTransfer(pl.LightningModule):
         temporal_weight: float = 0.0,
         cuda_graphs: bool = True,
         first_phase: float = 0.0,
-        fixed_rows: int = 0,
+        kept: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -100,13 +101,12 @@ class StyleTransfer(pl.LightningModule):
         self.cuda_graphs = cuda_graphs
         self.graphed: GraphedStep | None = None
         self.first_phase = errors.check_number("method.first_phase", first_phase, 0, 1)
-        self.fixed_rows, self.kept = fixed_rows, max(0, fixed_rows - 1)
+        self.kept = kept
         self.terms = partial(
             training_terms, loss=loss, pixels=self.jitter, kept=self.kept, temporal_weight=self.temporal_weight
         )
-        self.tables = tables(network)
-        self.shared = [p for name, p in network.named_parameters() if name not in self.tables]
-        if first_phase and not self.tables:
+        self.shared = shared_parameters(network)
+        if first_phase and not is_conditional(network):
             raise errors.UserError("method.first_phase: needs a network with several styles, network=conditional")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -167,13 +167,8 @@ class StyleTransfer(pl.LightningModule):
                 self.open_graph()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if not self.in_first_phase():
-            return
-        for parameter in self.shared:
-            parameter.grad = None
-        for table in self.tables.values():
-            if table.grad is not None:
-                table.grad[: self.fixed_rows] = 0
+        if self.in_first_phase():
+            clear_gradients(self.network, self.kept)
 
     def graphed_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Return `training_terms` by the CUDA graph; if it cannot be captured, warn and train without it."""
@@ -224,10 +219,11 @@ class StyleTransfer(pl.LightningModule):
         side = max(128, self.loss.smallest)
         sample, network = torch.full((1, 3, side, side), 0.5), copy.deepcopy(self.network).train()
         network.to(memory_format=torch.channels_last)
+        style = torch.eye(cast(Network, network).num_styles)[:1]
 
         def compute() -> None:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                self.loss(network(sample.expand(frames, -1, -1, -1))[:1], sample)
+                self.loss(network(sample.expand(frames, -1, -1, -1), style)[:1], sample)
 
         with torch.random.fork_rng(devices=()):
             return round(1.5 * device.kept_bytes(compute) * batch_size * (size / side) ** 2)

@@ -5,9 +5,12 @@ from typing import Any
 from fast_nst.errors import UserError
 from fast_nst.networks.johnson import Johnson
 from fast_nst.networks.slim import Slim
+from fast_nst.networks.style_bank import SingleStyle, StyleBank
 
-NETWORKS: dict[str, type[Johnson] | type[Slim]] = {"johnson": Johnson, "slim": Slim, "conditional": Slim}
-Network = Johnson | Slim
+Network = Johnson | Slim | StyleBank | SingleStyle
+NETWORKS: dict[str, type[Johnson] | type[Slim] | type[StyleBank]] = {
+    "johnson": Johnson, "slim": Slim, "conditional": Slim, "style_bank": StyleBank,
+}  # fmt: skip
 
 __all__ = ["NETWORKS", "Network", "build"]
 

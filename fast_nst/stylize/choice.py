@@ -12,8 +12,7 @@ import torch
 from fast_nst import weights
 from fast_nst.errors import UserError, check_number
 from fast_nst.networks import Network
-from fast_nst.networks.slim import Slim
-from fast_nst.networks.styles import select
+from fast_nst.networks.styles import is_conditional, select
 
 BUNDLED = Path(str(files("fast_nst"))) / "assets" / "styles.safetensors"  # a network of all bundled styles
 STRONGEST = 2.0  # the largest strength that networks are trained for
@@ -117,7 +116,7 @@ def choose(
     is not faded; that of another network is, up to 1. Raises UserError.
     """
     names, sizes = style_names(description), description.get("style", {}).get("sizes", [None])
-    if not (isinstance(network, Slim) and network.conditional):
+    if not is_conditional(network):
         if style is not None:
             style_weights(["+".join(names)], style)  # checks the name
         brush_weights(sizes[:1], brush)
