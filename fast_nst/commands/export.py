@@ -95,7 +95,7 @@ def export_network(network: Network, description: dict[str, Any], output: Path, 
 
 def export_page(arguments: argparse.Namespace) -> None:
     """Write a page of all networks. Raises RunError, UserError."""
-    from onnx import load
+    import onnx
 
     from fast_nst.export import page
     from fast_nst.export.runtime import find_runtime
@@ -107,7 +107,7 @@ def export_page(arguments: argparse.Namespace) -> None:
         for path, (network, description) in zip(paths, loaded, strict=True):
             export_network(network, description, file, arguments.precision == "float16")
             plain = PlainNetwork(network)
-            models.append(page.PageModel(plain, load(file), page.name_styles(description, plain, Path(path).stem)))
+            models.append(page.PageModel(plain, onnx.load(file), page.name_styles(description, plain, Path(path).stem)))
     if arguments.output is None:
         page.write_folder(page.build_files(models, runtime), arguments.folder)
         print(f"{arguments.folder}: upload this folder; to try it: python -m http.server -d {arguments.folder}")

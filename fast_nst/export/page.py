@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from fast_nst.export.graphs import split
 from fast_nst.export.plain import PlainNetwork, PlainNoise, PlainResidual
 from fast_nst.export.runtime import VERSION, Runtime
+from fast_nst.image import atomic_write
 from fast_nst.stylize.choice import style_names
 
 _TEMPLATE = resources.files("fast_nst.export") / "page"
@@ -81,14 +82,8 @@ def build_files(models: list[PageModel], runtime: Runtime) -> dict[str, bytes]:
         listed, policy=_POLICY + _FOLDER, style='<link rel="stylesheet" href="style.css">',
         scripts='<script type="module" src="app.js"></script>',
     )  # fmt: skip
-    own = {name: (_TEMPLATE / name).read_bytes() for name in ("app.js", "engine.js", "style.css")}
-    return {
-        "index.html": page.encode(),
-        "licenses.txt": _licenses().encode(),
-        **own,
-        "ort.mjs": runtime.script,
-        **parts,
-    }
+    own = {name: (_TEMPLATE / name).read_bytes() for name in ("app.js", "style.css")}
+    return {"index.html": page.encode(), **own, **parts}
 
 
 def build_page(models: list[PageModel], runtime: Runtime) -> str:
@@ -141,7 +136,7 @@ def _hash(text: str) -> str:
 
 
 def write_folder(parts: dict[str, bytes], folder: Path) -> None:
-    """Write the page's files into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in parts.items():
-        (folder / name).write_bytes(data)
+    """Write the page's files into `folder`, index.html last. Raises UserError."""
+    for name in sorted(parts, key="index.html".__eq__):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_bytes(parts[name])
