@@ -62,19 +62,19 @@ def _build(path: Path, state: dict[str, Any], source: str, read: Reader) -> tupl
     return network, {"network": recipe, "source": source}
 
 
-def build_network(recipe: dict[str, Any], state: dict[str, Tensor]) -> Network:
-    """Build a network by its `networks.build` arguments and load `state`; in evaluation mode.
+def build_network(recipe: dict[str, Any], state: dict[str, Tensor], build: Callable[..., Any] = networks.build) -> Any:
+    """Build a network by the arguments of `build` and load `state`; in evaluation mode.
 
     Raises UserError, RuntimeError, ValueError or TypeError if they do not fit, or a tensor is not finite.
     """
     if any(isinstance(value, int) and value > LARGEST for value in recipe.values()):
         raise UserError("a number in its metadata is too large")
     with torch.device("meta"):  # a false description allocates no memory
-        shapes = {name: value.shape for name, value in networks.build(**recipe).state_dict().items()}
+        shapes = {name: value.shape for name, value in build(**recipe).state_dict().items()}
     if shapes != {name: value.shape for name, value in state.items()}:
         raise UserError("its tensors have other names or shapes")
     with torch.random.fork_rng(devices=()):  # loading draws no random numbers of the caller's
-        network = networks.build(**recipe)
+        network = build(**recipe)
     network.load_state_dict(state)
     check_finite(state)
     return network.eval()
@@ -102,7 +102,8 @@ def _load_checkpoint(path: Path, content: dict[str, Any]) -> tuple[Network, dict
         names = [label.rpartition(" (")[0] or label for label in labels]  # "name (sha256)"
     except (LookupError, TypeError, AttributeError):
         names = []
-    kept = network.num_styles - len(names)  # styles of init_from, whose names the checkpoint does not have
+    # Styles of init_from, whose names the checkpoint does not have; a network that enlarges has none.
+    kept = network.num_styles - len(names) if network.scale == 1 else 0
     names = [*(f"style {index + 1}" for index in range(kept)), *names]
     return network, {"network": description["network"], "style": {"names": names}, "steps": content.get("global_step")}
 

@@ -8,6 +8,7 @@ by `importers`.
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ import safetensors.torch
 from torch import nn
 
 import fast_nst
-from fast_nst import importers
+from fast_nst import importers, networks
 from fast_nst.errors import UserError, one_line
 from fast_nst.image import atomic_write
-from fast_nst.networks import Network
+from fast_nst.networks import Network, generator
+from fast_nst.networks.generator import Generator
 from fast_nst.safe_load import WeightsError, check_readable, is_safetensors, load_state
 
 FORMAT_VERSION = 1
 _KEY = "fast_nst"
+GENERATOR = "generator"  # the name of the network that makes images from noise
 
 
 def save(path: str | os.PathLike[str], network: nn.Module, description: dict[str, Any]) -> None:
@@ -76,11 +79,27 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
     if not is_safetensors(path) or importers.is_foreign(path, _KEY):
         return importers.load_foreign(path)
     metadata = describe(path)
+    if metadata["network"]["name"] == GENERATOR:
+        raise WeightsError(f"{path}: makes images from noise (experiment=agn), and paints no photograph; use generate")
+    return _build(path, metadata, networks.build), metadata
+
+
+def load_generator(path: str | os.PathLike[str]) -> tuple[Generator, dict[str, Any]]:
+    """Load the generator of a weights file of experiment=agn like `load`. Raises WeightsError."""
+    path = _check_path(path)
+    if not is_safetensors(path):
+        raise WeightsError(f"{path}: not a weights file; generate takes the .safetensors of experiment=agn")
+    metadata = describe(path)
+    if metadata["network"]["name"] != GENERATOR:
+        raise WeightsError(f"{path}: paints photographs, and makes no images from noise; use infer")
+    return _build(path, metadata, generator.build), metadata
+
+
+def _build(path: Path, metadata: dict[str, Any], build: Callable[..., Any]) -> Any:
     try:
-        network = importers.build_network(metadata["network"], load_state(path))
+        return importers.build_network(metadata["network"], load_state(path), build)
     except (RuntimeError, ValueError, TypeError) as error:
         raise WeightsError(f"{path}: does not fit the network it names ({one_line(error)})") from None
-    return network, metadata
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -86,3 +86,11 @@ def further_paintings(cfg: dict[str, Any]) -> list[tuple[Path, float]]:
     if not isinstance(blend, dict):
         raise UserError(f"style.blend: got {blend!r}; allowed: {{FILE: weight}}")
     return [(styles.find(str(name)), check_number(f"style.blend.{name}", share, 0)) for name, share in blend.items()]
+
+
+def check_source(name: str, given: Sequence[str]) -> None:
+    """Raises UserError if one of the keys `given` on the command line belongs to another source of content images."""
+    if name == "synthetic" and "data.root" in given and "data" not in given:
+        raise UserError("data.root: data=synthetic, the default, draws its own pictures; add data=folder")
+    if name != "synthetic" and "data.count" in given:
+        raise UserError(f"data.count: how many pictures data=synthetic draws; {name} takes all there are")

@@ -29,7 +29,7 @@ OPTIONAL = tuple(
         "temporal_weight",
     )
 )  # fmt: skip
-LISTS = ("network.filters", "trainer.devices", "style.image", "style.size")
+LISTS = ("network.filters", "trainer.devices", "method.styles", "style.image", "style.size")
 HYDRA_OPTIONS = (
     "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
     "--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info",

@@ -8,9 +8,11 @@ from typing import Any
 from PIL import Image
 
 from fast_nst.data.datamodule import ContentData
+from fast_nst.methods.adversarial import Adversarial
 from fast_nst.methods.style_transfer import StyleTransfer
+from fast_nst.methods.super_resolution import Restoration
 
-Module = StyleTransfer
+Module = StyleTransfer | Restoration | Adversarial
 
 
 @dataclass
@@ -42,6 +44,6 @@ class Job:
 
     module: Module
     data: ContentData
-    draw: Callable[[Module], Image.Image]
+    draw: Callable[[Any], Image.Image]
     settings: dict[str, Any]
     description: dict[str, Any]

@@ -5,6 +5,7 @@ python scripts/train.py style.image=painting.jpg data=folder data.root=photograp
 """
 
 import logging
+import math
 import os
 import re
 import shlex
@@ -136,8 +137,9 @@ class Run:
             files.last, every, job.settings, files.weights, self.resume_command, signals
         )
         self.save_weights = callbacks.SaveWeights(files.weights, job.description)
+        every = cfg["preview"]["every_n_steps"]
         self.preview = Preview(
-            files.preview, job.draw, check_int("preview.every_n_steps", cfg["preview"]["every_n_steps"], 1)
+            files.preview, job.draw, UNKNOWN if every is None else check_int("preview.every_n_steps", every, 1)
         )
         self.trainer = build_trainer(
             cfg["trainer"], self.precision,
@@ -153,6 +155,8 @@ class Run:
         # max_epochs needs the number of processes, which only the trainer knows.
         self.trainer.fit_loop.epoch_loop.max_steps = self.steps
         self.module.total_steps = self.steps
+        if every is None:
+            self.preview.every_n_steps = math.ceil(len(self.data.sets.train) / batch)
         self.save_checkpoint.settings["processes"] = self.trainer.world_size
         if self.trainer.strategy.root_device.type == "cpu":
             bf16 = self.precision.startswith("bf16")

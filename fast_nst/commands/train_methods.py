@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fast_nst.commands import train_style_transfer
+from fast_nst.commands import train_adversarial, train_style_transfer, train_super_resolution
 from fast_nst.commands.job import Files, Job
 from fast_nst.errors import UserError, check_choice
 
@@ -24,7 +24,14 @@ class Method(NamedTuple):
 METHODS = {
     "style_transfer": Method(train_style_transfer.build, train_style_transfer.label, paints=True),
     "style_bank": Method(train_style_transfer.build, train_style_transfer.label, paints=True),
-}
+    "super_resolution": Method(
+        train_super_resolution.build, train_super_resolution.label, unused=("style", "loss", "init_from")
+    ),
+    "adversarial": Method(
+        train_adversarial.build, train_adversarial.label,
+        unused=("style", "loss", "loss_network", "init_from"),
+    ),
+}  # fmt: skip
 
 
 def find_method(cfg: dict[str, Any]) -> Method:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from fast_nst import data
-from fast_nst.commands.build import brush_sizes, make_loss
+from fast_nst.commands.build import brush_sizes, check_source, make_loss
 from fast_nst.commands.initial import Start, initial_network
 from fast_nst.commands.job import Files, Job
 from fast_nst.data.datamodule import ContentData
+from fast_nst.data.dataset import StyledImages
 from fast_nst.errors import UserError, check_int
 from fast_nst.losses import PerceptualLoss
 from fast_nst.methods.style_bank import StyleBankTransfer
@@ -38,14 +39,6 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
     return Job(module, content, sheet, *describe(cfg, files, start))
 
 
-def check_source(name: str, given: Sequence[str]) -> None:
-    """Raises UserError if one of the keys `given` on the command line belongs to another source of content images."""
-    if name == "synthetic" and "data.root" in given and "data" not in given:
-        raise UserError("data.root: data=synthetic, the default, draws its own pictures; add data=folder")
-    if name != "synthetic" and "data.count" in given:
-        raise UserError(f"data.count: how many pictures data=synthetic draws; {name} takes all there are")
-
-
 def choose_module(cfg: dict[str, Any]) -> type[StyleTransfer]:
     """Return the LightningModule for the network and the method. Raises UserError if they do not go together."""
     network, method, name = cfg["network"]["name"], cfg["method"]["name"], "style_bank"
@@ -64,8 +57,9 @@ def build_data(
             raise UserError(f"data.{key}: got {content[key]}; the loss at its coarsest scale needs {least} on")
     batch_size, workers = content.pop("batch_size"), content.pop("workers")
     return ContentData(
-        data.build(**content, seed=cfg["seed"]), batch_size, workers, loss.num_styles if start.num_styles else 0
-    )
+        data.build(**content, seed=cfg["seed"]), batch_size, workers,
+        (lambda images, training: StyledImages(images, loss.num_styles, training)) if start.num_styles else None,
+    )  # fmt: skip
 
 
 def describe(cfg: dict[str, Any], files: Files, start: Start) -> tuple[dict[str, Any], dict[str, Any]]:

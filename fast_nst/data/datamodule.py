@@ -5,17 +5,18 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fast_nst import errors
 from fast_nst.data import Sets
 from fast_nst.data.batch import Batch
-from fast_nst.data.dataset import ContentImages, StepSampler, StyledImages
+from fast_nst.data.dataset import ContentImages, StepSampler
 from fast_nst.data.synthetic import SyntheticPhotographs
 from fast_nst.errors import UserError
 
@@ -25,16 +26,22 @@ GRACE = 20.0  # seconds that a worker survives SIGTERM
 class ContentData(pl.LightningDataModule):
     """Endless training batches, {"content": (B, 3, S, S) in [0, 1]}, and validation batches.
 
-    num_styles: also give "style", (B, num_styles), in training with different strengths; 0: none.
+    wrap: called with the images of a set and whether they train; returns the data set of batches that a method needs.
     batch_size: images per process and step; of fewer images, several crops each. workers: processes that decode and
     crop, or "auto". "auto" uses none if all images are drawn before the first step (`drawing`), because cropping is
     cheaper than a worker that competes for the cores. A resumed run continues with the next step. Raises UserError for
     values out of range.
     """
 
-    def __init__(self, sets: Sets, batch_size: int, workers: int | str = "auto", num_styles: int = 0) -> None:
+    def __init__(
+        self,
+        sets: Sets,
+        batch_size: int,
+        workers: int | str = "auto",
+        wrap: Callable[[ContentImages, bool], Dataset[Batch]] | None = None,
+    ) -> None:
         super().__init__()
-        self.sets, self.num_styles = sets, num_styles
+        self.sets, self.wrap = sets, wrap
         self.batch_size = errors.check_int("data.batch_size", batch_size, 1)
         if workers != "auto" and not isinstance(workers, int):
             raise UserError(f"data.workers: got {workers!r}; allowed: auto, or an integer >= 0")
@@ -52,13 +59,13 @@ class ContentData(pl.LightningDataModule):
         on_cpu, forks = self.trainer.strategy.root_device.type == "cpu", multiprocessing.get_start_method() == "fork"
         return isinstance(self.sets.train.source, SyntheticPhotographs) and on_cpu and forks and self.workers != 0
 
-    def _loader(self, images: ContentImages, strengths: bool, **arguments: Any) -> DataLoader[Batch]:
+    def _loader(self, images: ContentImages, training: bool, **arguments: Any) -> DataLoader[Batch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self.workers
         if workers is None:
             # Forking validation workers during training would also split the huge pages (`keep_freed_memory`).
             workers = 0 if self._draws_first() else max(1, min(8, _cores() - 1))
-        items: Any = StyledImages(images, self.num_styles, strengths) if self.num_styles else images
+        items: Any = images if self.wrap is None else self.wrap(images, training)
         return DataLoader(
             items, **arguments, num_workers=workers, pin_memory=on_gpu, persistent_workers=workers > 0,
             worker_init_fn=_survive_signals, collate_fn=_collate,
@@ -96,7 +103,7 @@ class ContentData(pl.LightningDataModule):
 
 
 def _collate(items: list[Any]) -> Batch:
-    """Stack images, (3, S, S) each, or items of `StyledImages`, into a batch."""
+    """Stack images, (3, S, S) each, or the items of another data set, into a batch."""
     batch: Any = default_collate(items)
     return {"content": batch} if isinstance(batch, Tensor) else batch
 

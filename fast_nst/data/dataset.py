@@ -19,7 +19,7 @@ from fast_nst import errors, image
 from fast_nst.data.batch import Batch
 from fast_nst.errors import UserError
 
-CROPS = ("random_resized", "center")
+CROPS = ("random_resized", "random", "center")
 
 
 class Source(Protocol):
@@ -53,6 +53,13 @@ def random_resized_box(
     return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
 
 
+def random_box(rng: np.random.Generator, width: int, height: int, side: int) -> Box:
+    """Draw a square of `side` pixels anywhere in an image; of a smaller image, the largest one."""
+    side = min(side, width, height)
+    left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
+    return left, top, left + side, top + side
+
+
 def center_box(width: int, height: int) -> Box:
     """Return the largest centered square: resized to S, it is the center crop of an image with shorter side S."""
     side = min(width, height)
@@ -68,8 +75,9 @@ def center_square(picture: Image.Image, side: int) -> Image.Image:
 class ContentImages(Dataset[Tensor]):
     """Map a position to a crop, (3, size, size) in [0, 1], of image `position mod N` in the order of its epoch.
 
-    source: the images. indices: those of this set. crop: "random_resized", flipped with probability 1/2, or "center".
-    scale, ratio: of the random crop. shuffle: a new order each epoch; otherwise the order of `indices`.
+    source: the images. indices: those of this set. crop: "random_resized", "random" (not resized), both flipped with
+    probability 1/2, or "center". scale, ratio: of the resized crop. shuffle: a new order each epoch; otherwise the
+    order of `indices`.
     An unreadable image is replaced by the next readable one; `source` reports it.
     """
 
@@ -135,7 +143,10 @@ class ContentImages(Dataset[Tensor]):
         if self.crop == "center":
             box, flip = center_box(*picture.size), False
         else:
-            box = random_resized_box(rng, *picture.size, self.scale, self.ratio)
+            if self.crop == "random":
+                box = random_box(rng, *picture.size, self.size)
+            else:
+                box = random_resized_box(rng, *picture.size, self.scale, self.ratio)
             flip = bool(rng.integers(2))
         crop = picture.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
         values = np.array(crop)

@@ -22,9 +22,7 @@ from fast_nst.ops.cuda_graph import CaptureError, GraphedStep
 from fast_nst.training import optimizers
 from fast_nst.training.divergence import check_finite
 from fast_nst.training.jitter import jitter
-from fast_nst.training.resume import set_learning_rate
-
-SEED_STRIDE = 0x9E3779B1  # an odd number: Knuth's multiplicative hash
+from fast_nst.training.resume import seed_step, set_learning_rate
 
 
 def training_terms(
@@ -128,11 +126,9 @@ class StyleTransfer(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = optimizers.build(self.optimizer_name, self.network, self.learning_rate)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: optimizers.learning_rate_factor(step, self.schedule, self.warmup_steps, self.total_steps),
+        return optimizers.schedule(
+            optimizer, self.schedule, self.warmup_steps, lambda: self.total_steps, self.first_phase
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def setup(self, stage: str) -> None:
         # Before DDP reads the layouts.
@@ -191,17 +187,11 @@ class StyleTransfer(pl.LightningModule):
         self.close_graph()
 
     def on_train_start(self) -> None:
-        # The memory format may differ after resuming; fused optimizers require state in the parameters' layout.
-        for optimizer in self.trainer.optimizers:
-            for parameter, state in optimizer.state.items():
-                for key, value in state.items():
-                    if isinstance(value, Tensor) and value.shape == parameter.shape:
-                        state[key] = torch.empty_like(parameter).copy_(value)
+        optimizers.match_layouts(self.trainer.optimizers)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.set_phase()
-        # The CPU's generator uses the lower 32 bits of a seed. Seeding the GPUs' too would take a millisecond.
-        torch.default_generator.manual_seed((self.seed * SEED_STRIDE + self.global_step) % 2**32)
+        seed_step(self.seed, self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_finite(self.network, self.global_step)

@@ -6,10 +6,11 @@ from fast_nst.errors import UserError
 from fast_nst.networks.johnson import Johnson
 from fast_nst.networks.slim import Slim
 from fast_nst.networks.style_bank import SingleStyle, StyleBank
+from fast_nst.networks.super_resolution import SuperResolution
 
-Network = Johnson | Slim | StyleBank | SingleStyle
-NETWORKS: dict[str, type[Johnson] | type[Slim] | type[StyleBank]] = {
-    "johnson": Johnson, "slim": Slim, "conditional": Slim, "style_bank": StyleBank,
+Network = Johnson | Slim | StyleBank | SingleStyle | SuperResolution
+NETWORKS: dict[str, type[Johnson] | type[Slim] | type[StyleBank] | type[SuperResolution]] = {
+    "johnson": Johnson, "slim": Slim, "conditional": Slim, "style_bank": StyleBank, "super_resolution": SuperResolution,
 }  # fmt: skip
 
 __all__ = ["NETWORKS", "Network", "build"]

@@ -65,7 +65,7 @@ def stylize_batch(network: Network, pairs: Sequence[Pair], options: Options) -> 
     for pair in pairs:
         try:
             picture = open_content(pair[0], device, memory, options.size)
-            image.check_fits(pair[1], *picture.rgb.size)
+            image.check_fits(pair[1], *(network.scale * side for side in picture.rgb.size))
         except UserError as error:
             failed.append((pair, error))
             continue

@@ -118,6 +118,8 @@ def choose(
     names, sizes = style_names(description), description.get("style", {}).get("sizes", [None])
     if not is_conditional(network):
         if style is not None:
+            if not names:
+                raise UserError(f"style: got {style!r}; this network has no styles")
             style_weights(["+".join(names)], style)  # checks the name
         brush_weights(sizes[:1], brush)
         return network, check_number("strength", strength, 0, 1)

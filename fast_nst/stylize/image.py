@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from fast_nst import errors, image
 from fast_nst.device import free_memory
 from fast_nst.networks import Network
 from fast_nst.networks.layers import ConvBlock
+from fast_nst.networks.super_resolution import SuperResolution, enlarge
 from fast_nst.stylize import tiles
 from fast_nst.stylize.color import Moments, keep_chroma, keep_statistics, transport
+from fast_nst.stylize.enlarge import enlarge_picture
 from fast_nst.stylize.mask import compose, open_mask
 
 KEEP_COLORS = {"chroma": keep_chroma, "statistics": keep_statistics}
@@ -56,6 +59,7 @@ def stylize_tensor(
 ) -> Tensor:
     """Stylize `content`, (B, 3, H, W) in [0, 1]; the output has the same shape and range, on the network's device.
 
+    A super-resolution network enlarges it; then `content` below is the content, enlarged by bicubic interpolation.
     strength: from 0, the content, to 1, the full style; linear in between. keep_colors: a key of KEEP_COLORS, or None
     for the style's colors. dtype: torch.bfloat16 runs convolutions in bfloat16, fast if the network is channels_last.
     Raises UserError for values out of range.
@@ -63,10 +67,13 @@ def stylize_tensor(
     _check(strength, keep_colors)
     device = _device(network)
     content = content.to(device)
+    small = content
+    if isinstance(network, SuperResolution):
+        content = enlarge(content, network.scale).clamp_(0, 1)
     if strength == 0:
         return content
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        output = network(content.contiguous(memory_format=torch.channels_last)).clamp_(0, 1)
+        output = network(small.contiguous(memory_format=torch.channels_last)).clamp_(0, 1)
     if keep_colors is not None:
         output = KEEP_COLORS[keep_colors](output, content)
     return output if strength == 1 else torch.lerp(content, output, strength)
@@ -98,7 +105,9 @@ def stylize_tiles(
     match_statistics = keep_colors == "statistics"
     bf16 = torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
     with bf16:
-        output, passes = tiles.build_row_pipeline(network, content, strip, 1 + match_statistics, on_progress)
+        output, passes = tiles.build_row_pipeline(
+            cast(tiles.TiledNetwork, network), content, strip, 1 + match_statistics, on_progress
+        )
     recolor: Callable[[Tensor, Tensor], Tensor] | None = None if keep_colors is None else KEEP_COLORS[keep_colors]
     if match_statistics:  # over the whole images, in a pass of their own
         source, target = Moments(), Moments()
@@ -148,7 +157,12 @@ def stylize_file(
     image.check_writable(target)
     memory = free_memory(_device(network)) // 2 if options.memory is None else options.memory
     picture = open_content(source, _device(network), memory, options.size)
-    image.check_fits(target, *picture.rgb.size)
+    if options.mask is not None and network.scale != 1:
+        raise errors.UserError("--mask: is for networks that paint; this one enlarges")
+    width, height = (network.scale * side for side in picture.rgb.size)
+    image.check_fits(target, width, height)
+    if network.scale != 1 and _result_bytes(options.depth) * width * height > memory:
+        raise image.TooLarge(f"{source}: {width} x {height} pixels do not fit")
     content = picture.rgb if options.mask is None else picture.rgb.copy()  # strips change it in place
     result = _stylize_picture(network, picture.rgb, memory, options, on_progress)
     if options.mask is not None:
@@ -181,12 +195,19 @@ def memory_per_pixel(network: nn.Module) -> int:
 
 
 def _widest(network: nn.Module) -> int:
-    """Return the channels of the widest layer, those at smaller sizes counted by their share of the pixels."""
+    """Return the channels of the widest layer, those at other sizes counted by their share of the pixels."""
+    if isinstance(network, SuperResolution):
+        return network.widest
     return max(
         block.conv.out_channels // block.conv.stride[0] ** 2
         for block in network.modules()
         if isinstance(block, ConvBlock)
     )
+
+
+def _result_bytes(depth: int) -> int:
+    """Return the bytes per pixel of a result, and of the Pillow image that it becomes."""
+    return 5 if depth == 8 else 11
 
 
 def _stylize_picture(
@@ -198,11 +219,18 @@ def _stylize_picture(
 ) -> Image.Image | np.ndarray:
     """Stylize whole, or in strips if `memory` is short; the result is what `image.save_picture` takes."""
     device = _device(network)
-    decoded = (5 if options.depth == 8 else 11) * rgb.width * rgb.height * (device.type == "cpu")
-    if memory_per_pixel(network) * rgb.width * rgb.height + decoded <= memory or min(rgb.size) < tiles.SMALLEST:
+    pixels = rgb.width * rgb.height
+    decoded = _result_bytes(options.depth) * pixels * network.scale**2 * (device.type == "cpu")
+    if memory_per_pixel(network) * pixels + decoded <= memory or (
+        min(rgb.size) < tiles.SMALLEST and network.scale == 1
+    ):
         output = stylize_tensor(network, image.to_tensor(rgb), options.strength, options.keep_colors, options.dtype)
         return image.to_deep(output) if options.depth == 16 else image.to_pillow(output)
     strip = max(32, (memory - decoded) // (_STRIP * _widest(network) * rgb.width))
+    if isinstance(network, SuperResolution):
+        return enlarge_picture(
+            network, rgb, strip, options.strength, options.keep_colors, options.dtype, on_progress, options.depth
+        )
     deep = np.empty((rgb.height, rgb.width, 3), np.uint16) if options.depth == 16 else None
     stylize_tiles(network, rgb, strip, options.strength, options.keep_colors, options.dtype, on_progress, deep)
     return rgb if deep is None else deep

@@ -100,6 +100,8 @@ class StyleModel:
         dtype = torch.bfloat16 if has_fast_bfloat16(self.device.type) else torch.float32
         output = stylize_tensor(network, content, fade, keep_colors, dtype)
         if mask is not None:
+            if self.network.scale != 1:
+                raise UserError("mask: is for networks that paint; this one enlarges")
             output = torch.lerp(content.to(output), output, load_mask(mask, original, content.shape[2:]).to(output))
         if isinstance(image, Tensor):
             return output.to(image)

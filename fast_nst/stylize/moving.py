@@ -44,6 +44,8 @@ def stylize_moving(
     """Stylize the clip or animation `source` and write `target`. on_note: see `stylize_video`, and what it raises."""
     if options.mask is not None:
         raise errors.UserError(f"--mask: is for photographs; {source} moves")
+    if getattr(network, "scale", 1) != 1:
+        raise errors.UserError(f"{source}: moves, and this network enlarges photographs only")
     if clip.is_clip(source):
         stylize_video(network, source, target, options, on_note)
     else:

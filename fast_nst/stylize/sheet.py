@@ -36,6 +36,16 @@ def stack(rows: Sequence[Image.Image], gap: int = 4) -> Image.Image:
     return picture
 
 
+def tile(pictures: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
+    """Place pictures of one size in rows of `columns`."""
+    width, height = (side + gap for side in pictures[0].size)
+    rows = -(-len(pictures) // columns)
+    result = Image.new("RGB", (min(columns, len(pictures)) * width - gap, rows * height - gap), "white")
+    for index, picture in enumerate(pictures):
+        result.paste(picture, (index % columns * width, index // columns * height))
+    return result
+
+
 def grid_size(rows: int, columns: int, side: int) -> tuple[int, int]:
     """Return the width and height of `grid` in pixels."""
     return columns * (side + GAP) - GAP, TOP + rows * (side + GAP) - GAP

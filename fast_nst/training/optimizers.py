@@ -1,14 +1,17 @@
 """Optimizers and learning-rate schedules by name."""
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
 
 from fast_nst.training.muon import Muon
 
 OPTIMIZERS = ("muon", "adam")
 SCHEDULES = ("cosine", "linear", "constant")
+ALONE = 5.0
 
 
 def build(name: str, network: nn.Module, learning_rate: float) -> torch.optim.Adam:
@@ -29,3 +32,38 @@ def learning_rate_factor(step: int, schedule: str, warmup_steps: int, total_step
         done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
         factor *= 0.5 + 0.5 * math.cos(math.pi * done) if schedule == "cosine" else 1 - done
     return factor
+
+
+def schedule(
+    optimizer: torch.optim.Optimizer,
+    kind: str,
+    warmup_steps: int,
+    total_steps: Callable[[], int],
+    first_phase: float = 0.0,
+) -> OptimizerLRSchedulerConfig:
+    """Return what Lightning takes: the optimizer, and its schedule `kind`, which is called after each step.
+
+    first_phase: the share of the steps that train only new styles. Muon's rate for what are not kernels, small because
+    the kernels move too, is `ALONE` times as high in it.
+    """
+
+    def kernels(step: int) -> float:
+        return learning_rate_factor(step, kind, warmup_steps, total_steps())
+
+    def rest(step: int) -> float:
+        return kernels(step) * (ALONE if step < first_phase * total_steps() else 1)
+
+    factors: list[Callable[[int], float | int]] = [
+        rest if group.get("name") == "rest" else kernels for group in optimizer.param_groups
+    ]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def match_layouts(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Give states the layout of their parameters: it may differ after resuming, and fused optimizers require it."""
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state[key] = torch.empty_like(parameter).copy_(value)

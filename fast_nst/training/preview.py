@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from fast_nst import image
 from fast_nst.data.dataset import ContentImages
 from fast_nst.networks import Network
-from fast_nst.stylize.sheet import sheet, stack
+from fast_nst.networks.generator import Generator
+from fast_nst.networks.super_resolution import enlarge, shrink
+from fast_nst.stylize.sheet import sheet, stack, tile
 
 
 class Preview(pl.Callback):
@@ -66,3 +68,35 @@ class StylizedSheet:
             outputs = [network(item[None].to(module.device), style).float().cpu() for item in batch]
             rows.append(sheet(painting, batch, torch.cat(outputs)))
         return stack(rows)
+
+
+class EnlargedSheet:
+    """Draw rows of a shrunk image, enlarged by bicubic interpolation, of the output, and of the original.
+
+    originals: of which `count` are shown. scale: of the network.
+    """
+
+    def __init__(self, originals: ContentImages, scale: int, count: int) -> None:
+        self.originals, self.scale, self.count = originals, scale, min(count, len(originals))
+
+    def __call__(self, module: pl.LightningModule) -> Image.Image:
+        network, pictures = cast(Network, module.network), []
+        for index in range(self.count):
+            original = self.originals[index][None]
+            small = shrink(original, self.scale)
+            pictures += [enlarge(small, self.scale), network(small.to(module.device)).float().cpu(), original]
+        return tile([image.to_pillow(picture) for picture in pictures], 3)
+
+
+class GeneratedSheet:
+    """Draw 64 images of a generator from the same noise at every call: a row of 8 for each of its styles in turn."""
+
+    def __init__(self, styles: int, noise: int) -> None:
+        self.noise = torch.randn(64, noise, generator=torch.Generator().manual_seed(0))
+        self.styles = torch.arange(64) // 8 % styles
+
+    def __call__(self, module: pl.LightningModule) -> Image.Image:
+        network = cast(Generator, module.network)
+        known = network.get_buffer("known")
+        images = network(self.noise.to(known), known[self.styles.to(known.device)]).cpu()
+        return tile([image.to_pillow(picture[None]) for picture in images], 8, 0)

@@ -4,9 +4,12 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
+
 from fast_nst.errors import UserError
 from fast_nst.safe_load import load_pickle
 
+SEED_STRIDE = 0x9E3779B1  # an odd number: Knuth's multiplicative hash
 KEY = "fast_nst"  # of the settings in a checkpoint
 # Settings that do not affect the result.
 _IGNORED = (
@@ -76,3 +79,9 @@ def set_learning_rate(checkpoint: dict[str, Any], learning_rate: float) -> None:
     for state in checkpoint["lr_schedulers"]:
         for key in ("base_lrs", "_last_lr"):
             state[key] = [rate * factor for rate in state[key]]
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed the CPU's generator for a step, so that its randomness depends on the seed and the step only."""
+    # The generator uses the lower 32 bits of a seed. Seeding the GPUs' too would take a millisecond.
+    torch.default_generator.manual_seed((seed * SEED_STRIDE + step) % 2**32)
