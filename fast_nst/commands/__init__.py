@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-NAMES = ("train", "infer", "optimize", "evaluate", "sheet", "export")
+NAMES = ("train", "infer", "optimize", "evaluate", "sheet", "export", "generate")
 
 
 def _without_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

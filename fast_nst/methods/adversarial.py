@@ -21,7 +21,7 @@ from fast_nst.training.divergence import check_finite
 from fast_nst.training.resume import seed_step, set_learning_rate
 
 BETAS = (0.5, 0.999)  # of Adam, as in DCGAN
-REFERENCES = 16  # real images of a step whose styles are extracted, at least
+REFERENCES = 8  # real images of a step whose styles are extracted, at least
 MEMORY = 0.01  # share of a step in the features that the generator keeps for each style
 
 

@@ -30,7 +30,7 @@ class Generator(nn.Module):
 
     SPREAD, EMBEDDED = 4, 64  # channels at S, numbers that the style is mapped to
 
-    def __init__(self, size: int = 64, noise: int = 100, width: int = 32, features: int = 896, styles: int = 2) -> None:
+    def __init__(self, size: int = 64, noise: int = 100, width: int = 16, features: int = 896, styles: int = 2) -> None:
         super().__init__()
         check_int("size", size, 16, 1024)
         for name, value in (("noise", noise), ("width", width), ("features", features), ("styles", styles)):
