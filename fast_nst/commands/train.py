@@ -305,8 +305,13 @@ def train_from_python(
     with torch.random.fork_rng(devices=()), warnings.catch_warnings():
         for message in LIGHTNING_NOISE:
             warnings.filterwarnings("ignore", message=message)
-        training = Run(cfg, words, python=True)
-        training.fit()
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            training = Run(cfg, words, python=True)
+            training.fit()
+        finally:
+            if in_main_thread():  # Lightning puts back the handler that it found, which is the run's
+                signal.signal(signal.SIGINT, before)
     return training.files.weights
 
 
