@@ -7,7 +7,7 @@ python scripts/evaluate.py a.safetensors b.safetensors --style painting.jpg --co
 The objective is content + 10 x style, normalized, with Johnson 2016's layers. "Equivalent steps" are the L-BFGS steps
 that Gatys' optimization takes on the same image to reach the network's objective, from noise as in Johnson 2016 (figure
 5) and from the photograph. SSIM, and LPIPS if its weights are there or can be downloaded, compare outputs with the
-photograph.
+photograph. Networks of experiment=super_resolution get scores of their own, see `evaluate_enlarged`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from tqdm import tqdm
 
 from fast_nst import image, loss_networks, stylize, weights
-from fast_nst.commands import cli
+from fast_nst.commands import cli, evaluate_enlarged
 from fast_nst.data import styles
 from fast_nst.data.dataset import center_square
 from fast_nst.data.folder import list_pictures
@@ -40,6 +40,7 @@ from fast_nst.loss_networks import compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import tv_mean
 from fast_nst.networks import Network
+from fast_nst.networks.super_resolution import SuperResolution
 from fast_nst.stylize.choice import load_style
 from fast_nst.stylize.frames import FramePainter
 from fast_nst.stylize.sheet import grid, grid_size
@@ -255,6 +256,12 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for network, _ in trained.values():
         network.to(device)
+    enlarging = {path: network for path, (network, _) in trained.items() if isinstance(network, SuperResolution)}
+    if enlarging:
+        if len(enlarging) < len(trained):
+            raise UserError("WEIGHTS: some networks enlarge and others paint; give those of one kind")
+        evaluate_enlarged.evaluate(enlarging, arguments)
+        return
     name = "_".join(next(iter(trained.values()))[1].get("style", {}).get("names", ["?"]))
     loss, curves = build_objective(arguments, name, device)
     measures = likenesses(arguments.lpips)

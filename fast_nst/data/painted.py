@@ -34,9 +34,14 @@ class PaintedDigits(Dataset[Batch]):
     def __getitem__(self, position: int) -> Batch:
         index = position % len(self.styles)
         rng = np.random.default_rng((self.digits.seed, position, 2))
-        ink, ground = (_crop(paint, self.digits.size, rng) for paint in self.styles[index])
         style = F.one_hot(torch.tensor(index), len(self.styles)).float()
-        return {"content": torch.lerp(ground, ink, self.digits[position]), "style": style}
+        return {"content": paint(self.digits[position], self.styles[index], rng), "style": style}
+
+
+def paint(digit: Tensor, style: tuple[Tensor, Tensor], rng: np.random.Generator) -> Tensor:
+    """Paint a digit, white on black, (3, S, S), in a style of `parse_style`, with a random part of its paintings."""
+    ink, ground = (_crop(paint, digit.shape[1], rng) for paint in style)
+    return torch.lerp(ground, ink, digit)
 
 
 def parse_style(name: str, size: int) -> tuple[Tensor, Tensor]:
