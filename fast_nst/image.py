@@ -388,6 +388,8 @@ def is_animation(path: str | os.PathLike[str]) -> bool:
     """Return whether `path` has several frames or pages; False if it cannot be read."""
     if Path(path).suffix.lower() not in (".gif", ".webp", ".png", ".apng", ".avif", ".tif", ".tiff"):
         return False
+    if not Path(path).is_file():  # opening a named pipe would wait for a writer
+        return False
     try:
         with _ANY_SIZE, Image.open(path, formats=_READERS) as image:
             return bool(getattr(image, "is_animated", False))
@@ -397,6 +399,8 @@ def is_animation(path: str | os.PathLike[str]) -> bool:
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """Return width and height as the header of `path` has them, before rotation; None if it cannot be read."""
+    if not Path(path).is_file():
+        return None
     try:
         with _ANY_SIZE, Image.open(path, formats=_READERS) as image:
             return image.size
