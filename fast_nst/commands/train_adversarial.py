@@ -34,7 +34,8 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
         raise UserError(f"data.size: got {cfg['data']['size']}; allowed: that of the generator, {network.size}")
     module = Adversarial(
         network, Discriminator(network.size, len(names)), StyleExtractor(), **cfg["optimizer"], total_steps=UNKNOWN,
-        seed=cfg["seed"], style_weight=cfg["method"]["style_weight"],
+        seed=cfg["seed"], generator_factor=cfg["method"]["generator_factor"],
+        style_weight=cfg["method"]["style_weight"],
     )  # fmt: skip
     settings = {**cfg, "network": recipe, "init_from": None, "style": {"names": names}}
     description = {"network": recipe, "style": {"names": names}, "method": cfg["method"]}

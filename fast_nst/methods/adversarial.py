@@ -45,8 +45,9 @@ class Adversarial(pl.LightningModule):
 
     Every generated image gets the features of a real one of its style, from the same batch. extractor: makes them.
     name, learning_rate, schedule, warmup_steps: of both optimizers; name must be "adam". total_steps: length of the
-    schedule. seed: the noise of a step depends on the seed and the step only. style_weight: of the squared difference
-    between the features of generated images and those they were given; 0: none. Raises UserError.
+    schedule. seed: the noise of a step depends on the seed and the step only. generator_factor: learning rate of the
+    generator over the discriminator's. style_weight: of the squared difference between the features of generated images
+    and those they were given; 0: none. Raises UserError.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Adversarial(pl.LightningModule):
         warmup_steps: int,
         total_steps: int,
         seed: int,
+        generator_factor: float = 1.0,
         style_weight: float = 0.0,
     ) -> None:
         super().__init__()
@@ -71,6 +73,7 @@ class Adversarial(pl.LightningModule):
         self.warmup_steps = errors.check_int("optimizer.warmup_steps", warmup_steps, 0)
         self.total_steps = errors.check_int("trainer.max_steps", total_steps, 1)
         self.seed = errors.check_int("seed", seed, 0)
+        self.generator_factor = errors.check_number("method.generator_factor", generator_factor, 0)
         self.style_weight = errors.check_number("method.style_weight", style_weight, 0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -146,10 +149,10 @@ class Adversarial(pl.LightningModule):
     def configure_optimizers(self) -> list[OptimizerLRSchedulerConfig]:
         return [
             optimizers.schedule(
-                torch.optim.Adam(network.parameters(), self.learning_rate, betas=BETAS),
+                torch.optim.Adam(network.parameters(), factor * self.learning_rate, betas=BETAS),
                 self.schedule, self.warmup_steps, lambda: self.total_steps,
             )
-            for network in (self.network, self.discriminator)
+            for network, factor in ((self.network, self.generator_factor), (self.discriminator, 1.0))
         ]  # fmt: skip
 
     def setup(self, stage: str) -> None:

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fast_nst.errors import UserError, check_int
@@ -55,6 +56,10 @@ class Generator(nn.Module):
             self.scales.append(nn.Linear(self.EMBEDDED, 2 * outputs))
             inputs = 2 * outputs
         self.last = nn.ConvTranspose2d(inputs, 3, 4, 2, 1)
+        if not self.last.weight.is_meta:  # at first each number gives smooth maps: white ones would pass the skips
+            maps = torch.randn(noise + self.EMBEDDED, self.SPREAD, SMALLEST, SMALLEST) / self.EMBEDDED**0.5
+            maps = F.interpolate(maps, (size, size), mode="bicubic", align_corners=False)
+            self.spread.weight.data = maps.flatten(1).T.contiguous()
 
     def forward(self, noise: Tensor, style: Tensor) -> Tensor:
         """Raises UserError if a length differs from the generator's."""
