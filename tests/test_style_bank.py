@@ -14,6 +14,7 @@ from fast_nst.methods.style_bank import STYLIZING, StyleBankTransfer
 from fast_nst.networks.styles import clear_gradients, replace, select, shared_parameters
 from fast_nst.stylize import stylize_tensor
 from fast_nst.stylize.image import stylize_tiles
+from fast_nst.training.muon import Muon
 
 SIZES = {"width": 8, "blocks": 2}
 METHOD = ["network=style_bank", "method=style_bank"]
@@ -162,3 +163,11 @@ def test_network_and_method_go_together(two_styles, words):
     result = run("train.py", *small(folder), *words, "style.image=first.png", "output_dir=never", cwd=folder)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert "network=style_bank and method=style_bank go together" in result.stderr
+
+
+def test_muon_leaves_encoder_and_decoder_to_adam(network):
+    rest, kernels = (group["params"] for group in Muon(network, 0.04).param_groups)
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    assert len(rest) + len(kernels) == len(names)
+    assert {names[kernel].rpartition(".conv.")[0].split(".")[0] for kernel in kernels} == {"banks"}
+    assert len(kernels) == 3 * 2 * SIZES["blocks"]

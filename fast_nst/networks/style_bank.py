@@ -21,9 +21,8 @@ class StyleBank(nn.Module):
     residual blocks of a bank. noise, margin: as in `Slim`; the noise is the first layer of a bank. num_styles: S.
 
     The layers are those of `Slim`, so a picture of one style takes the same time. By default encoder and decoder have
-    47,000 weights and each bank has 370,000. The paper's encoder and decoder have
-    instance norms; here they have none, because a norm removes the content's brightness and contrast, which the
-    auto-encoder has to restore.
+    47,000 weights and each bank has 370,000. The paper's encoder and decoder have instance norms. Here they have none,
+    because a norm removes the content's brightness and contrast, which the auto-encoder has to restore.
     """
 
     scale = 1
@@ -49,6 +48,14 @@ class StyleBank(nn.Module):
             ConvBlock(width, width // 2, 3, upsampling="nearest", norm=None),
             ConvBlock(width // 2, 3, 3, norm=None, relu=False),
         )
+
+        for module in self.banks.modules():  # a bank starts as an identity, so training starts from the photograph
+            if isinstance(module, ResidualBlock) and module.second.norm is not None:
+                nn.init.zeros_(module.second.norm.weight)  # type: ignore[arg-type]
+
+    def without_norm(self) -> list[nn.Parameter]:
+        """Return the parameters of encoder and decoder, which Muon's large steps would drive until pixels saturate."""
+        return [*self.down.parameters(), *self.up.parameters()]
 
     def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
         """style: (B or 1, S) weights of the banks; what they leave, 1 - sum, is that of the features themselves.

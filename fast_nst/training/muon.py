@@ -17,17 +17,20 @@ class Muon(torch.optim.Adam):
     Muon replaces a kernel's momentum, as a matrix with one row per output channel, by the nearest orthogonal matrix, so
     that steps have equal length in every direction (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
     torch.optim.Muon, since torch 2.9, takes only matrices. 1x1 convolutions and those with at most 3 outputs (pixels)
-    are left to Adam.
+    are left to Adam, and the parameters that the network's `without_norm()` lists, if it has one.
 
     network: its parameters that require a gradient are trained. learning_rate: of the kernels, whose steps are matrices
     of unit singular values.
     """
 
     def __init__(self, network: nn.Module, learning_rate: float) -> None:
+        without_norm = {*getattr(network, "without_norm", tuple)()}
         parameters = [p for p in network.parameters() if p.requires_grad]
+        kernels = [p for p in parameters if is_kernel(p) and p not in without_norm]
+        others = {*parameters} - {*kernels}
         groups = [
-            {"name": "rest", "params": [p for p in parameters if not is_kernel(p)], "lr": ADAM_RATE * learning_rate},
-            {"name": "kernels", "params": [p for p in parameters if is_kernel(p)], "lr": learning_rate},
+            {"name": "rest", "params": [p for p in parameters if p in others], "lr": ADAM_RATE * learning_rate},
+            {"name": "kernels", "params": kernels, "lr": learning_rate},
         ]
         super().__init__(groups, fused=all(p.device.type == "cpu" for p in parameters) or None)
 
