@@ -191,7 +191,7 @@ def test_unusable_folder_raises(tmp_path, photographs):
     [
         ({"size": 8}, "data.size: got 8"),
         ({"size": 32.5}, "data.size: got 32.5"),
-        ({"crop": "round"}, "data.crop: got 'round'; allowed: random_resized, center"),
+        ({"crop": "round"}, "data.crop: got 'round'; allowed: random_resized, random, center"),
         ({"scale": (0.5, 0.2)}, "data.scale"),
         ({"scale": 0.5}, "data.scale"),
         ({"ratio": ["a", "b"]}, "data.ratio"),
