@@ -14,7 +14,7 @@ import torch
 from conftest import ENVIRONMENT, ROOT, picture, run
 from PIL import Image
 
-from fast_nst import weights
+from fast_nst import image, networks, weights
 from fast_nst.data import style_folders
 from fast_nst.data.dataset import ContentImages
 from fast_nst.data.painted import PaintedDigits
@@ -99,8 +99,7 @@ def test_features_are_statistics_and_finite():
     features = StyleExtractor()(torch.cat([torch.rand(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)]))
     assert features.shape == (2, LENGTH)
     assert features.isfinite().all()
-    image = torch.rand(1, 3, 32, 32)
-    torch.testing.assert_close(StyleExtractor()(image), StyleExtractor()(image))
+    assert (features >= 0).all()
 
 
 def test_digits_are_painted_in_the_styles_in_turn():
@@ -132,7 +131,7 @@ def test_a_run_leaves_its_files(trained):
     description = weights.describe(trained)
     assert description["style"]["names"] == ["black_on_white", "blue_on_red"]
     assert set(description["held_out_losses"]) == {"discriminator", "generator"}
-    assert Image.open(trained.parent / "preview.png").size == (128, 128)  # 64 samples of 16 pixels
+    assert image.read_size(trained.parent / "preview.png") == (128, 128)  # 64 samples of 16 pixels
     network, _ = weights.load_generator(trained)
     assert network.get_buffer("known").abs().sum(1).min() > 0
 
@@ -141,13 +140,13 @@ def test_generate_makes_a_sheet_and_a_folder(work, trained):
     picture(3).save(work / "picture.png")
     result = run("generate.py", trained, "--style", "picture.png", "blue_on_red", "-n", 10, "-o", "sheet.png", cwd=work)
     assert result.returncode == 0, result.stderr
-    assert Image.open(work / "sheet.png").width == 8 * 16
+    assert image.read_size(work / "sheet.png") == (8 * 16, 2 * 2 * 16 + 4)
     for seed in (0, 0, 1):
         result = run("generate.py", trained, "-n", 2, "-o", f"made{seed}/", "--seed", seed, "--overwrite", cwd=work)
         assert result.returncode == 0, result.stderr
     names = ["black_on_white_1.png", "black_on_white_2.png", "blue_on_red_1.png", "blue_on_red_2.png"]
     assert sorted(path.name for path in (work / "made0").iterdir()) == names
-    first, second = (np.asarray(Image.open(work / f"made{seed}" / names[0])) for seed in (0, 1))
+    first, second = (np.asarray(image.open_picture(work / f"made{seed}" / names[0]).rgb) for seed in (0, 1))
     assert (first != second).any()
 
 
@@ -168,12 +167,8 @@ def test_bad_options_of_generate_are_one_line(work, trained, arguments, message)
 def test_weights_of_another_method_are_named(work, trained):
     result = run("infer.py", trained, "animals/cats/0.png", cwd=work)
     assert (result.returncode, "makes images from noise" in result.stderr) == (2, True), result.stderr
-    from fast_nst import networks
-
-    file = work / "slim.safetensors"
-    weights.save(
-        file, networks.build("slim", width=4, blocks=0), {"network": {"name": "slim", "width": 4, "blocks": 0}}
-    )
+    file, recipe = work / "slim.safetensors", {"name": "slim", "width": 4, "blocks": 0}
+    weights.save(file, networks.build(**recipe), {"network": recipe})
     result = run("generate.py", file, "-o", "x.png", cwd=work)
     assert (result.returncode, "paints photographs" in result.stderr) == (2, True), result.stderr
 
@@ -194,7 +189,8 @@ def test_weights_of_another_method_are_named(work, trained):
     ],
 )
 def test_bad_settings_are_one_line(work, words, message):
-    result = run("train.py", *SETTINGS, "trainer.max_steps=1", *words, "output_dir=bad", cwd=work)
+    given = [word for word in SETTINGS if "data=folder" not in words or not word.startswith("method.styles")]
+    result = run("train.py", *given, "trainer.max_steps=1", *words, "output_dir=bad", cwd=work)
     assert (result.returncode, len(result.stderr.strip().splitlines())) == (2, 1), result.stderr
     assert message in result.stderr
 

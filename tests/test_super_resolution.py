@@ -173,8 +173,7 @@ def test_a_run_leaves_its_files(trained):
     description = weights.describe(trained)
     assert description["network"] == {"name": "super_resolution", "scale": 4, "width": 8, "blocks": 1}
     assert set(description["held_out_losses"]) == {"loss", "feature"}
-    sheet = Image.open(trained.parent / "preview.png")
-    assert sheet.width == 3 * (64 + 4) - 4
+    assert image.read_size(trained.parent / "preview.png")[0] == 3 * (64 + 4) - 4
 
 
 def test_infer_enlarges_and_keeps_transparency(work, trained):
@@ -266,7 +265,7 @@ def test_evaluate_compares_with_bicubic_interpolation(work, trained):
     lines = result.stdout.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["bicubic", str(trained)]
     assert all(name in lines[1] for name in ("PSNR", "SSIM", "feature loss", "sharpness"))
-    assert Image.open(work / "scores.png").width == 3 * 36 - 4
+    assert image.read_size(work / "scores.png")[0] == 3 * 36 - 4
 
 
 def test_scores_are_those_of_the_formulas():

@@ -38,7 +38,7 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
         style_weight=cfg["method"]["style_weight"],
     )  # fmt: skip
     settings = {**cfg, "network": recipe, "init_from": None, "style": {"names": names}}
-    description = {"network": recipe, "style": {"names": names}, "method": cfg["method"]}
+    description = {"network": recipe, "style": {"names": names}, "method": cfg["method"], "init_from": None}
     return Job(module, images, GeneratedSheet(len(names), network.noise), settings, description)
 
 

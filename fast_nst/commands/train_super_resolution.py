@@ -43,6 +43,11 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
         data.build(**content, seed=cfg["seed"]), batch_size, workers, lambda x, _: ShrunkImages(x, network.scale)
     )
     sheet = EnlargedSheet(images.sets.val, network.scale, check_int("preview.images", cfg["preview"]["images"], 1))
-    description = {"network": cfg["network"], "loss_network": cfg["loss_network"]["name"], "method": method}
+    description = {
+        "network": cfg["network"],
+        "loss_network": cfg["loss_network"]["name"],
+        "method": method,
+        "init_from": None,
+    }
     module = Restoration(network, loss, **cfg["optimizer"], total_steps=UNKNOWN)
     return Job(module, images, sheet, {**cfg, "init_from": None, "style": {}}, description)
