@@ -13,7 +13,7 @@ from fast_nst.device import kept_bytes
 from fast_nst.errors import RunError, check_choice, check_int, check_number
 from fast_nst.losses import PerceptualLoss
 
-METHODS = ("lbfgs", "adam")
+ALGORITHMS = ("lbfgs", "adam")
 STARTS = ("content", "noise")
 HISTORY = 50  # pairs of images that L-BFGS keeps
 OnStep = Callable[[int, Mapping[str, float], Tensor], None]
@@ -24,25 +24,25 @@ def optimize(
     content: Tensor,
     loss: PerceptualLoss,
     steps: int,
-    method: str = "lbfgs",
+    algorithm: str = "lbfgs",
     learning_rate: float | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Optimize `start` for `steps` steps and return the result; images are (1, 3, H, W) in [0, 1] on one device.
 
-    method: "lbfgs" (each step is one evaluation of the loss and its gradient, without a line search) or "adam".
+    algorithm: "lbfgs" (each step is one evaluation of the loss and its gradient, without a line search) or "adam".
     learning_rate: None for 1 (lbfgs) or 0.02 (adam). on_step(step, terms, image): called after each evaluation, with
     the terms of `loss` at that image; step 0 is the start.
     Raises UserError for values out of range, RunError when the loss is NaN or infinite.
     """
     check_int("steps", steps, 1)
-    check_choice("method", method, METHODS)
+    check_choice("algorithm", algorithm, ALGORITHMS)
     rate = check_number(
-        "learning_rate", (1.0 if method == "lbfgs" else 0.02) if learning_rate is None else learning_rate, 0
+        "learning_rate", (1.0 if algorithm == "lbfgs" else 0.02) if learning_rate is None else learning_rate, 0
     )
     image = start.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)  # L-BFGS needs this layout
     optimizer: torch.optim.Optimizer
-    if method == "lbfgs":
+    if algorithm == "lbfgs":
         optimizer = torch.optim.LBFGS(
             [image], rate, max_iter=1, history_size=HISTORY, tolerance_grad=0, tolerance_change=0
         )
@@ -56,7 +56,7 @@ def optimize(
         terms["loss"].backward()
         if not torch.isfinite(terms["loss"]):
             raise RunError(
-                f"stopped at step {step}: the loss is NaN or infinite; try method=adam or a lower learning_rate"
+                f"stopped at step {step}: the loss is NaN or infinite; try algorithm=adam or a lower learning_rate"
             )
         if on_step is not None:
             on_step(step, {name: float(value.detach()) for name, value in terms.items()}, image.detach().clamp(0, 1))
@@ -67,7 +67,7 @@ def optimize(
     return image.detach().clamp(0, 1)
 
 
-def memory_needed(loss: PerceptualLoss, height: int, width: int, steps: int, method: str) -> int:
+def memory_needed(loss: PerceptualLoss, height: int, width: int, steps: int, algorithm: str) -> int:
     """Estimate the bytes that `optimize` takes for a (1, 3, height, width) image on the device of `loss`.
 
     This counts what autograd saves for the gradient, half as much again while it is computed, and the images: the pairs
@@ -76,7 +76,7 @@ def memory_needed(loss: PerceptualLoss, height: int, width: int, steps: int, met
     side = max(128, loss.smallest)
     sample = torch.full((1, 3, side, side), 0.5, device=loss.styles[0].device, requires_grad=True)
     saved = kept_bytes(lambda: loss(sample, sample.detach()))
-    images = 6 + (2 * min(steps, HISTORY) if method == "lbfgs" else 0)
+    images = 6 + (2 * min(steps, HISTORY) if algorithm == "lbfgs" else 0)
     return round(height * width * (1.5 * saved / side**2 + images * 3 * sample.element_size()))
 
 

@@ -56,7 +56,7 @@ def test_begin_returns_content_or_seeded_noise():
 
 def test_infinite_loss_raises():
     content = to_tensor(picture(1, 64, 64))
-    with pytest.raises(RunError, match="NaN or infinite; try method=adam"):
+    with pytest.raises(RunError, match="NaN or infinite; try algorithm=adam"):
         optimize.optimize(content * float("nan"), content, make_loss(1, 1), 2)
 
 
@@ -94,7 +94,7 @@ def test_optimize_command(workplace):
     for arguments, message in (
         ([*small, photo, "output=out.png"], "out.png exists already; give overwrite=true"),
         ([*small, "output=other.png"], "content: give a photograph"),
-        ([*small, photo, "output=other.png", "method=newton"], "method: got 'newton'"),
+        ([*small, photo, "output=other.png", "algorithm=newton"], "algorithm: got 'newton'"),
         ([*small, photo, "output=other.png", "loss.content_scales={7: 1}"], "allowed: 56 of them on, size=75"),
         ([*small, "content=none.jpg"], "none.jpg: no such file"),
         ([*small, photo, "output=other.png", "init=none.jpg"], "none.jpg: no such file"),

@@ -201,7 +201,7 @@ def test_two_phases_train_the_shared_layers_in_the_second_only(two_styles):
     folder = two_styles.parents[1]
     picture(102, 64, 64).save(folder / "third.png")
     shared = {}
-    for share, name in ((0.5, "half"), (1.0, "first")):
+    for share, name in ((0.5, "two_phases"), (1.0, "one_phase")):
         train(
             folder, "style.image=third.png", f"init_from={two_styles}", "method=transfer",
             f"method.first_phase={share}", f"output_dir={name}",
@@ -209,9 +209,9 @@ def test_two_phases_train_the_shared_layers_in_the_second_only(two_styles):
         state = weights.load(folder / name / "third.safetensors")[0].state_dict()
         shared[name] = state["down.0.conv.weight"]
     before = weights.load(two_styles)[0].state_dict()["down.0.conv.weight"]
-    assert torch.equal(shared["first"], before)
-    assert not torch.equal(shared["half"], before)
-    assert weights.describe(folder / "half" / "third.safetensors")["style"]["names"] == ["third"]
+    assert torch.equal(shared["one_phase"], before)
+    assert not torch.equal(shared["two_phases"], before)
+    assert weights.describe(folder / "two_phases" / "third.safetensors")["style"]["names"] == ["third"]
 
 
 def test_a_style_of_a_file_has_a_name_for_every_command(two_styles):

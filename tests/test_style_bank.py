@@ -148,11 +148,11 @@ def test_a_new_bank_leaves_the_rest_bit_identical(two_styles):
 
 def test_a_resumed_run_is_bit_identical(two_styles):
     folder = two_styles.parents[1]
-    words = ["style=[first.png,second.png]", "output_dir=stopped", "checkpoint.every_n_steps=2"]
+    words = ["style=[first.png,second.png]", "output_dir=bank_stopped", "checkpoint.every_n_steps=2"]
     train(folder, *words, "trainer.max_steps=2", "optimizer.schedule=constant")
     train(folder, *words, "trainer.max_steps=6", "optimizer.schedule=constant", "ckpt_path=auto")
-    train(folder, words[0], "output_dir=whole", "trainer.max_steps=6", "optimizer.schedule=constant")
-    files = [folder / name / "2_styles.safetensors" for name in ("stopped", "whole")]
+    train(folder, words[0], "output_dir=bank_whole", "trainer.max_steps=6", "optimizer.schedule=constant")
+    files = [folder / name / "2_styles.safetensors" for name in ("bank_stopped", "bank_whole")]
     states = [weights.load(file)[0].state_dict() for file in files]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 

@@ -78,7 +78,7 @@ def check_size(cfg: dict[str, Any], content: Tensor, losses: list[PerceptualLoss
             f"size: got {cfg['size']}, with which this photograph's shorter side has {shorter} pixels; allowed: "
             f"{least} of them on, size={math.ceil(cfg['size'] * least / shorter)}"
         )
-    needed = optimize.memory_needed(losses[-1], height, width, steps, cfg["method"])
+    needed = optimize.memory_needed(losses[-1], height, width, steps, cfg["algorithm"])
     if needed > (free := free_memory(losses[-1].styles[0].device)):
         raise UserError(
             f"size: {cfg['size']} needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free; "
@@ -121,7 +121,7 @@ def optimize_pyramid(
         else:
             start = optimize.begin(cfg["init"], target, seed)
         try:
-            result = optimize.optimize(start, target, loss, steps, cfg["method"], cfg["learning_rate"], progress)
+            result = optimize.optimize(start, target, loss, steps, cfg["algorithm"], cfg["learning_rate"], progress)
         except KeyboardInterrupt:
             if progress.saved:
                 where = progress.unfinished
@@ -144,7 +144,7 @@ def optimize_photograph(cfg: dict[str, Any]) -> None:
     output, unfinished = plan_output(cfg, paintings, file_name(cfg, painting.stem))
     if cfg["keep_colors"] is not None:
         check_choice("keep_colors", cfg["keep_colors"], tuple(KEEP_COLORS))
-    check_choice("method", cfg["method"], optimize.METHODS)
+    check_choice("algorithm", cfg["algorithm"], optimize.ALGORITHMS)
     if cfg["init"] not in optimize.STARTS:
         image.open_picture(cfg["init"])
     steps = check_int("steps", cfg["steps"], 1)
