@@ -222,7 +222,7 @@ def test_a_start_from_another_painting(trained, workplace):
 
 def test_the_time_left_knows_the_limit_of_the_time(workplace):
     settings = [*small(workplace), "style=cubist", "trainer.max_steps=1000000", "output_dir=timed"]
-    result = run("train.py", *settings, "trainer.max_time=00:00:00:04", cwd=workplace)
+    result = run("train.py", *settings, "trainer.max_time=00:00:00:12", cwd=workplace)
     assert result.returncode == 0, result.stderr
     assert " 00:0" in next(line for line in result.stderr.splitlines() if line.startswith("step ")).split(" left")[0]
     assert "stopped by trainer.max_time at step " in result.stderr
