@@ -91,7 +91,7 @@ def test_a_style_is_chosen_by_name_or_by_weights():
     assert style_weights(names, "b:c:3,a").tolist() == [0.25, 0.75, 0]
     assert style_weights(names, {"d": 0.2}).tolist() == [0, 0, 1]
     assert style_weights(["a"], None).tolist() == [1]
-    for style in (None, "e", "a:0", "a:-1", "a:nan", "a:x", "", {"a": "b"}):
+    for style in (None, "e", "a:0", "a:-1", "a:nan", "a:x", "", "a,a", {"a": "b"}):
         with pytest.raises(UserError, match="style"):
             style_weights(names, style)
 
@@ -150,6 +150,7 @@ def test_a_run_of_two_styles_paints_each_and_mixtures(two_styles):
         (["--style", "first", "--mask", "none.png"], "none.png: no such file"),
         (["--style", "first", "--mask", "my painting.png"], "mask: got 64x64 pixels; allowed: the photograph's, 64x48"),
         (["--style", "first", "--outside", "second"], "--outside"),
+        (["--style", "first:0.5,first:0.5"], "got first twice"),
     ],
 )
 def test_wrong_choices_are_one_line(two_styles, arguments, message):
@@ -175,6 +176,12 @@ def test_a_mask_keeps_the_photograph_or_another_style_outside(two_styles):
     assert np.array_equal(both[:, :24], second[:, :24])
     middle = (first[:, 24:40].astype(float) * 128 + second[:, 24:40] * 127.0) / 255
     assert np.abs(both[:, 24:40] - middle).max() <= 1
+    shape = Image.new("RGBA", (64, 48), "white")
+    shape.putalpha(Image.fromarray(mask))
+    shape.save(folder / "shape.png")
+    shaped = repaint(folder, two_styles, photo, "--style", "first", "--mask", "shape.png")
+    assert np.array_equal(shaped[:, :24], masked[:, :24])
+    assert np.array_equal(shaped[:, 40:], masked[:, 40:])
     model = fast_nst.load(two_styles)
     again = np.asarray(model(photo, style="first", mask=folder / "mask.png"))
     assert np.abs(again.astype(int) - masked).max() <= 1
@@ -184,7 +191,8 @@ def test_a_mask_keeps_the_photograph_or_another_style_outside(two_styles):
 def test_adding_a_style_leaves_the_others_bit_identical(two_styles):
     folder = two_styles.parents[1]
     picture(102, 64, 64).save(folder / "third.png")
-    train(folder, "style.image=third.png", f"init_from={two_styles}", "output_dir=three")
+    result = train(folder, "style.image=third.png", f"init_from={two_styles}", "output_dir=three")
+    assert result.stdout.strip().endswith("three/third.safetensors PHOTOGRAPH --style third")
     (before, _), (after, described) = (weights.load(f) for f in (two_styles, folder / "three" / "third.safetensors"))
     assert described["style"]["names"] == ["first", "second", "third"]
     content = torch.rand(1, 3, 48, 64)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fast_nst import weights
+from fast_nst.errors import UserError
 from fast_nst.networks import Network
 from fast_nst.stylize.choice import bundled_names, choose, find_weights, parse_style, style_names
 
@@ -25,6 +26,8 @@ def load_choice(arguments: argparse.Namespace) -> Choice:
     file, style = find_weights(arguments.weights)
     network, description = weights.load(file)
     names = style_names(description)
+    if arguments.style and style and arguments.style != style:
+        raise UserError(f"--style: got {arguments.style}; WEIGHTS names {style} already")
     style = arguments.style or style
     shared = {"strength": arguments.strength, "brush": arguments.brush}
     chosen, fade = choose(network, description, style, **shared)

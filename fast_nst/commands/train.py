@@ -273,7 +273,9 @@ class Run:
         if self.trainer.global_step < self.steps:
             print(f"stopped by trainer.max_time at step {self.trainer.global_step} of {self.steps}", file=sys.stderr)
         print(f"done in {minutes:.1f} min{share}. See {self.files.preview}; stylize a photograph with", file=sys.stderr)
-        print(f"{cli.typed('infer')} {shlex.quote(str(self.files.weights))} PHOTOGRAPH")
+        names = self.save_weights.description.get("style", {}).get("names", [])
+        style = f" --style {shlex.quote(names[-1])}" if len(names) > 1 else ""
+        print(f"{cli.typed('infer')} {shlex.quote(str(self.files.weights))} PHOTOGRAPH{style}")
 
 
 def train_from_python(

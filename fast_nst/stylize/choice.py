@@ -58,8 +58,11 @@ def parse_style(text: str) -> dict[str, float]:
     shares: dict[str, float] = {}
     for part in text.split(","):
         name, colon, number = part.strip().rpartition(":")
+        key = (name if colon else number).strip()
+        if key in shares:
+            raise UserError(f"style: got {key} twice")
         try:
-            shares[name if colon else number] = float(number) if colon else 1.0
+            shares[key] = float(number) if colon else 1.0
         except ValueError:
             raise UserError(f"style: got {part!r}; allowed: NAME or NAME:WEIGHT, several separated by commas") from None
     return shares

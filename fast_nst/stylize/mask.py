@@ -12,9 +12,14 @@ from fast_nst.errors import UserError
 
 
 def open_mask(mask: str | os.PathLike[str] | Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return a mask as a gray Pillow image of `size`, (width, height), the photograph's. Raises UserError."""
+    """Return a mask as a gray Pillow image of `size`, (width, height), the photograph's; what is transparent is black.
+
+    Raises UserError.
+    """
     if not isinstance(mask, Image.Image):
-        mask = image.open_picture(mask).on_white()
+        picture = image.open_picture(mask)
+        black = Image.new("RGB", picture.rgb.size)
+        mask = picture.rgb if picture.alpha is None else Image.composite(picture.rgb, black, picture.alpha)
     if mask.size != size:
         raise UserError(f"mask: got {mask.width}x{mask.height} pixels; allowed: the photograph's, {size[0]}x{size[1]}")
     return mask.convert("L")
