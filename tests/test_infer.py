@@ -220,8 +220,9 @@ def test_ctrl_c_says_how_far_it_came(folder):
         picture(index % 7, 300, 300).save(folder / "in" / f"more {index}.png")
     command = [sys.executable, str(ROOT / "scripts" / "infer.py"), "a.safetensors", "in", "-o", "out/"]
     process = subprocess.Popen(
-        command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (folder / "out").exists() or not outputs(folder / "out"):
         assert time.monotonic() < deadline
