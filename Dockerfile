@@ -1,11 +1,11 @@
 # docker build -t fast_nst .
 # docker run --rm -v "$PWD/outputs:/app/outputs" fast_nst python scripts/train.py style=starry_night
 FROM python:3.12-slim AS build
-# The CPU's torch is a tenth of the size of the GPU's. For a GPU: --build-arg TORCH_INDEX=https://pypi.org/simple
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# TORCH_INDEX: the index of PyTorch's CPU wheels, a tenth of the size (pytorch.org, "Get started"); empty: pip's own index.
+ARG TORCH_INDEX=
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
-RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" torch torchvision || pip install --no-cache-dir torch torchvision
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY configs configs

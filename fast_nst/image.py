@@ -6,6 +6,7 @@ Every image inside the package is RGB, float32, range [0, 1], shape (B, 3, H, W)
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import stat
@@ -172,7 +173,7 @@ def _decode(file: Path | io.BytesIO, path: str, shorter: int | None, most: int =
 
 
 def _explain_unreadable(file: Path | io.BytesIO) -> str:
-    """Say what a file that is no readable picture seems to be, and what to do with it."""
+    """Say what a file that is not a readable picture seems to be, and what to do with it."""
     head = b""
     if isinstance(file, io.BytesIO):
         head = file.getvalue()[:16]
@@ -390,10 +391,16 @@ def is_animation(path: str | os.PathLike[str]) -> bool:
         return False
     if not Path(path).is_file():  # opening a named pipe would wait for a writer
         return False
+    status = os.stat(path)
+    return _has_frames(os.fspath(path), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=2**16)  # planning, checking and stylizing a file all ask
+def _has_frames(path: str, modified: int, size: int) -> bool:
     try:
         with _ANY_SIZE, Image.open(path, formats=_READERS) as image:
             return bool(getattr(image, "is_animated", False))
-    except Exception:
+    except Exception:  # a damaged file; reported when it is decoded
         return False
 
 
@@ -404,5 +411,5 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     try:
         with _ANY_SIZE, Image.open(path, formats=_READERS) as image:
             return image.size
-    except Exception:
+    except Exception:  # a damaged file; reported when it is decoded
         return None

@@ -234,7 +234,7 @@ def _recognize_pickle(data: bytes) -> str | None:
     if not foreign:
         return None
     name = foreign[0].rpartition(".")[2]
-    return f"a pickled {name}, which runs code when it is read (in its program, save the state_dict alone)"
+    return f"a pickled {name}, which runs code when it is read (in its program, save only the state_dict)"
 
 
 def _recognize_names(names: Iterable[str]) -> str:

@@ -206,6 +206,6 @@ def test_help_explains_every_key_and_no_other(script, words):
     real |= {a for a, value in tree.items() if not isinstance(value, dict)}
     internal = {f"{group}.name" for group in ("network", "data", "loss_network", "optimizer", "method")}
     assert {key.name for key in keys} == real - internal
-    assert len(keys) <= 48 or words
+    assert len(keys) <= 45 or words
     if not words:
         assert [key.name for key in keys if not key.comment] == []

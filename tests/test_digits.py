@@ -1,4 +1,4 @@
-"""scripts/dev/digits.py, on patterns in place of digits."""
+"""scripts/dev/digits.py, on patterns instead of digits."""
 
 import re
 import struct

@@ -1,4 +1,4 @@
-"""Score networks that enlarge (experiment=super_resolution) on shrunk photographs, beside bicubic interpolation.
+"""Score networks that enlarge (experiment=super_resolution) on shrunk photographs, next to bicubic interpolation.
 
 PSNR and SSIM are of the luma, without a frame as wide as the scale (Johnson 2016, sec. 4.2). The feature loss is that
 of the training (`losses.restoration`). Sharpness is the mean gradient of the luma over that of the original.

@@ -243,7 +243,7 @@ def main() -> int:
     stylizer = Stylizer(choice, devices[: len(pairs)], arguments, style)
     clips = [pair for pair in pairs if stylize.is_moving(*pair)]
     failed = stylize_clips(stylizer, clips, len(pairs) == 1)
-    if photographs := [pair for pair in pairs if pair not in clips]:
+    if photographs := [pair for pair in pairs if not stylize.is_moving(*pair)]:
         failed += stylize_all(stylizer, photographs, len(devices))
     done = f"{len(pairs) - failed} of {len(pairs)} {'files' if clips else 'photographs'} stylized"
     print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")

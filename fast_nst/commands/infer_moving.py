@@ -1,4 +1,4 @@
-"""Stylize clips and animations one after the other, in the main thread, which alone gets Ctrl-C."""
+"""Stylize clips and animations one after the other, in the main thread, the only one that gets Ctrl-C."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,19 +8,19 @@ from fast_nst.commands.infer_plan import Pair
 from fast_nst.errors import UserError
 
 
-def stylize_clips(stylizer: Callable[[Sequence[Pair]], list[str]], clips: Sequence[Pair], alone: bool) -> int:
+def stylize_clips(stylizer: Callable[[Sequence[Pair]], list[str]], clips: Sequence[Pair], single: bool) -> int:
     """Call `stylizer` for each of `clips` and return how many failed, each reported.
 
-    alone: there is no other input. Raises UserError if the only one fails, image.NoSpace, cli.Interrupted.
+    single: there is no other input. Raises UserError if the only one fails, image.NoSpace, cli.Interrupted.
     """
     failed = 0
     for done, clip in enumerate(clips):
         try:
             errors = stylizer([clip])
         except KeyboardInterrupt as error:
-            rest = "" if alone else f"{done} of {len(clips)} clips are complete; --skip-existing continues"
+            rest = "" if single else f"{done} of {len(clips)} clips are complete; --skip-existing continues"
             raise cli.Interrupted("; ".join(filter(None, (str(error), rest))) or str(clip[0])) from None
-        if errors and alone:
+        if errors and single:
             raise UserError(errors[0])
         for line in errors:
             print(f"error: {line}", file=sys.stderr)

@@ -20,9 +20,8 @@ CONDITIONAL = ("conditional", "style_bank")  # networks that have several styles
 class Start:
     """network: with the styles of a file, if it keeps them, then the run's. names, digests: of the kept ones.
 
-    sizes: of each painting, for different brushes.
-
-    first_phase: the share of the steps that train the new styles only. label: of the file, for the records.
+    sizes: of each painting, for different brushes. first_phase: the share of the steps that train the new styles only.
+    label: of the file, for the records.
     """
 
     network: Network

@@ -20,7 +20,7 @@ def expand(path: str) -> str:
 
 
 def expand_word(word: str) -> str:
-    """Expand an argument of a command, also in --option=PATH, which shells leave alone."""
+    """Expand an argument of a command, also in --option=PATH, which shells do not expand."""
     option, equals, value = word.partition("=")
     return f"{option}={expand(value)}" if option.startswith("--") and equals else expand(word)
 
@@ -70,6 +70,6 @@ def quote_path(word: str, series: bool = False) -> str:
 
 
 def _unquoted(value: str) -> str:
-    """`value` in Hydra's quotes, in place of those around it, which Windows' cmd.exe leaves."""
+    """`value` in Hydra's quotes, instead of those around it, which Windows' cmd.exe keeps."""
     value = value.strip()
     return quoted(value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in _QUOTES else value)

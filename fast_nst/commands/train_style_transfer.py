@@ -33,7 +33,7 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
     module = choose_module(cfg)(
         start.network, loss, **cfg["optimizer"], total_steps=UNKNOWN, seed=cfg["seed"], jitter=jitter,
         temporal_weight=cfg["loss"].get("temporal_weight", 0.0),
-        cuda_graphs=cfg["trainer"]["cuda_graphs"], first_phase=start.first_phase, kept=start.kept,
+        first_phase=start.first_phase, kept=start.kept,
     )  # fmt: skip
     sheet = StylizedSheet(loss.styles, content.sets.val, check_int("preview.images", cfg["preview"]["images"], 1))
     return Job(module, content, sheet, *describe(cfg, files, start))

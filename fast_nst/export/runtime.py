@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,6 @@ from fast_nst.image import atomic_write
 
 VERSION = "1.30.0"
 ARCHIVE = f"onnxruntime-web-{VERSION}.tgz"
-URL = f"https://registry.npmjs.org/onnxruntime-web/-/{ARCHIVE}"
 _SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 _SCRIPT, _WASM = "dist/ort.webgpu.bundle.min.mjs", "dist/ort-wasm-simd-threaded.asyncify.wasm"
 
@@ -65,15 +63,16 @@ def download() -> Path:
 
 
 def _download(folder: Path) -> bytes:
-    """Use npm, which knows the user's registry and proxy, if it is installed."""
+    """Use npm, which knows the user's registry and proxy."""
+    package = f"onnxruntime-web@{VERSION}"
     npm = shutil.which("npm")
-    if npm is not None:
-        command = [npm, "pack", f"onnxruntime-web@{VERSION}", "--pack-destination", str(folder)]
-        if subprocess.run(command, capture_output=True, cwd=folder, check=False).returncode == 0:
-            return (folder / ARCHIVE).read_bytes()
-    try:
-        with urllib.request.urlopen(URL, timeout=60) as response:
-            data: bytes = response.read()
-    except OSError as error:
-        raise UserError(f"--runtime: cannot download {URL} ({error}); get the file and give --runtime FILE") from None
-    return data
+    if npm is None:
+        raise UserError(
+            f"--runtime: downloading {package} needs npm; install it, or give --runtime FILE, its {ARCHIVE}"
+        )
+    command = [npm, "pack", package, "--pack-destination", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"--runtime: npm cannot download {package} ({reason}); give --runtime FILE, its {ARCHIVE}")
+    return (folder / ARCHIVE).read_bytes()

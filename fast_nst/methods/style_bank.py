@@ -13,7 +13,7 @@ STYLIZING = 2  # steps between two of the auto-encoder; T in the paper
 
 
 class StyleBankTransfer(StyleTransfer):
-    """Train a `StyleBank` by turns (sec. 3.3): `STYLIZING` steps of `StyleTransfer`, one of encoder and decoder alone.
+    """Train a `StyleBank` by turns (sec. 3.3): `STYLIZING` steps of `StyleTransfer`, one of only encoder and decoder.
 
     The auto-encoder's gradient is scaled to the norm that the last stylizing step's had in encoder and decoder, which
     is saved in checkpoints. In the first phase, which trains new banks, all steps stylize. The arguments are those of

@@ -61,7 +61,7 @@ class StyleTransfer(pl.LightningModule):
     name: of the optimizer, one of `optimizers.OPTIMIZERS`. total_steps: length of the schedule. seed: the randomness of
     a step depends only on the seed and the step, so a resumed run equals an uninterrupted one.
     first_phase: the share of the steps that train only the new styles of a network of several, in the first of two
-    phases; the second trains everything. kept: styles that the network has before those, which the first leaves alone.
+    phases; the second trains everything. kept: styles that the network has before those; the first keeps them.
     jitter: in pixels, see `jitter`. temporal_weight: of the temporal term, for video (`losses.temporal`); 0: none.
     cuda_graphs: on one GPU, capture the step and replay it (`GraphedStep`).
     Raises UserError for values out of range.
@@ -94,8 +94,6 @@ class StyleTransfer(pl.LightningModule):
         self.total_steps = errors.check_int("trainer.max_steps", total_steps, 1)
         self.jitter = errors.check_int("loss.jitter", jitter, 0)
         self.temporal_weight = errors.check_number("loss.temporal_weight", temporal_weight, 0)
-        if not isinstance(cuda_graphs, bool):
-            raise errors.UserError(f"trainer.cuda_graphs: got {cuda_graphs!r}; allowed: true, false")
         self.cuda_graphs = cuda_graphs
         self.graphed: GraphedStep | None = None
         self.first_phase = errors.check_number("method.first_phase", first_phase, 0, 1)

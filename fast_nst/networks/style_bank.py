@@ -1,6 +1,6 @@
 """StyleBank: an encoder and a decoder for all styles, and convolutions for each (Chen et al. 2017, arXiv 1703.09210).
 
-Encoder and decoder alone are an auto-encoder. Between them, a style's bank repaints the features of the content.
+Without a bank, encoder and decoder are an auto-encoder. Between them, a style's bank repaints the content's features.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ _BATCH = 2**19  # pixels in a batch
 
 
 def group_small(pairs: Iterable[Pair], size: int | None) -> list[list[Pair]]:
-    """Split (photograph, output) pairs into jobs: small pictures of one size together, each other one alone.
+    """Split (photograph, output) pairs into jobs: small pictures of one size together, each other one by itself.
 
     size: pixels of the longer side after resizing, or None.
     """

@@ -85,7 +85,7 @@ def _paint_frames(
 def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether Ctrl-C was pressed; pressed again, it interrupts at once."""
     pressed = False
-    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+    if threading.current_thread() is not threading.main_thread():  # the only one that gets signals
         yield lambda: False
         return
 
