@@ -1,14 +1,18 @@
 """What several tests need: small pictures, the real commands on them, and where the large real data may lie."""
 
+import contextlib
 import functools
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +125,28 @@ def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProce
             raise subprocess.TimeoutExpired(command, 300)
         code = int(process.stdout.readline())
         return subprocess.CompletedProcess(command, code, output.read_text(), error.read_text())
+
+
+@contextlib.contextmanager
+def started(script: str, *arguments: object, cwd: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """The running command, in a session of its own; what is left of it at the end is killed."""
+    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
+    options = {"env": ENVIRONMENT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, **options}
+    with subprocess.Popen(command, cwd=cwd, start_new_session=True, **options) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Wait until `condition` holds while `process` runs, for 120 seconds at most."""
+    limit = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, f"it has ended with {process.returncode}"
+        assert time.monotonic() < limit, "it takes too long"
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,17 +1,13 @@
 """Adversarial generation: networks, losses and data; training and generating through the real commands."""
 
 import math
-import signal
 import struct
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, picture, run
+from conftest import picture, run, started, wait_until
 from PIL import Image
 
 from fast_nst import image, networks, weights
@@ -208,13 +204,9 @@ def test_a_killed_run_goes_on_to_the_same_file(work):
     settings = [*SETTINGS, "trainer.max_steps=60"]
     result = run("train.py", *settings, "output_dir=unbroken", cwd=work)
     assert result.returncode == 0, result.stderr
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *settings, "output_dir=killed"]
     checkpoint = work / "killed" / "checkpoints" / "last.ckpt"
-    with subprocess.Popen(command, cwd=work, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
-        while not checkpoint.exists() or resume.read(checkpoint)["step"] < 4:
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+    with started("train.py", *settings, "output_dir=killed", cwd=work) as process:
+        wait_until(lambda: checkpoint.exists() and resume.read(checkpoint)["step"] >= 4, process)
     assert not (work / "killed" / "agn.safetensors").exists()
     result = run("train.py", *settings, "output_dir=killed", "ckpt_path=auto", cwd=work)
     assert result.returncode == 0, result.stderr

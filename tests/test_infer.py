@@ -1,18 +1,16 @@
 """infer.py on folders, through the real command."""
 
 import errno
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, ROOT, picture, run
+from conftest import ENVIRONMENT, ROOT, picture, run, started, wait_until
 from PIL import Image
 
 from fast_nst import networks, stylize, weights
@@ -218,17 +216,13 @@ def test_a_read_only_folder_is_one_line(folder):
 def test_ctrl_c_says_how_far_it_came(folder):
     for index in range(60):
         picture(index % 7, 300, 300).save(folder / "in" / f"more {index}.png")
-    command = [sys.executable, str(ROOT / "scripts" / "infer.py"), "a.safetensors", "in", "-o", "out/"]
-    process = subprocess.Popen(
-        command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    with started(
+        "infer.py", "a.safetensors", "in", "-o", "out/", cwd=folder,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (folder / "out").exists() or not outputs(folder / "out"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    ) as process:  # fmt: skip
+        wait_until(lambda: (folder / "out").exists() and outputs(folder / "out"), process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     count = len(outputs(folder / "out"))
     line = f"interrupted: {count} of 67 photographs are stylized; --skip-existing continues"

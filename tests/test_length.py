@@ -4,12 +4,10 @@ import os
 import pty
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, run, small
+from conftest import ENVIRONMENT, run, small, started
 
 from fast_nst import weights
 from fast_nst.training.callbacks import next_report
@@ -26,8 +24,7 @@ def overrides(workplace: Path) -> list[str]:
 def test_minutes_become_steps_that_give_the_same_network_again(workplace):
     """Also when the run is stopped in the middle and resumed."""
     words = [*overrides(workplace), "minutes=0.1", "output_dir=timed run"]
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words]
-    with subprocess.Popen(command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+    with started("train.py", *words, cwd=workplace) as process:
         pattern = r"minutes=0.1: (\d+) steps; for the same network again: (.*)"
         found = next(filter(None, (re.match(pattern, line) for line in iter(process.stderr.readline, ""))))
         process.send_signal(signal.SIGINT)
@@ -95,12 +92,11 @@ def test_without_a_terminal_there_are_tens_of_lines():
 @pytest.mark.parametrize("notebook", [False, True])
 def test_a_terminal_has_a_bar_with_the_time_left_and_a_notebook_lines(workplace, notebook):
     words = [*overrides(workplace), "trainer.max_steps=60", f"output_dir=notebook {notebook}"]
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words]
     environment = {**ENVIRONMENT, "COLUMNS": "120", **({"JPY_PARENT_PID": "1"} if notebook else {})}
     ours, theirs = pty.openpty()
     os.system(f"stty cols 120 rows 40 < {os.ttyname(theirs)}")
     shown = b""
-    with subprocess.Popen(command, cwd=workplace, env=environment, stderr=theirs, stdout=subprocess.DEVNULL) as process:
+    with started("train.py", *words, cwd=workplace, env=environment, stderr=theirs) as process:
         os.close(theirs)
         while True:
             try:

@@ -3,12 +3,13 @@
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, run, small
+from conftest import ENVIRONMENT, ROOT, run, small, started, wait_until
 
 from fast_nst import weights
 from fast_nst.training import resume
@@ -81,25 +82,21 @@ def test_two_processes_average_their_gradients_to_those_of_one(workplace):
             torch.testing.assert_close(states[1][index][key], state[key], rtol=0, atol=atol)
 
 
-def start_two(workplace: Path, folder: str) -> tuple[subprocess.Popen[str], Path]:
-    """A run of two processes that has begun to train."""
-    command = [sys.executable, SCRIPT, *overrides(workplace, 80), *two(folder), "checkpoint.every_n_steps=20"]
-    process = subprocess.Popen(
-        command, cwd=workplace, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+@contextmanager
+def two_that_train(workplace: Path, folder: str, steps: int) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A run of two processes that has saved its first checkpoint, and that checkpoint."""
+    words = [*overrides(workplace, steps), *two(folder), "checkpoint.every_n_steps=20"]
     checkpoint = workplace / folder / "checkpoints" / "last.ckpt"
-    while not checkpoint.exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    return process, checkpoint
+    with started("train.py", *words, cwd=workplace) as process:
+        wait_until(checkpoint.exists, process)
+        yield process, checkpoint
 
 
 @pytest.mark.slow
 def test_two_processes_save_on_a_signal_and_go_on_to_the_same_weights(workplace):
     whole = run("train.py", *overrides(workplace, 80), *two("whole"), cwd=workplace)
     assert whole.returncode == 0, whole.stderr
-    process, checkpoint = start_two(workplace, "stopped")
-    with process:
+    with two_that_train(workplace, "stopped", 80) as (process, checkpoint):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, errors
@@ -115,8 +112,7 @@ def test_two_processes_save_on_a_signal_and_go_on_to_the_same_weights(workplace)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to find the other process")
 def test_a_process_that_dies_ends_the_run(workplace):
-    process, _ = start_two(workplace, "dead")
-    with process:
+    with two_that_train(workplace, "dead", 20000) as (process, _):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         (other,) = [int(c) for c in children if b"LOCAL_RANK=1" in Path(f"/proc/{c}/environ").read_bytes()]
         subprocess.run(["kill", "-KILL", str(other)], check=True)

@@ -5,13 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, random_vgg_state, run, small
+from conftest import ENVIRONMENT, random_vgg_state, run, small, started, wait_until
 from safetensors.torch import save_file
 
 from fast_nst import weights
@@ -39,16 +38,11 @@ def unbroken(workplace: Path) -> bytes:
 def stopped(workplace: Path, folder: str, number: int, step: int) -> tuple[int, str]:
     """Start a run, send all of its processes a signal once its checkpoint is at `step` or later; its exit code and
     stderr. All, as the end of a service does (Ctrl-C and `timeout`, its group): the data's worker must outlive it."""
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), f"output_dir={folder}"]
     checkpoint = workplace / folder / "checkpoints" / "last.ckpt"
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, by what is started here too
-    with subprocess.Popen(
-        command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    with started("train.py", *overrides(workplace), f"output_dir={folder}", cwd=workplace) as process:
         signal.signal(signal.SIGHUP, before)
-        while not checkpoint.exists() or resume.read(checkpoint)["step"] < step:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.01)
+        wait_until(lambda: checkpoint.exists() and resume.read(checkpoint)["step"] >= step, process)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         for child in children.read_text().split() if children.exists() else ():
             os.kill(int(child), number)
@@ -121,8 +115,7 @@ def test_a_signal_saves_first_and_tells_how_to_go_on(workplace, unbroken, name):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_first_step_is_told(workplace, number):
     folder = f"output_dir=early_{number.name}"
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), folder]
-    with subprocess.Popen(command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+    with started("train.py", *overrides(workplace), folder, cwd=workplace) as process:
         while "writing to early" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(number)
@@ -138,8 +131,7 @@ def test_a_signal_before_the_first_step_is_told(workplace, number):
 def test_a_signal_ends_the_drawing_of_content_images(workplace, name):
     folder = f"drawing {name}"
     leaves = ["data=synthetic", "data.count=30000", "trainer.max_steps=60000", f"output_dir='{folder}'"]  # minutes
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(workplace), *leaves]
-    with subprocess.Popen(command, cwd=workplace, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+    with started("train.py", *overrides(workplace), *leaves, cwd=workplace) as process:
         while not process.stderr.readline().startswith("drawing content images  1/"):
             assert process.poll() is None
         process.send_signal(signal.Signals[name])

@@ -1,15 +1,11 @@
 """Super-resolution: the network, its loss and its data; training and enlarging through the real commands."""
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT, RECIPE, ROOT, little_compact, picture, run
+from conftest import RECIPE, little_compact, picture, run, started, wait_until
 from PIL import Image
 from torch import nn
 
@@ -285,13 +281,9 @@ def test_a_killed_run_goes_on_to_the_same_file(work):
     settings = words(40)
     result = run("train.py", *settings, "output_dir=unbroken", cwd=work)
     assert result.returncode == 0, result.stderr
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *settings, "output_dir=killed"]
     checkpoint = work / "killed" / "checkpoints" / "last.ckpt"
-    with subprocess.Popen(command, cwd=work, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
-        while not checkpoint.exists() or resume.read(checkpoint)["step"] < 4:
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+    with started("train.py", *settings, "output_dir=killed", cwd=work) as process:
+        wait_until(lambda: checkpoint.exists() and resume.read(checkpoint)["step"] >= 4, process)
     assert not (work / "killed" / "super_resolution_x4.safetensors").exists()
     result = run("train.py", *settings, "output_dir=killed", "ckpt_path=auto", cwd=work)
     assert result.returncode == 0, result.stderr

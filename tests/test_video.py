@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, picture, run
+from conftest import ENVIRONMENT, ROOT, picture, run, started, wait_until
 from PIL import Image
 from torch import nn
 
@@ -555,16 +555,11 @@ def test_a_full_disk_in_the_middle_leaves_the_old_output(tmp_path, weights_file)
 def test_ctrl_c_leaves_a_playable_file_and_says_how_much_is_in_it(tmp_path, weights_file):
     write_clip(tmp_path / "clip.mp4", range(400), frames=[scene(0)] * 400, sound="aac")
     arguments = command(weights_file, "clip.mp4", "-o", "out.mp4", "--size", "320")
-    process = subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    try:
-        limit = time.monotonic() + 120
-        while not any(path.stat().st_size for path in tmp_path.glob(".out-*.mp4")) and time.monotonic() < limit:
-            time.sleep(0.05)
+    with started("infer.py", *arguments[2:], cwd=tmp_path) as process:
+        wait_until(lambda: any(path.stat().st_size for path in tmp_path.glob(".out-*.mp4")), process)
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
     found = re.fullmatch(r"interrupted: out\.mp4 has the first (\d+) frames of clip\.mp4\n", errors)
     assert process.returncode == 130
     assert found, errors
