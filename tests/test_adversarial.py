@@ -16,7 +16,7 @@ from fast_nst.data.dataset import ContentImages
 from fast_nst.data.painted import PaintedDigits
 from fast_nst.errors import UserError
 from fast_nst.loss_networks.style_features import LENGTH, StyleExtractor
-from fast_nst.methods.adversarial import discriminator_loss, generator_loss
+from fast_nst.methods.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from fast_nst.networks.generator import Discriminator, Generator
 from fast_nst.training import resume
 
@@ -89,6 +89,14 @@ def test_the_losses_are_cross_entropies():
     assert float(discriminator_loss(real, fake, style)) == pytest.approx(sum(halves) / 2)
     fooled = (entropy(float(fake[0, 2]), 1.0) + entropy(float(fake[1, 0]), 1.0)) / 2
     assert float(generator_loss(fake, style)) == pytest.approx(fooled)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_the_gradient_penalty_is_the_same_at_any_size(size):
+    """Of two linear outputs, the mean brightness of an image times 3 or times 5."""
+    real, style = torch.rand(2, 3, size, size).requires_grad_(), torch.eye(2)
+    logits = real.mean((1, 2, 3))[:, None] * torch.tensor([3.0, 5.0])
+    assert float(gradient_penalty(real, logits, style)) == pytest.approx((9 + 25) / 2 / 3 / 2)
 
 
 def test_features_are_statistics_and_finite():

@@ -34,7 +34,7 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
         raise UserError(f"data.size: got {cfg['data']['size']}; allowed: that of the generator, {network.size}")
     module = Adversarial(
         network, Discriminator(network.size, len(names)), StyleExtractor(), **cfg["optimizer"], total_steps=UNKNOWN,
-        seed=cfg["seed"], generator_factor=cfg["method"]["generator_factor"],
+        seed=cfg["seed"], penalty_weight=cfg["method"]["penalty_weight"],
         style_weight=cfg["method"]["style_weight"],
     )  # fmt: skip
     settings = {**cfg, "network": recipe, "init_from": None, "style": {"names": names}}

@@ -40,14 +40,24 @@ def generator_loss(fake: Tensor, style: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
 
 
+def gradient_penalty(real: Tensor, logits: Tensor, style: Tensor) -> Tensor:
+    """Return half the squared norm of the gradient of real images' logits, at their style, by the images.
+
+    This is R1 (Mescheder et al. 2018, arXiv 1801.04406). The norm is that of functions on the unit square: the same at
+    any size. real: (B, 3, H, W), which requires a gradient. logits, style: (B, K).
+    """
+    (gradient,) = torch.autograd.grad((logits * style).sum(), real, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean() * real[0, 0].numel() / 2
+
+
 class Adversarial(pl.LightningModule):
     """Train `network`, the generator, and `discriminator` in turn, one step each, on real images of K styles.
 
     Every generated image gets the features of a real one of its style, from the same batch. extractor: makes them.
     name, learning_rate, schedule, warmup_steps: of both optimizers; name must be "adam". total_steps: length of the
-    schedule. seed: the noise of a step depends on the seed and the step only. generator_factor: learning rate of the
-    generator over the discriminator's. style_weight: of the squared difference between the features of generated images
-    and those they were given; 0: none. Raises UserError.
+    schedule. seed: the noise of a step depends on the seed and the step only. penalty_weight: of `gradient_penalty`,
+    which keeps the discriminator from winning. style_weight: of the squared difference between the features of
+    generated images and those they were given; 0: none. Raises UserError.
     """
 
     def __init__(
@@ -61,7 +71,7 @@ class Adversarial(pl.LightningModule):
         warmup_steps: int,
         total_steps: int,
         seed: int,
-        generator_factor: float = 1.0,
+        penalty_weight: float = 0.0,
         style_weight: float = 0.0,
     ) -> None:
         super().__init__()
@@ -73,7 +83,7 @@ class Adversarial(pl.LightningModule):
         self.warmup_steps = errors.check_int("optimizer.warmup_steps", warmup_steps, 0)
         self.total_steps = errors.check_int("trainer.max_steps", total_steps, 1)
         self.seed = errors.check_int("seed", seed, 0)
-        self.generator_factor = errors.check_number("method.generator_factor", generator_factor, 0)
+        self.penalty_weight = errors.check_number("method.penalty_weight", penalty_weight, 0)
         self.style_weight = errors.check_number("method.style_weight", style_weight, 0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -85,8 +95,11 @@ class Adversarial(pl.LightningModule):
         # Lightning counts the steps of its own wrapper: the generator's, so that a step is one of both.
         optimizer = cast(list[Any], self.optimizers())[0]
         other = cast(list[Any], self.optimizers(use_pl_optimizer=False))[1]
-        loss_d = discriminator_loss(self.discriminator(real), self.discriminator(fake.detach()), style)
-        self.update(other, loss_d, self.discriminator)
+        real.requires_grad_(self.penalty_weight > 0)
+        logits = self.discriminator(real)
+        loss_d = discriminator_loss(logits, self.discriminator(fake.detach()), style)
+        penalty = gradient_penalty(real, logits, style) if self.penalty_weight else 0.0
+        self.update(other, loss_d + self.penalty_weight * penalty, self.discriminator)
         loss_g = generator_loss(self.discriminator(fake), style)
         terms = {"discriminator": loss_d, "generator": loss_g}
         if self.style_weight:
@@ -149,10 +162,10 @@ class Adversarial(pl.LightningModule):
     def configure_optimizers(self) -> list[OptimizerLRSchedulerConfig]:
         return [
             optimizers.schedule(
-                torch.optim.Adam(network.parameters(), factor * self.learning_rate, betas=BETAS),
+                torch.optim.Adam(network.parameters(), self.learning_rate, betas=BETAS),
                 self.schedule, self.warmup_steps, lambda: self.total_steps,
             )
-            for network, factor in ((self.network, self.generator_factor), (self.discriminator, 1.0))
+            for network in (self.network, self.discriminator)
         ]  # fmt: skip
 
     def setup(self, stage: str) -> None:
