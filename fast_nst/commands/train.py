@@ -147,7 +147,8 @@ class Run:
             plugins=[AtomicCheckpointIO()],
             callbacks=[  # weights first: there may be no disk space for all
                 *self.fit_minutes(), self.progress, StopOnNan(cfg["trainer"]["log_every_n_steps"]),
-                pl.callbacks.LearningRateMonitor("step"), self.save_weights, self.save_checkpoint, self.preview,
+                callbacks.UseFreeCores(), pl.callbacks.LearningRateMonitor("step"), self.save_weights,
+                self.save_checkpoint, self.preview,
             ],
         )  # fmt: skip
         batch = self.data.batch_size * self.trainer.world_size

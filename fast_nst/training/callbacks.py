@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from fast_nst import weights
 from fast_nst.data.datamodule import ContentData
+from fast_nst.threads import AdaptiveThreads
 from fast_nst.training.checkpoint import Interrupted, signalled
 from fast_nst.training.divergence import check_finite
 from fast_nst.training.length import UNKNOWN
@@ -145,6 +146,24 @@ class Progress(pl.callbacks.ProgressBar):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
+
+
+class UseFreeCores(pl.Callback):
+    """Gives way to other programs on a CPU, unless the run has several processes."""
+
+    threads: AdaptiveThreads | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.strategy.root_device.type == "cpu" and trainer.world_size == 1:
+            self.threads = AdaptiveThreads()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *unused: object) -> None:
+        if self.threads is not None:
+            self.threads.update()
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if self.threads is not None:
+            self.threads.restore()
 
 
 class SaveWeights(pl.Callback):
