@@ -10,8 +10,9 @@ from conftest import ROOT
 PACKAGE = ROOT / "fast_nst"
 # Left to right: a part may import those left of it, and itself.
 ORDER = [
-    "errors", "foreign", "deep", "device", "threads", "safe_load", "image", "ops", "networks", "loss_networks", "losses",
-    "data", "importers", "weights", "optimize", "evaluate", "stylize", "export", "training", "methods", "commands",
+    "errors", "foreign", "deep", "device", "threads", "safe_load", "image", "ops", "networks", "loss_networks",
+    "losses", "data", "importers", "weights", "optimize", "evaluate", "stylize", "export", "training", "methods",
+    "commands",
 ]  # fmt: skip
 
 
