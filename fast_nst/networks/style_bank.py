@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fast_nst.errors import UserError, check_int, check_number
-from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, run_layers
+from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, rectify, run_layers
 from fast_nst.networks.slim import Noise, Slim
 
 
@@ -21,8 +21,9 @@ class StyleBank(nn.Module):
     residual blocks of a bank. noise, margin: as in `Slim`; the noise is the first layer of a bank. num_styles: S.
 
     The layers are those of `Slim`, so a picture of one style takes the same time. By default encoder and decoder have
-    47,000 weights and each bank has 370,000. The paper's encoder and decoder have instance norms. Here they have none,
-    because a norm removes the content's brightness and contrast, which the auto-encoder has to restore.
+    47,000 weights and each bank has 370,000. The paper's encoder and decoder have instance norms. A norm removes the
+    content's brightness and contrast, which the auto-encoder has to restore. So the encoder has none here, and the
+    auto-encoder leaves out those of the decoder, without which banks learn styles badly.
     """
 
     scale = 1
@@ -44,8 +45,8 @@ class StyleBank(nn.Module):
         )
         self.banks = nn.ModuleList(make_bank(2 * width, blocks, noise) for _ in range(num_styles))
         self.up = nn.Sequential(
-            ConvBlock(2 * width, width, 3, upsampling="nearest", norm=None),
-            ConvBlock(width, width // 2, 3, upsampling="nearest", norm=None),
+            ConvBlock(2 * width, width, 3, upsampling="nearest"),
+            ConvBlock(width, width // 2, 3, upsampling="nearest"),
             ConvBlock(width // 2, 3, 3, norm=None, relu=False),
         )
 
@@ -60,14 +61,23 @@ class StyleBank(nn.Module):
     def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
         """style: (B or 1, S) weights of the banks; what they leave, 1 - sum, is that of the features themselves.
 
-        None: the auto-encoder, as with weights of 0.
+        None: the auto-encoder.
         """
 
         def layers(x: Tensor) -> Tensor:
             features = self.down(x)
-            return self.up(features if style is None else self.mix(features, style.expand(len(x), -1)))
+            if style is None:
+                return self.up_plain(features)
+            return self.up(self.mix(features, style.expand(len(x), -1)))
 
         return run_layers(layers, content, 0 if self.training else self.margin, self.pixels)
+
+    def up_plain(self, features: Tensor) -> Tensor:
+        """Decode the features without the norms."""
+        for block in self.up:
+            features = block.convolve(features)  # type: ignore[operator]
+            features = rectify(features) if block.relu else features
+        return features
 
     def mix(self, features: Tensor, style: Tensor) -> Tensor:
         """Run each bank on those of the features, (B, C, h, w), that have a weight for it in `style`, (B, S)."""
