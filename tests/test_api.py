@@ -89,6 +89,36 @@ def test_wrong_options_raise(model):
         fast_nst.load("none.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"style": 3}, "style: got int; allowed: a name"),
+        ({"style": ["a"]}, "style: got list; allowed: a name"),
+        ({"style": {"a": "much"}}, "style.a: got 'much'; allowed: a number"),
+        ({"brush": "big"}, "brush: got 'big'; allowed: a number"),
+        ({"strength": [1]}, r"strength: got \[1\]; allowed: a number"),
+        ({"mask": 3}, "mask: got int; allowed: a path"),
+        (
+            {"mask": np.zeros((48, 64, 3), np.uint8)},
+            "mask: got an array .* allowed: uint8, .H, W.",
+        ),
+        ({"outside": "a"}, "outside: is for what the mask leaves"),
+        ({"mask": np.zeros((48, 64), np.uint8), "outside": 3}, "outside: got int; allowed: a name"),
+        ({"size": "big"}, "size: got 'big'; allowed: an integer"),
+        ({"keep_colors": True}, "keep_colors: got True; allowed: chroma"),
+    ],
+)
+def test_options_of_a_wrong_type_are_one_line(model, options, message):
+    with pytest.raises(UserError, match=message):
+        model.stylize(picture(3), **options)
+
+
+@pytest.mark.parametrize(("name", "kind"), [(None, "NoneType"), (3, "int"), (b"a", "bytes")])
+def test_a_name_of_a_wrong_type_is_one_line(name, kind):
+    with pytest.raises(UserError, match=f"weights: got {kind}; allowed: a path, or a bundled style's name"):
+        fast_nst.load(name)
+
+
 def test_calls_from_several_threads_agree(model):
     photos = [picture(seed) for seed in range(6)]
     alone = [np.asarray(model(photo)) for photo in photos]
