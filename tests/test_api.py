@@ -2,10 +2,12 @@
 
 import json
 import re
+import resource
 import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,12 +122,26 @@ def test_a_name_of_a_wrong_type_is_one_line(name, kind):
 
 
 def test_calls_from_several_threads_agree(model):
-    photos = [picture(seed) for seed in range(6)]
+    sides = np.random.default_rng(0).integers(20, 90, (12, 2))
+    photos = [picture(seed, *map(int, both)) for seed, both in enumerate(sides)]
     alone = [np.asarray(model(photo)) for photo in photos]
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda photo: np.asarray(model(photo)), photos))
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell the memory in use")
+def test_many_sizes_take_no_more_memory(model):
+    def in_use():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+    early = 0.0
+    for count, (height, width) in enumerate(np.random.default_rng(0).integers(8, 201, (500, 2)), 1):
+        model(picture(count, int(height), int(width)))
+        early = max(early, in_use()) if count <= 50 else early
+    assert in_use() < early + 30
 
 
 def test_train_returns_a_model_and_leaves_no_trace_in_the_process(workplace, monkeypatch):
