@@ -198,12 +198,12 @@ def recognize(path: Path) -> str | None:
         head = opened.read(_LARGEST_PICKLE)
     if picture := _recognize_picture(head):
         return picture
-    if not zipfile.is_zipfile(path):
-        return _recognize_pickle(head) if head.startswith(b"\x80") else None
     try:
-        return _recognize_archive(path)
+        if zipfile.is_zipfile(path):
+            return _recognize_archive(path)
     except Exception:  # zipfile may raise anything on damaged bytes; torch's reader then says what is wrong
         return None
+    return _recognize_pickle(head) if head.startswith(b"\x80") else None
 
 
 def _recognize_picture(head: bytes) -> str | None:
