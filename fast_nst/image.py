@@ -168,7 +168,10 @@ def _decode(file: Path | io.BytesIO, path: str, shorter: int | None, most: int =
         raise TooLarge(f"{path}: too many pixels; allowed: up to {most / 1e6:.0f} megapixels") from None
     except ImageError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, LookupError, MemoryError, RuntimeError, struct.error) as error:
+    except (  # what Pillow raises on damaged bytes
+        OSError, SyntaxError, ValueError, TypeError, ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError,
+        struct.error,
+    ) as error:  # fmt: skip
         raise ImageError(f"{path}: damaged picture ({str(error) or type(error).__name__})") from None
 
 

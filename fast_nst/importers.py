@@ -14,7 +14,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from fast_nst import networks
+from fast_nst import foreign, networks
 from fast_nst.errors import UserError, one_line
 from fast_nst.networks import Network
 from fast_nst.networks.layers import LARGEST
@@ -171,6 +171,8 @@ _SUFFIXES = {
     ".mlmodel": "a Core ML model",
     ".gguf": "a GGUF model",
 }
+# First bytes -> the picture's format.
+_PICTURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 # Words in the names of tensors -> what has them.
 _NAMES = {
     "lora": "a LoRA for a diffusion model",
@@ -194,8 +196,27 @@ def recognize(path: Path) -> str | None:
         return None if {"Variable", "conv1.conv2d.weight"} & {*names} else _recognize_names(names)
     with open(path, "rb") as opened:
         head = opened.read(_LARGEST_PICKLE)
-    if not zipfile.is_zipfile(path):
-        return _recognize_pickle(head) if head.startswith(b"\x80") else None
+    if picture := _recognize_picture(head):
+        return picture
+    try:
+        if zipfile.is_zipfile(path):
+            return _recognize_archive(path)
+    except Exception:  # zipfile may raise anything on damaged bytes; torch's reader then says what is wrong
+        return None
+    return _recognize_pickle(head) if head.startswith(b"\x80") else None
+
+
+def _recognize_picture(head: bytes) -> str | None:
+    name = next((name for magic, name in _PICTURES.items() if head.startswith(magic)), None)
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        name = "WebP"
+    if name is not None:
+        return f"a {name} picture"
+    kind = foreign.recognize(head[:16])
+    return None if kind is None else f"a {kind.name}"
+
+
+def _recognize_archive(path: Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):

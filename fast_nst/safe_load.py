@@ -44,6 +44,13 @@ def is_safetensors(path: str | os.PathLike[str]) -> bool:
         return Path(path).suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
+def seems_weights(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file starts like one of weights: safetensors, a zip archive or a pickle."""
+    with open(path, "rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" or head.startswith((b"PK\3\4", b"\x80"))
+
+
 def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Load the state dict of a `.safetensors` or `.pth` file, on the CPU. Raises UserError with path and reason."""
     path = Path(path)

@@ -45,15 +45,18 @@ def save(path: str | os.PathLike[str], network: nn.Module, description: dict[str
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the metadata of a weights file. Raises WeightsError with the path and the reason."""
+    """Read the metadata of a weights file; what `load` says of another file that it reads.
+
+    Raises WeightsError with the path and the reason.
+    """
     path = _check_path(path)
+    if not is_safetensors(path) or importers.is_foreign(path, _KEY):
+        return importers.load_foreign(path)[1]
     try:
         with safetensors.safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
+            text = (file.metadata() or {})[_KEY]
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: damaged, or not a weights file ({one_line(error)})") from None
-    if text is None:
-        raise WeightsError(f"{path}: a safetensors file, but not one that fast_nst wrote")
     try:
         metadata = json.loads(text)
         version, recipe = metadata["format_version"], metadata["network"]

@@ -1,11 +1,14 @@
 """fast_nst from Python: load, call, train."""
 
+import ctypes
 import json
 import re
+import resource
 import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,13 +92,58 @@ def test_wrong_options_raise(model):
         fast_nst.load("none.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"style": 3}, "style: got int; allowed: a name"),
+        ({"style": ["a"]}, "style: got list; allowed: a name"),
+        ({"style": {"a": "much"}}, "style.a: got 'much'; allowed: a number"),
+        ({"brush": "big"}, "brush: got 'big'; allowed: a number"),
+        ({"strength": [1]}, r"strength: got \[1\]; allowed: a number"),
+        ({"mask": 3}, "mask: got int; allowed: a path"),
+        (
+            {"mask": np.zeros((48, 64, 3), np.uint8)},
+            "mask: got an array .* allowed: uint8, .H, W.",
+        ),
+        ({"outside": "a"}, "outside: is for what the mask leaves"),
+        ({"mask": np.zeros((48, 64), np.uint8), "outside": 3}, "outside: got int; allowed: a name"),
+        ({"size": "big"}, "size: got 'big'; allowed: an integer"),
+        ({"keep_colors": True}, "keep_colors: got True; allowed: chroma"),
+    ],
+)
+def test_options_of_a_wrong_type_are_one_line(model, options, message):
+    with pytest.raises(UserError, match=message):
+        model.stylize(picture(3), **options)
+
+
+@pytest.mark.parametrize(("name", "kind"), [(None, "NoneType"), (3, "int"), (b"a", "bytes")])
+def test_a_name_of_a_wrong_type_is_one_line(name, kind):
+    with pytest.raises(UserError, match=f"weights: got {kind}; allowed: a path, or a bundled style's name"):
+        fast_nst.load(name)
+
+
 def test_calls_from_several_threads_agree(model):
-    photos = [picture(seed) for seed in range(6)]
+    sides = np.random.default_rng(0).integers(20, 90, (12, 2))
+    photos = [picture(seed, *map(int, both)) for seed, both in enumerate(sides)]
     alone = [np.asarray(model(photo)) for photo in photos]
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda photo: np.asarray(model(photo)), photos))
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell the memory in use in other ways")
+def test_many_sizes_take_no_more_memory(model):
+    """oneDNN keeps the convolutions of the last 1,024 shapes, some 50 MiB, so the first pictures take more."""
+    in_use = []
+    for count, (height, width) in enumerate(np.random.default_rng(0).integers(8, 201, (500, 2)), 1):
+        model(picture(count, int(height), int(width)))
+        if count in (50, 250, 500):
+            ctypes.CDLL(None).malloc_trim(0)
+            in_use.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
+    assert in_use[1] < in_use[0] + 80
+    assert in_use[2] < in_use[1] + 20
 
 
 def test_train_returns_a_model_and_leaves_no_trace_in_the_process(workplace, monkeypatch):

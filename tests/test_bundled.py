@@ -11,6 +11,7 @@ from fast_nst import image, loss_networks, weights
 from fast_nst.commands.build import loss_settings
 from fast_nst.data import styles
 from fast_nst.data.synthetic import SyntheticPhotographs
+from fast_nst.errors import UserError
 from fast_nst.losses import PerceptualLoss, layers_needed
 from fast_nst.stylize import stylize_tensor
 from fast_nst.stylize.choice import BUNDLED, bundled_names, choose
@@ -32,6 +33,71 @@ def test_a_bundled_style_repaints_by_its_name(tmp_path):
     wrong = run("infer.py", "cubism", "photo.png", cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "the bundled styles are" in wrong.stderr
+
+
+def test_a_folder_or_another_file_does_not_hide_a_bundled_style(tmp_path, monkeypatch):
+    picture(0).save(tmp_path / "photo.png")
+    (tmp_path / "cubist").mkdir()
+    (tmp_path / "ink_wash").write_text("notes")
+    for name in ("cubist", "ink_wash"):
+        result = run("infer.py", name, "photo.png", cwd=tmp_path)
+        assert (result.returncode, result.stdout) == (0, f"photo_{name}.png\n"), result.stderr
+    monkeypatch.chdir(tmp_path)
+    assert "cubist" in repr(fast_nst.load("cubist"))
+    assert "starry_night" not in repr(fast_nst.load("cubist"))
+    (tmp_path / "watercolour").write_bytes(BUNDLED.read_bytes())  # a weights file of that name is what was meant
+    assert fast_nst.load("watercolour").style is None
+    with pytest.raises(UserError, match="is a directory"):
+        fast_nst.load("./cubist")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["", "photo.jpg"], "weights: got an empty name"),
+        (["--list", "photo.jpg"], "photo.jpg: seems to be a JPEG picture; allowed: a weights file"),
+        (["photo.jpg", "cubist"], "photo.jpg: seems to be a JPEG picture"),
+        (["cubism:0.5,cubist:0.5", "photo.jpg"], "no such file; the bundled styles are"),
+        (["cubist", "photo.jpg", "--brush", "2"], "style.size=[256,512] with network=conditional"),
+        (["cubist", "photo.jpg", "other.jpg", "--mask", "moving.gif"], "moving.gif: has several frames or pages"),
+    ],
+)
+def test_a_mistake_at_repainting_is_one_line(tmp_path, arguments, message):
+    for seed, name in enumerate(("photo.jpg", "other.jpg")):
+        picture(seed).save(tmp_path / name)
+    picture(2).save(tmp_path / "moving.gif", save_all=True, append_images=[picture(3)])
+    result = run("infer.py", *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert message in result.stderr
+
+
+def test_a_mask_of_another_size_names_the_photograph(tmp_path):
+    picture(0).save(tmp_path / "photo.png")
+    picture(1, 30, 40).save(tmp_path / "small.png")
+    Image.new("L", (64, 48), 255).save(tmp_path / "mask.png")
+    result = run("infer.py", "cubist", "photo.png", "small.png", "--mask", "mask.png", "-o", "out/", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "error: mask: got 64x48 pixels; allowed: the size of small.png, 40x30\n" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["init_from=photo.jpg"], "init_from: photo.jpg: seems to be a JPEG picture"),
+        (["style=[cubist,nope]"], "nope: no such file; the bundled styles are cubist, ink_wash"),
+        (["init_from=bundled.safetensors", "network.width=8"], "another network than this run's: network.width=32; "),
+        (["init_from=bundled.safetensors", "network=slim"], "network=conditional; allowed: network=slim\n"),
+    ],
+)
+def test_a_mistake_at_training_is_one_line(workplace, arguments, message):
+    picture(0).save(workplace / "photo.jpg")
+    (workplace / "bundled.safetensors").write_bytes(BUNDLED.read_bytes())
+    settings = [word for word in small(workplace) if not word.startswith("network")]
+    result = run("train.py", *settings, "style=cubist", *arguments, "output_dir=never", cwd=workplace)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert message in result.stderr
+    assert not (workplace / "never").exists()
 
 
 @pytest.mark.parametrize("name", ["starry_night", "ink_wash"])

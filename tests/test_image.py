@@ -297,3 +297,14 @@ def test_large_jpeg_is_decoded_at_reduced_size(tmp_path):
     path = write(tmp_path / "a.jpg", picture(0, 480, 640))
     assert min(image.open_picture(path, shorter=100).rgb.size) == 120  # a quarter, at least the requested size
     assert image.open_picture(path).rgb.size == (640, 480)
+
+
+def test_a_tiff_with_a_fraction_as_offset_is_a_damaged_picture(tmp_path):
+    """Found by scripts/dev/fuzz.py: Pillow raises TypeError."""
+    picture(0).save(tmp_path / "a.tif")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    entry = data.index(b"\x11\x01\x04\0")  # StripOffsets, of type LONG
+    data[entry + 2] = 11  # FLOAT
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(image.ImageError, match=r"a\.tif: damaged picture"):
+        image.open_picture(tmp_path / "a.tif")

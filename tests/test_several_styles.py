@@ -148,7 +148,7 @@ def test_a_run_of_two_styles_paints_each_and_mixtures(two_styles):
         (["--style", "first:0"], "one must be positive"),
         (["--style", "first", "--strength", "3"], "strength: got 3"),
         (["--style", "first", "--mask", "none.png"], "none.png: no such file"),
-        (["--style", "first", "--mask", "my painting.png"], "mask: got 64x64 pixels; allowed: the photograph's, 64x48"),
+        (["--style", "first", "--mask", "my painting.png"], "mask: got 64x64 pixels; allowed: the size of "),
         (["--style", "first", "--outside", "second"], "--outside"),
         (["--style", "first:0.5,first:0.5"], "got first twice"),
     ],
@@ -186,6 +186,12 @@ def test_a_mask_keeps_the_photograph_or_another_style_outside(two_styles):
     again = np.asarray(model(photo, style="first", mask=folder / "mask.png"))
     assert np.abs(again.astype(int) - masked).max() <= 1
     assert np.array_equal(again[:, :24], masked[:, :24])
+    for given in (mask, Image.fromarray(mask), shape):
+        same = np.asarray(model(photo, style="first", mask=given))
+        assert np.array_equal(same[:, :24], again[:, :24])
+        assert np.array_equal(same[:, 40:], again[:, 40:])
+    again = np.asarray(model(photo, style="first", mask=mask, outside="second"))
+    assert np.abs(again.astype(int) - both).max() <= 1
 
 
 def test_adding_a_style_leaves_the_others_bit_identical(two_styles):
@@ -227,6 +233,10 @@ def test_a_style_of_a_file_has_a_name_for_every_command(two_styles):
     photo = next((folder / "photographs").iterdir())
     assert np.array_equal(
         repaint(folder, f"{two_styles}:second", photo), repaint(folder, two_styles, photo, "--style", "second")
+    )
+    assert np.array_equal(
+        repaint(folder, f"{two_styles}:first:1,second:2", photo),
+        repaint(folder, two_styles, photo, "--style", "first:1,second:2"),
     )
     result = run(
         "sheet.py", photo, "--weights", two_styles, f"{two_styles}:first", "-o", "s.png", "--size", 32, cwd=folder

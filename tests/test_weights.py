@@ -177,6 +177,23 @@ def test_a_foreign_file_is_named(tmp_path, name, tensors, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("part", [b"data.pkl", b"PK\1\2", b"PK\5\6", b"PK\6\7"])
+def test_a_damaged_archive_raises_in_one_line(tmp_path, part):
+    """Found by scripts/dev/fuzz.py."""
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.zeros(200)}, path)
+    data = bytearray(path.read_bytes())
+    if part == b"PK\6\7":  # an archive of several disks, of which the end tells
+        end = data.rindex(b"PK\5\6")
+        data[end:end] = part + bytes(4) + bytes(8) + (2).to_bytes(4, "little")
+    else:
+        data[data.index(part)] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(weights.WeightsError, match=r"a\.pth: ") as caught:
+        weights.load(path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
 def test_a_whole_pickled_network_is_named_and_not_run(tmp_path, zipped):

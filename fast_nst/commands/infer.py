@@ -25,6 +25,7 @@ from fast_nst.commands.infer_plan import FORMATS, Pair, make_plan
 from fast_nst.device import find_devices, has_fast_bfloat16, is_out_of_memory, keep_freed_memory, used_memory
 from fast_nst.errors import UserError, check_int, check_number
 from fast_nst.networks import Network
+from fast_nst.stylize.mask import read_mask
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -178,6 +179,8 @@ class Stylizer:
 def check_options(arguments: argparse.Namespace) -> None:
     if arguments.outside is not None and arguments.mask is None:
         raise UserError("--outside: is for what --mask leaves; give a mask")
+    if arguments.mask is not None:
+        read_mask(arguments.mask)  # once, not an error for each photograph
     if arguments.max_memory is not None and check_number("--max-memory", arguments.max_memory, 0) == 0:
         raise UserError("--max-memory: got 0; allowed: a number above 0")
     if arguments.size is not None:

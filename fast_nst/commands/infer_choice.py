@@ -39,4 +39,4 @@ def load_choice(arguments: argparse.Namespace) -> Choice:
 def print_styles(path: str | None) -> None:
     """Print the styles in the weights file `path`, or the bundled ones, one a line."""
     names = bundled_names() if path is None else style_names(weights.describe(find_weights(path)[0]))
-    print("\n".join(names))
+    print("\n".join(names) or "no names of styles")

@@ -68,9 +68,9 @@ def initial_network(cfg: dict[str, Any], paintings: int, sizes: Sequence[int | N
         raise UserError(f"init_from: {error}") from None
     label = "bundled styles" if path == AUTO else f"{file.stem} ({sha256(file)[:12]})"
     if not is_conditional(network):
-        return Start(_copied(network, other, file, description), label=label)
+        return Start(_copied(network, other, file, _difference(description["network"], cfg["network"])), label=label)
     if not (is_conditional(other) and type(other) is type(network) and other.arguments == network.arguments):
-        raise UserError(f"init_from: {file}: another network than this run's: {description['network']}")
+        raise UserError(f"init_from: {file}: {_difference(description['network'], cfg['network'])}")
     first_phase = (0.0 if path == AUTO else 1.0) if given is None else given
     if first_phase < 1 or path == AUTO:  # the second phase changes all styles
         return Start(replace(other, (), count).train(), first_phase, label)
@@ -89,12 +89,23 @@ def _fits(name: str, network: Conditional, file: Path) -> bool:
     return name == recipe["name"] and all(value == recipe.get(key, value) for key, value in network.arguments.items())
 
 
-def _copied(network: Network, other: Network, file: Path, description: dict[str, Any]) -> Network:
+def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """Say in which arguments the network of a file differs from the run's."""
+    keys = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key) and key != "num_styles"]
+    keys = ["name"] if "name" in keys else keys
+    there, here = (
+        ", ".join(f"network{'' if key == 'name' else '.' + key}={values.get(key, 'default')}" for key in keys)
+        for values in (theirs, ours)
+    )
+    return f"another network than this run's: {there}; allowed: {here}"
+
+
+def _copied(network: Network, other: Network, file: Path, difference: str) -> Network:
     """Return `network` with the weights of `other`, trained for another painting."""
     try:
         network.load_state_dict(other.state_dict())
     except RuntimeError:
-        raise UserError(f"init_from: {file}: another network than this run's: {description['network']}") from None
+        raise UserError(f"init_from: {file}: {difference}") from None
     if other.pixels != network.pixels:
         raise UserError(f"init_from: {file}: its pixels are {other.pixels!r}, this run's {network.pixels!r}")
     return network

@@ -36,7 +36,7 @@ from fast_nst.commands.job import Files, Module
 from fast_nst.commands.paths import assign
 from fast_nst.commands.run_dir import RUN_DIR, check_files, run_directory
 from fast_nst.commands.train_methods import check_given, find_method
-from fast_nst.data import styles
+from fast_nst.data import shared_memory, styles
 from fast_nst.device import choose_precision, free_memory, is_out_of_memory, keep_freed_memory
 from fast_nst.errors import RunError, UserError, check_int
 from fast_nst.image import atomic_write
@@ -250,7 +250,11 @@ class Run:
     def explain(self, error: Exception) -> Exception:
         """`error` in one line, with the command that resumes if there is a checkpoint."""
         kind: type[Exception]
-        if isinstance(error, UserError | OSError):
+        if "combined_loader" in str(error) and isinstance(error.__context__, Exception):
+            error = error.__context__  # what happened first; Lightning fails to tidy up after it
+        if not isinstance(error, UserError) and shared_memory.is_lack_of_it(error):
+            text, kind = f"shared memory is full ({cli.one_line(error)}); {shared_memory.REMEDY}", RunError
+        elif isinstance(error, UserError | OSError):
             text, kind = cli.one_line(error), UserError
             if not isinstance(error, UserError):  # TensorBoard's
                 text = f"{self.files.folder}: {text}"

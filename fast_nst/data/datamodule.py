@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fast_nst import errors
-from fast_nst.data import Sets
+from fast_nst.data import Sets, shared_memory
 from fast_nst.data.batch import Batch
 from fast_nst.data.dataset import ContentImages, StepSampler
 from fast_nst.data.synthetic import SyntheticPhotographs
@@ -65,6 +65,8 @@ class ContentData(pl.LightningDataModule):
         if workers is None:
             # Forking validation workers during training would also split the huge pages (`keep_freed_memory`).
             workers = 0 if self._draws_first() else max(1, min(8, _cores() - 1))
+        # Two batches wait for each worker, in float32.
+        shared_memory.check_space(workers, 2 * self.batch_size * 3 * getattr(images, "size", 0) ** 2 * 4)
         items: Any = images if self.wrap is None else self.wrap(images, training)
         return DataLoader(
             items, **arguments, num_workers=workers, pin_memory=on_gpu, persistent_workers=workers > 0,
@@ -89,9 +91,11 @@ class ContentData(pl.LightningDataModule):
         batches = itertools.islice(self._sampler(), max(0, self.trainer.max_steps - self.trainer.global_step))
         train = self.sets.train.indices_at(itertools.chain.from_iterable(batches))
         missing = [index for index in dict.fromkeys([*train, *self.sets.val.indices]) if not source.drawn(index)]
+        workers = max(1, _cores() // self.trainer.num_devices)
+        shared_memory.check_space(workers, 0)
         return DataLoader(
             source, None, sampler=missing, collate_fn=_discard,  # type: ignore[arg-type]
-            num_workers=max(1, _cores() // self.trainer.num_devices), worker_init_fn=_survive_signals,
+            num_workers=workers, worker_init_fn=_survive_signals,
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -18,12 +18,15 @@ LONGEST = 8192  # pixels of the longer side after resizing
 def find(name: str | os.PathLike[str]) -> Path:
     """Return the path of a style image: a file, `bundled:NAME` for one in the package, or a bundled style's name.
 
-    Raises ImageError if the package has no such image.
+    Raises ImageError if the package has no such image, or a bare name is no file.
     """
     text, folder = os.fspath(name), Path(str(files("fast_nst"))) / "assets" / "styles"
     if not text.startswith(BUNDLED):
-        bundled = folder / f"{text}.jpg"
-        return bundled if bundled.is_file() and not Path(text).exists() else Path(text)
+        bundled, path = folder / f"{text}.jpg", Path(text)
+        if not path.exists() and path.name == text and not path.suffix and not bundled.is_file():
+            names = ", ".join(sorted(p.stem for p in folder.glob("*.jpg")))
+            raise image.ImageError(f"{text}: no such file; the bundled styles are {names}")
+        return bundled if bundled.is_file() and not path.exists() else path
     path = folder / text.removeprefix(BUNDLED)
     if not path.is_file():
         known = ", ".join(sorted(BUNDLED + p.name for p in folder.glob("*.jpg")))

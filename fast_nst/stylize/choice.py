@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +14,7 @@ from fast_nst import weights
 from fast_nst.errors import UserError, check_number
 from fast_nst.networks import Network
 from fast_nst.networks.styles import is_conditional, select
+from fast_nst.safe_load import seems_weights
 
 BUNDLED = Path(str(files("fast_nst"))) / "assets" / "styles.safetensors"  # a network of all bundled styles
 STRONGEST = 2.0  # the largest strength that networks are trained for
@@ -30,19 +32,26 @@ def bundled_names() -> list[str]:
 
 
 def find_weights(name: str | os.PathLike[str]) -> tuple[Path, str | None]:
-    """Return the weights file and the style that `name` names: FILE, FILE:STYLE, or a bundled style's name.
+    """Return the weights file and the style or mixture that `name` names: FILE, FILE:STYLE, or a bundled style's name.
 
-    Raises WeightsError if it is neither.
+    A folder or a file that holds no weights does not hide the bundled style of its name. Raises WeightsError.
     """
-    path = Path(name).expanduser()
-    file, colon, style = str(path).rpartition(":")
-    if colon and not path.exists() and Path(file).is_file():
-        return Path(file), style
-    if not path.exists() and not path.suffix and (names := bundled_names()):
-        if str(name) in names:
-            return BUNDLED, str(name)
-        if path.name == str(name):
-            raise weights.WeightsError(f"{name}: no such file; the bundled styles are {', '.join(names)}")
+    if not isinstance(name, str | os.PathLike):
+        raise weights.WeightsError(f"weights: got {type(name).__name__}; allowed: a path, or a bundled style's name")
+    text = str(os.fspath(name))
+    if not text:
+        raise weights.WeightsError("weights: got an empty name; allowed: a weights file, or a bundled style's name")
+    path = Path(text).expanduser()
+    if not path.exists():
+        for colon in re.finditer(":", str(path)):
+            if (file := Path(str(path)[: colon.start()])).is_file():
+                return file, str(path)[colon.end() :]
+    bare = path.name == text and (":" in text or not path.suffix)
+    if bare and not (path.is_file() and seems_weights(path)) and (names := bundled_names()):
+        if text in names:
+            return BUNDLED, text
+        if not path.exists():
+            raise weights.WeightsError(f"{text}: no such file; the bundled styles are {', '.join(names)}")
     return path, None
 
 
@@ -68,6 +77,15 @@ def parse_style(text: str) -> dict[str, float]:
     return shares
 
 
+def check_style(key: str, style: Any) -> str | tuple[tuple[str, float], ...] | None:
+    """Return `style` as a text or a tuple of (name, weight), which can be hashed. Raises UserError with `key`."""
+    if style is None or isinstance(style, str):
+        return style
+    if not isinstance(style, Mapping) or not all(isinstance(name, str) for name in style):
+        raise UserError(f'{key}: got {type(style).__name__}; allowed: a name, "a:0.7,b:0.3" or {{"a": 0.7, "b": 0.3}}')
+    return tuple((name, check_number(f"{key}.{name}", share, 0)) for name, share in style.items())
+
+
 def style_weights(names: Sequence[str], style: Style | None) -> torch.Tensor:
     """Return the weights of the styles `names`, (S,), which sum to 1. Raises UserError.
 
@@ -91,9 +109,10 @@ def brush_weights(sizes: Sequence[int | None], brush: float) -> torch.Tensor:
     first one's. Raises UserError."""
     numbers = [size or 1 for size in sizes]
     factors = [size / numbers[0] for size in numbers]
-    if len(factors) == 1 and brush != 1:
-        raise UserError(f"brush: got {brush:g}; this network knows one size; train it with style.size=[256,512]")
-    if not factors[0] <= check_number("brush", brush, 0) <= factors[-1]:
+    if check_number("brush", brush, 0) != 1 and len(factors) == 1:
+        several = "style.size=[256,512] with network=conditional trains one that knows several"
+        raise UserError(f"brush: got {brush:g}; this network knows one size; {several}")
+    if not factors[0] <= brush <= factors[-1]:
         raise UserError(f"brush: got {brush:g}; allowed: from {factors[0]:g} to {factors[-1]:g}")
     weights = torch.zeros(len(factors))
     upper = next(k for k, factor in enumerate(factors) if factor >= brush)

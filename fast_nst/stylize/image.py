@@ -166,7 +166,7 @@ def stylize_file(
     content = picture.rgb if options.mask is None else picture.rgb.copy()  # strips change it in place
     result = _stylize_picture(network, picture.rgb, memory, options, on_progress)
     if options.mask is not None:
-        mask = open_mask(options.mask, image.open_picture(source).rgb.size if options.size else content.size)
+        mask = open_mask(options.mask, image.open_picture(source).rgb.size if options.size else content.size, source)
         base = content if outside is None else _stylize_picture(outside, content, memory, options, on_progress)
         result = compose(result, base, mask)
     image.save_picture(result, target, picture.alpha, options.provenance, options.quality)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -10,22 +11,42 @@ from torch import Tensor
 from fast_nst import image
 from fast_nst.errors import UserError
 
+Mask = str | os.PathLike[str] | Image.Image | np.ndarray
 
-def open_mask(mask: str | os.PathLike[str] | Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return a mask as a gray Pillow image of `size`, (width, height), the photograph's; what is transparent is black.
+
+def read_mask(mask: Mask) -> Image.Image:
+    """Return a mask, of an array uint8 (H, W), as a gray Pillow image; what is transparent is black.
 
     Raises UserError.
     """
-    if not isinstance(mask, Image.Image):
-        picture = image.open_picture(mask)
-        black = Image.new("RGB", picture.rgb.size)
-        mask = picture.rgb if picture.alpha is None else Image.composite(picture.rgb, black, picture.alpha)
-    if mask.size != size:
-        raise UserError(f"mask: got {mask.width}x{mask.height} pixels; allowed: the photograph's, {size[0]}x{size[1]}")
-    return mask.convert("L")
+    if isinstance(mask, np.ndarray):
+        if mask.dtype != np.uint8 or mask.ndim != 2 or not mask.size:
+            raise UserError(f"mask: got an array {mask.shape} {mask.dtype}; allowed: uint8, (H, W)")
+        return Image.fromarray(mask)
+    if isinstance(mask, Image.Image):
+        picture = image.from_pillow(mask)
+    elif isinstance(mask, str | os.PathLike):
+        path = Path(mask).expanduser()
+        if image.is_animation(path):
+            raise UserError(f"mask: {path}: has several frames or pages; allowed: a single picture")
+        picture = image.open_picture(path)
+    else:
+        raise UserError(f"mask: got {type(mask).__name__}; allowed: a path, Pillow image, uint8 array (H, W)")
+    black = Image.new("RGB", picture.rgb.size)
+    rgb = picture.rgb if picture.alpha is None else Image.composite(picture.rgb, black, picture.alpha)
+    return rgb.convert("L")
 
 
-def load_mask(mask: str | os.PathLike[str] | Image.Image, original: Sequence[int], sides: Sequence[int]) -> Tensor:
+def open_mask(mask: Mask, size: tuple[int, int], photograph: str | os.PathLike[str] = "the photograph") -> Image.Image:
+    """Return `read_mask`, of `size`, (width, height), that of `photograph`. Raises UserError."""
+    gray = read_mask(mask)
+    if gray.size != size:
+        sides = f"{size[0]}x{size[1]}"
+        raise UserError(f"mask: got {gray.width}x{gray.height} pixels; allowed: the size of {photograph}, {sides}")
+    return gray
+
+
+def load_mask(mask: Mask, original: Sequence[int], sides: Sequence[int]) -> Tensor:
     """Return a mask of a photograph of `original` pixels, (height, width), as (1, 1, H, W) in [0, 1] of `sides`."""
     gray = open_mask(mask, (original[1], original[0]))
     if tuple(sides) != tuple(original):

@@ -2,7 +2,6 @@
 
 import functools
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -14,12 +13,12 @@ from torch import Tensor
 from fast_nst import image as images
 from fast_nst import weights
 from fast_nst.device import find_devices, has_fast_bfloat16
-from fast_nst.errors import UserError, check_int
+from fast_nst.errors import UserError, check_int, check_number
 from fast_nst.networks import Network
 from fast_nst.optimize import resized
-from fast_nst.stylize.choice import Style, choose, find_weights, style_names
+from fast_nst.stylize.choice import STRONGEST, Style, check_style, choose, find_weights, style_names
 from fast_nst.stylize.image import stylize_tensor
-from fast_nst.stylize.mask import load_mask
+from fast_nst.stylize.mask import Mask, load_mask
 
 PathLike = str | os.PathLike[str]
 
@@ -57,7 +56,7 @@ class StyleModel:
         return next(self.network.parameters()).device
 
     def __repr__(self) -> str:
-        names = ", ".join(self.styles or ["?"])
+        names = self.style if self.style is not None else ", ".join(self.styles or ["?"])
         return f"StyleModel({names!r}, {self.description['network']['name']}, {self.device})"
 
     @overload
@@ -78,7 +77,8 @@ class StyleModel:
         size: int | None = None,
         style: Style | None = None,
         brush: float = 1.0,
-        mask: PathLike | Image.Image | None = None,
+        mask: Mask | None = None,
+        outside: Style | None = None,
     ) -> Any:
         """A path or Pillow image -> a Pillow image (RGB); a uint8 array (H, W, 3) or a float tensor (B, 3, H, W) in
         [0, 1] -> the same.
@@ -86,23 +86,30 @@ class StyleModel:
         strength: from 0, the photograph, to 1, the full style, or up to 2 with a network trained for it. keep_colors:
         "chroma" or "statistics" of the photograph. size: of the longer side, in pixels; None keeps it. style: a name,
         "cubist:0.7,starry_night:0.3" or {"cubist": 0.7, "starry_night": 0.3}. brush: size of the strokes,
-        relative to the first one trained. mask: white where to paint, black where
-        the photograph stays as it is; of the photograph's size. Raises UserError.
+        relative to the first one trained. mask: white where to paint, black where the photograph stays as it is; a
+        path, Pillow image or uint8 array (H, W) of the photograph's size. outside: a style for what the mask leaves.
+        Raises UserError.
         """
-        chosen = self.style if style is None else style
-        network, fade = self._chosen(tuple(chosen.items()) if isinstance(chosen, Mapping) else chosen, strength, brush)
+        check_number("strength", strength, 0, STRONGEST)
+        check_number("brush", brush, 0)
+        if outside is not None and mask is None:
+            raise UserError("outside: is for what the mask leaves; give a mask")
+        if mask is not None and self.network.scale != 1:
+            raise UserError("mask: is for networks that paint; this one enlarges")
+        network, fade = self._chosen(check_style("style", self.style if style is None else style), strength, brush)
+        other = None if outside is None else self._chosen(check_style("outside", outside), strength, brush)[0]
         content = _to_tensor(image)
         original = content.shape[2:]
         if size is not None:
-            longer = max(content.shape[2:])
-            height, width = (max(1, round(side * check_int("size", size, 1) / longer)) for side in content.shape[2:])
+            longer = max(original)
+            height, width = (max(1, round(side * check_int("size", size, 1) / longer)) for side in original)
             content = resized(content, height, width)
+        share = None if mask is None else load_mask(mask, original, content.shape[2:])
         dtype = torch.bfloat16 if has_fast_bfloat16(self.device.type) else torch.float32
         output = stylize_tensor(network, content, fade, keep_colors, dtype)
-        if mask is not None:
-            if self.network.scale != 1:
-                raise UserError("mask: is for networks that paint; this one enlarges")
-            output = torch.lerp(content.to(output), output, load_mask(mask, original, content.shape[2:]).to(output))
+        if share is not None:
+            base = content if other is None else stylize_tensor(other, content, fade, keep_colors, dtype)
+            output = torch.lerp(base.to(output), output, share.to(output))
         if isinstance(image, Tensor):
             return output.to(image)
         picture = images.to_pillow(output)
