@@ -41,6 +41,9 @@ def train(
     settings as on the command line, "loss.style_weight=5". It uses torch's global random state, which it restores, so
     run one training at a time. Raises errors.UserError (a ValueError) and errors.RunError (a RuntimeError).
     """
-    from fast_nst.commands.train import train_from_python
+    from fast_nst.errors import needs_torch
+
+    with needs_torch("train"):
+        from fast_nst.commands.train import train_from_python
 
     return load(train_from_python(style, content, max_steps, minutes, output_dir, overrides))

@@ -13,10 +13,6 @@ from torch import Tensor
 from fast_nst.errors import UserError, one_line
 
 
-class WeightsError(UserError):
-    """A weights file that cannot be read. The message is one line."""
-
-
 def load_pickle(path: str | os.PathLike[str]) -> Any:
     """Load a `.pth` or `.ckpt` that contains only tensors and plain values. Raises UserError with the path."""
     try:

@@ -12,8 +12,8 @@ from fast_nst.commands.build import loss_settings
 from fast_nst.data import styles
 from fast_nst.data.synthetic import SyntheticPhotographs
 from fast_nst.losses import PerceptualLoss, layers_needed
-from fast_nst.stylize import stylize_tensor
 from fast_nst.stylize.choice import BUNDLED, bundled_names, choose
+from fast_nst.stylize.image import stylize_tensor
 
 
 def test_the_bundled_network_has_every_bundled_style():

@@ -12,8 +12,7 @@ from fast_nst import networks, weights
 from fast_nst.image import to_tensor
 from fast_nst.methods.style_bank import STYLIZING, StyleBankTransfer
 from fast_nst.networks.styles import clear_gradients, replace, select, shared_parameters
-from fast_nst.stylize import stylize_tensor
-from fast_nst.stylize.image import stylize_tiles
+from fast_nst.stylize.image import stylize_tensor, stylize_tiles
 from fast_nst.training.muon import Muon
 
 SIZES = {"width": 8, "blocks": 2}

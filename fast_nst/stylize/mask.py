@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from fast_nst import image
 from fast_nst.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def open_mask(mask: str | os.PathLike[str] | Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -25,7 +28,7 @@ def open_mask(mask: str | os.PathLike[str] | Image.Image, size: tuple[int, int])
     return mask.convert("L")
 
 
-def load_mask(mask: str | os.PathLike[str] | Image.Image, original: Sequence[int], sides: Sequence[int]) -> Tensor:
+def load_mask(mask: str | os.PathLike[str] | Image.Image, original: Sequence[int], sides: Sequence[int]) -> "Tensor":
     """Return a mask of a photograph of `original` pixels, (height, width), as (1, 1, H, W) in [0, 1] of `sides`."""
     gray = open_mask(mask, (original[1], original[0]))
     if tuple(sides) != tuple(original):
