@@ -109,6 +109,8 @@ def _open_session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, too
     options.intra_op_num_threads = machine.count_threads()
+    # Threads that wait sleep: as fast, and a third less processor time on a machine that does other work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own, of several types
