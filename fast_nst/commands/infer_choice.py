@@ -15,7 +15,7 @@ from fast_nst.stylize.moving import is_moving
 from fast_nst.stylize.onnx import OnnxNetwork
 from fast_nst.stylize.options import result_bytes
 
-_FEW = 8e6  # pixels that onnxruntime paints sooner than torch starts, where torch computes in bfloat16
+_FEW = 2e6  # pixels that onnxruntime paints sooner than torch starts, where torch computes in bfloat16
 
 
 class Choice(NamedTuple):

@@ -18,7 +18,7 @@ from fast_nst.stylize.color import KEEP_COLORS
 from fast_nst.stylize.options import Options, check_options, result_bytes
 
 SIZES_KEY = "fast_nst_sizes"  # of the metadata: {"smallest": pixels a side, "channels": of the widest layer}
-_WHOLE = 28  # bytes per pixel and channel of the widest layer at full size; measured: slim 26
+_WHOLE = 36  # bytes per pixel and channel of the widest layer at full size; measured: slim 22 to 35, by the size
 
 
 class OnnxNetwork:
