@@ -176,6 +176,8 @@ def test_torch_paints_what_onnxruntime_cannot(folder, monkeypatch):
     ):  # fmt: skip
         monkeypatch.setattr("fast_nst.machine.has_fast_bfloat16", lambda fast=fast: fast)
         assert infer_choice.needs_torch(chosen, pairs, arguments, memory) is expected
+    arguments.weights = "styles.onnx:cubist"  # has no network in torch
+    assert not infer_choice.needs_torch(chosen, [moving], arguments, 2**16)
     result = run("infer.py", "cubist", "moving.gif", "--device", "cpu", cwd=folder)
     assert (result.returncode, result.stdout) == (0, "moving_cubist.gif\n"), result.stderr
 

@@ -38,7 +38,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "weights", metavar="WEIGHTS", nargs="?",
-        help="<style>.safetensors, a .pth of pytorch/examples, or the name of a bundled style",
+        help="<style>.safetensors or .onnx, a .pth of pytorch/examples, or the name of a bundled style",
     )  # fmt: skip
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="photographs, clips, or folders of photographs")
     parser.add_argument("-o", "--output", metavar="OUTPUT", help="a file for one input, a folder for several")

@@ -73,8 +73,8 @@ def needs_torch(chosen: Choice, pairs: Sequence[Pair], arguments: argparse.Names
     Clips, photographs that exceed `memory` bytes, and many pixels where the processor computes in bfloat16.
     """
     network = chosen.networks[0]
-    onnx = isinstance(network, OnnxNetwork) and Path(arguments.weights).suffix.lower() != ".onnx"
-    if not onnx or not choice.is_installed("torch"):
+    bundled = choice.find_weights(arguments.weights)[0] == choice.BUNDLED
+    if not isinstance(network, OnnxNetwork) or not bundled or not choice.is_installed("torch"):
         return False
     most = memory / (network.memory_per_pixel() + result_bytes(arguments.depth))
     left = _FEW if arguments.precision == "auto" and machine.has_fast_bfloat16() else float("inf")

@@ -59,7 +59,8 @@ class TorchPainter:
         return rgb if deep is None else deep
 
     def paint_together(self, pictures: Sequence[Image.Image], options: Options) -> list[Result]:
-        content = torch.cat([image.to_tensor(picture) for picture in pictures])
+        tensors = [image.to_tensor(picture) for picture in pictures]
+        content = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
         dtype = choose_dtype(options, self.device)
         try:
             outputs = stylize_tensor(self.network, content, options.strength, options.keep_colors, dtype)

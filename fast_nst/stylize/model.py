@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -46,7 +47,7 @@ class StyleModel:
         """Read a weights file, or the package's own for the name of a bundled style. Raises UserError."""
         file, style = find_weights(path)
         fast = machine.has_fast_bfloat16() and is_installed("torch")  # then torch is faster, once it is imported
-        onnx = runs_in_onnx(file, device, "bfloat16" if fast and file.suffix != ".onnx" else "auto")
+        onnx = runs_in_onnx(file, device) and not (fast and file.suffix.lower() != ".onnx")
         network, description = load_network(file, onnx)
         if style is not None:
             choose(network, description, style)  # checks the name
@@ -125,11 +126,8 @@ def _prepare(network: Any) -> Any:
 
 
 def _is_tensor(image: Any) -> bool:
-    if not type(image).__module__.startswith("torch"):
-        return False
-    import torch
-
-    return isinstance(image, torch.Tensor)
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
 
 
 def _stylize_tensor(network: Any, image: "Tensor", options: Options, mask: PathLike | Image.Image | None) -> "Tensor":
