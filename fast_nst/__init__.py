@@ -18,7 +18,7 @@ __all__ = ["load", "train"]
 def load(path: str | os.PathLike[str], device: str = "auto") -> "StyleModel":
     """The network in the weights file or ONNX file `path`, or of a bundled style, to be called with an image.
 
-    device: "cpu", "cuda:1", "mps"; "auto": the first GPU, else the CPU. An ONNX file needs no torch and runs on the CPU.
+    device: "cpu", "cuda:1", "mps"; "auto": the first GPU, else the CPU. An ONNX file runs on the CPU, without torch.
     Raises errors.UserError (a ValueError).
     """
     from fast_nst.stylize.model import StyleModel
