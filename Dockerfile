@@ -10,7 +10,7 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY configs configs
 COPY fast_nst fast_nst
-RUN pip install --no-cache-dir .
+RUN pip install --no-cache-dir ".[train]"
 
 FROM python:3.12-slim
 COPY --from=build /opt/venv /opt/venv

@@ -16,9 +16,10 @@ __all__ = ["load", "train"]
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> "StyleModel":
-    """The trained network in the weights file `path`, ready to be called with an image.
+    """The network in the weights file or ONNX file `path`, or of a bundled style, to be called with an image.
 
-    device: "cpu", "cuda:1", "mps"; "auto": the first GPU, else the CPU. Raises errors.UserError (a ValueError).
+    device: "cpu", "cuda:1", "mps"; "auto": the first GPU, else the CPU. An ONNX file runs on the CPU, without torch.
+    Raises errors.UserError (a ValueError).
     """
     from fast_nst.stylize.model import StyleModel
 
@@ -41,6 +42,9 @@ def train(
     settings as on the command line, "loss.style_weight=5". It uses torch's global random state, which it restores, so
     run one training at a time. Raises errors.UserError (a ValueError) and errors.RunError (a RuntimeError).
     """
-    from fast_nst.commands.train import train_from_python
+    from fast_nst.errors import needs_torch
+
+    with needs_torch("train"):
+        from fast_nst.commands.train import train_from_python
 
     return load(train_from_python(style, content, max_steps, minutes, output_dir, overrides))

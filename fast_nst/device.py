@@ -1,18 +1,13 @@
-"""Device, precision and memory: detection and settings."""
+"""Device and precision: detection and settings."""
 
-import ctypes
-import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
+from fast_nst import machine
 from fast_nst.errors import UserError, check_choice, one_line
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
-_MADV_HUGEPAGE, _HUGE_PAGE = 14, 2**21  # sys/mman.h; bytes
 
 
 def find_devices(names: str, option: str) -> list[torch.device]:
@@ -55,64 +50,9 @@ def choose_precision(precision: str, accelerator: str) -> str:
     return "bf16-mixed" if has_fast_bfloat16(device) else "32-true"
 
 
-def keep_freed_memory() -> None:
-    """Keep freed memory in this process for reuse, on huge pages; does nothing unless the C library is glibc.
-
-    By default glibc returns large blocks to the system at once, and mapping them again takes longer than many
-    operations on them. With pages of 4 KiB a step takes up to 5 % longer. Call this when the process starts, before it
-    forks: fork splits existing huge pages.
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc is None or not hasattr(libc, "mallopt"):
-        return
-    for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):
-        libc.mallopt(option, value)
-    # Reserve addresses for the heap; they take no memory until used. If they are limited, other code would lack them.
-    if _address_space_is_limited():
-        return
-    libc.malloc.restype = ctypes.c_void_p
-    size = free_memory(torch.device("cpu")) // 2
-    block = libc.malloc(ctypes.c_size_t(size))
-    if block:  # the system may refuse so much
-        start = block + -block % _HUGE_PAGE
-        length = max(0, block + size - start) // _HUGE_PAGE * _HUGE_PAGE
-        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_HUGEPAGE)
-        libc.free(ctypes.c_void_p(block))
-
-
-def _address_space_is_limited() -> bool:
-    """Return whether reserved but unused memory counts: `ulimit -v`, `ulimit -d`, vm.overcommit_memory=2."""
-    import resource  # does not exist on Windows
-
-    limits = (resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
-    try:
-        strict = Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
-    except OSError:
-        strict = False
-    return strict or any(limit != resource.RLIM_INFINITY for limit in limits)
-
-
 def free_memory(device: torch.device) -> int:
     """Return the bytes still available on `device`."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = 4 * 2**30  # if nothing better is known
-    try:
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-        group = Path("/sys/fs/cgroup")  # a container's limit
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            free = min(free, int(limit) - int((group / "memory.current").read_text()))
-    except (AttributeError, OSError, KeyError, ValueError):  # no sysconf on Windows, no /proc on macOS
-        pass
-    return max(0, free)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether `error` is torch's out-of-memory error, on any device."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine.free_memory()
 
 
 def kept_bytes(compute: Callable[[], object]) -> int:
@@ -128,11 +68,3 @@ def kept_bytes(compute: Callable[[], object]) -> int:
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         compute()
     return sum(sizes.values())
-
-
-def used_memory() -> int:
-    """Return the resident memory of this process in bytes; 0 if unknown."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0

@@ -1,16 +1,35 @@
 """Errors, and checks of a single value: each error names the key, the value given and the values allowed."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
+
+_TRAIN = ("torch", "torchvision", "torchmetrics", "pytorch_lightning", "hydra", "omegaconf", "tensorboard", "fsspec")
 
 
 class UserError(ValueError):
     """A user's mistake: bad input or a value out of range. The message is one line that suggests a fix."""
 
 
+class WeightsError(UserError):
+    """A weights file that cannot be read. The message is one line."""
+
+
 class RunError(RuntimeError):
     """A failure that is not the user's mistake. The message is one line."""
 
     exit_code = 1
+
+
+@contextlib.contextmanager
+def needs_torch(what: str) -> Iterator[None]:
+    """Raise UserError if the block imports a package of the extra "train" that is not installed. what: needs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _TRAIN:
+            raise
+        raise UserError(f'{what} needs torch: pip install "fast-nst[train]"') from None
 
 
 def one_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Convert files to images and back: the only module that reads or writes image files.
 
-Every image inside the package is RGB, float32, range [0, 1], shape (B, 3, H, W). EXIF orientation, ICC profiles, CMYK,
-16 bits, grayscale, palettes, alpha and animation are handled here.
+Every image inside the package is RGB, float32, range [0, 1], shape (B, 3, H, W): a tensor or, without torch, an array.
+EXIF orientation, ICC profiles, CMYK, 16 bits, grayscale, palettes, alpha and animation are handled here.
 """
 
 import contextlib
@@ -16,15 +16,16 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
-from torch import Tensor
 
 from fast_nst import deep, foreign
 from fast_nst.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Pillow's format name (only these are read) -> its file suffixes.
 FORMATS = {
@@ -222,21 +223,40 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(np.clip(values / white, 0, 1) * 255).astype(np.uint8))
 
 
-def to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> "Tensor":
     """Convert an RGB Pillow image to (1, 3, H, W) float32 in [0, 1]."""
+    import torch  # takes seconds, and onnxruntime needs arrays only
+
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div_(255)
 
 
-def to_pillow(image: Tensor) -> Image.Image:
+def to_array(image: Image.Image) -> np.ndarray:
+    """Convert an RGB Pillow image to an array (1, 3, H, W), float32 in [0, 1]."""
+    values = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)[None])
+    return np.divide(values, np.float32(255), dtype=np.float32)
+
+
+def to_pillow(image: "Tensor | np.ndarray") -> Image.Image:
     """Convert (1, 3, H, W), clipped to [0, 1] and rounded to 8 bits, to an RGB Pillow image."""
-    values = image[0].detach().float().clamp(0, 1).mul_(255).round_().to("cpu", torch.uint8)
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(_scale_array(image, 255).astype(np.uint8))
+    values = image[0].detach().float().clamp(0, 1).mul_(255).round_().byte().cpu()
     return Image.fromarray(values.permute(1, 2, 0).numpy())
 
 
-def to_deep(image: Tensor) -> np.ndarray:
+def to_deep(image: "Tensor | np.ndarray") -> np.ndarray:
     """Convert (1, 3, H, W), clipped to [0, 1] and rounded to 16 bits, to uint16, (H, W, 3)."""
+    if isinstance(image, np.ndarray):
+        return _scale_array(image, 65535).astype(np.uint16)
     values = image[0].detach().float().clamp(0, 1).mul_(65535).round_().cpu()
     return values.permute(1, 2, 0).numpy().astype(np.uint16)
+
+
+def _scale_array(image: np.ndarray, most: int) -> np.ndarray:
+    """Return whole numbers from 0 to `most` as float32, (H, W, 3)."""
+    values = np.clip(image[0], 0, 1)
+    values *= most
+    return np.rint(values, out=values).transpose(1, 2, 0)
 
 
 def resize_shorter(image: Image.Image, shorter: int) -> Image.Image:

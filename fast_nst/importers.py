@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from fast_nst import foreign, networks
-from fast_nst.errors import UserError, one_line
+from fast_nst.errors import UserError, WeightsError, one_line
 from fast_nst.networks import Network
 from fast_nst.networks.layers import LARGEST
-from fast_nst.safe_load import WeightsError, is_safetensors, load_pickle, load_state
+from fast_nst.safe_load import is_safetensors, load_pickle, load_state
 
 ALLOWED = (
     "a weights file or checkpoint of train.py, or a network of pytorch/examples' or lengstrom's fast style transfer"

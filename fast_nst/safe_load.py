@@ -13,10 +13,6 @@ from torch import Tensor
 from fast_nst.errors import UserError, one_line
 
 
-class WeightsError(UserError):
-    """A weights file that cannot be read. The message is one line."""
-
-
 def load_pickle(path: str | os.PathLike[str]) -> Any:
     """Load a `.pth` or `.ckpt` that contains only tensors and plain values. Raises UserError with the path."""
     try:
@@ -42,13 +38,6 @@ def is_safetensors(path: str | os.PathLike[str]) -> bool:
     """Return whether `path` is a safetensors file by its suffix, or its first bytes: JSON after a length of eight."""
     with open(path, "rb") as file:
         return Path(path).suffix == ".safetensors" or file.read(9)[8:] == b"{"
-
-
-def seems_weights(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file starts like one of weights: safetensors, a zip archive or a pickle."""
-    with open(path, "rb") as file:
-        head = file.read(9)
-    return head[8:] == b"{" or head.startswith((b"PK\3\4", b"\x80"))
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -17,15 +17,15 @@ import safetensors.torch
 from torch import nn
 
 import fast_nst
+from fast_nst import description as descriptions
 from fast_nst import importers, networks
-from fast_nst.errors import UserError, one_line
+from fast_nst.description import FORMAT_VERSION, KEY, check_path
+from fast_nst.errors import WeightsError, one_line
 from fast_nst.image import atomic_write
 from fast_nst.networks import Network, generator
 from fast_nst.networks.generator import Generator
-from fast_nst.safe_load import WeightsError, check_readable, is_safetensors, load_state
+from fast_nst.safe_load import is_safetensors, load_state
 
-FORMAT_VERSION = 1
-_KEY = "fast_nst"
 GENERATOR = "generator"  # the name of the network that makes images from noise
 
 
@@ -39,38 +39,17 @@ def save(path: str | os.PathLike[str], network: nn.Module, description: dict[str
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic_write(path) as temporary:
         try:
-            safetensors.torch.save_file(state, temporary, {_KEY: json.dumps(metadata)})
+            safetensors.torch.save_file(state, temporary, {KEY: json.dumps(metadata)})
         except safetensors.SafetensorError as error:
             raise OSError(one_line(error)) from None
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the metadata of a weights file; what `load` says of another file that it reads.
-
-    Raises WeightsError with the path and the reason.
-    """
-    path = _check_path(path)
-    if not is_safetensors(path) or importers.is_foreign(path, _KEY):
+    """Read the metadata of a weights file; what `load` says of another file that it reads. Raises WeightsError."""
+    path = check_path(path)
+    if not is_safetensors(path) or importers.is_foreign(path, KEY):
         return importers.load_foreign(path)[1]
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            text = (file.metadata() or {})[_KEY]
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: damaged, or not a weights file ({one_line(error)})") from None
-    try:
-        metadata = json.loads(text)
-        version, recipe = metadata["format_version"], metadata["network"]
-        names = metadata.get("style", {}).get("names", [])
-        weight = metadata.get("loss", {}).get("style_weight", 0)
-        if not all(isinstance(name, str) and "\0" not in name for name in list(names)) or weight != float(weight):
-            raise TypeError
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise WeightsError(f"{path}: its metadata cannot be read") from None
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise WeightsError(f"{path}: format version {version}; this fast_nst reads up to {FORMAT_VERSION}: update it")
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("name"), str):
-        raise WeightsError(f"{path}: its metadata does not name a network")
-    return metadata
+    return descriptions.describe(path)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
@@ -78,8 +57,8 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
 
     Checkpoints of train.py and networks of other programs work too, see `importers`. Raises WeightsError.
     """
-    path = _check_path(path)
-    if not is_safetensors(path) or importers.is_foreign(path, _KEY):
+    path = check_path(path)
+    if not is_safetensors(path) or importers.is_foreign(path, KEY):
         return importers.load_foreign(path)
     metadata = describe(path)
     if metadata["network"]["name"] == GENERATOR:
@@ -89,7 +68,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
 
 def load_generator(path: str | os.PathLike[str]) -> tuple[Generator, dict[str, Any]]:
     """Load the generator of a weights file of experiment=agn like `load`. Raises WeightsError."""
-    path = _check_path(path)
+    path = check_path(path)
     if not is_safetensors(path):
         raise WeightsError(f"{path}: not a weights file; generate takes the .safetensors of experiment=agn")
     metadata = describe(path)
@@ -109,14 +88,3 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file in hexadecimal; it identifies a style image."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_path(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    if path.is_dir():
-        raise WeightsError(f"{path}: is a directory; give the .safetensors file in it")
-    try:
-        check_readable(path)
-    except UserError as error:
-        raise WeightsError(str(error)) from None
-    return path

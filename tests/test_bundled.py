@@ -13,8 +13,8 @@ from fast_nst.data import styles
 from fast_nst.data.synthetic import SyntheticPhotographs
 from fast_nst.errors import UserError
 from fast_nst.losses import PerceptualLoss, layers_needed
-from fast_nst.stylize import stylize_tensor
 from fast_nst.stylize.choice import BUNDLED, bundled_names, choose
+from fast_nst.stylize.image import stylize_tensor
 
 
 def test_the_bundled_network_has_every_bundled_style():
@@ -28,7 +28,7 @@ def test_a_bundled_style_repaints_by_its_name(tmp_path):
     result = run("infer.py", "cubist", "photo.png", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (0, "photo_cubist.png\n"), result.stderr
     painted = np.asarray(Image.open(tmp_path / "photo_cubist.png")).astype(int)
-    assert np.abs(painted - np.asarray(fast_nst.load("cubist")(tmp_path / "photo.png"))).max() <= 1
+    assert np.abs(painted - np.asarray(fast_nst.load("cubist")(tmp_path / "photo.png"))).max() <= 2
     assert run("infer.py", "--list", cwd=tmp_path).stdout.split() == bundled_names()
     wrong = run("infer.py", "cubism", "photo.png", cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)

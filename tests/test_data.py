@@ -13,9 +13,9 @@ from PIL import Image
 
 from fast_nst import data, image
 from fast_nst.data import datamodule, dataset, folder, styles
-from fast_nst.data.image_cache import UnreadablePictureWarning
 from fast_nst.data.mnist import Mnist
 from fast_nst.errors import UserError
+from fast_nst.listing import UnreadablePictureWarning
 
 CROPS = {"size": 32, "crop": "random_resized", "scale": (0.25, 1.0), "ratio": (0.8, 1.25), "val_images": 2,
          "val_size": 48, "seed": 0}  # fmt: skip

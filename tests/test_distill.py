@@ -16,7 +16,7 @@ import torch
 from conftest import random_vgg_state, run
 from safetensors.torch import save_file
 
-from fast_nst import device, loss_networks
+from fast_nst import loss_networks, machine
 from fast_nst.loss_networks import compact
 from fast_nst.losses.functional import gram
 
@@ -138,7 +138,7 @@ def test_bfloat16_features_have_gradients_for_float32_weights():
 def test_distill_writes_a_loss_network_with_its_recipe(workplace: Path, monkeypatch, capsys):
     """The first block trains for only 5 steps, because it takes most of the time."""
     monkeypatch.setattr(distill, "low_rank", functools.partial(low_rank.low_rank, steps=5))
-    monkeypatch.setattr(device, "keep_freed_memory", lambda: None)  # not in the test process
+    monkeypatch.setattr(machine, "keep_freed_memory", lambda: None)  # not in the test process
     monkeypatch.chdir(workplace)
     save_file(random_vgg_state("vgg16", CONVOLUTIONS), workplace / "vgg16.safetensors")
     (workplace / "one style").mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run
@@ -16,6 +17,8 @@ from fast_nst.errors import RunError, UserError
 from fast_nst.export import program
 from fast_nst.export.plain import PlainNetwork
 from fast_nst.networks.style_bank import StyleBank
+from fast_nst.stylize.image import memory_per_pixel
+from fast_nst.stylize.onnx import OnnxNetwork
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "slim": {"name": "slim", "width": 8, "blocks": 1, "fine_noise": 0.1},
@@ -105,6 +108,13 @@ def test_onnx_equals_the_network(name, tmp_path):
         return torch.from_numpy(session.run(None, {k: v.numpy() for k, v in zip(names, given, strict=True)})[0])
 
     assert largest_difference(exported, network) < 2 / 255  # random networks enlarge what 16 bits round
+    painter = OnnxNetwork.load(tmp_path / "a.onnx")
+    assert painter.memory_per_pixel() > memory_per_pixel(network)
+    content, *style = inputs(network, 1, 7, 19)  # smaller than the file takes
+    chosen = painter.select(style[0][0].numpy()) if style else painter
+    with torch.no_grad():
+        expected = network(content, *style).clamp(0, 1).numpy()
+    assert np.abs(chosen(content.numpy()) - expected).max() < 2 / 255
 
 
 def test_float32_is_exact_and_names_no_folder(tmp_path):

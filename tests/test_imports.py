@@ -10,9 +10,16 @@ from conftest import ROOT
 PACKAGE = ROOT / "fast_nst"
 # Left to right: a part may import those left of it, and itself.
 ORDER = [
-    "errors", "foreign", "deep", "device", "threads", "safe_load", "image", "ops", "networks", "loss_networks",
-    "losses", "data", "importers", "weights", "optimize", "evaluate", "stylize", "export", "training", "methods",
-    "commands",
+    "errors", "foreign", "deep", "machine", "device", "threads", "safe_load", "image", "listing", "description", "ops",
+    "networks", "loss_networks", "losses", "data", "importers", "weights", "optimize", "evaluate", "stylize", "export",
+    "training", "methods", "commands",
+]  # fmt: skip
+
+
+# What repaints without torch.
+LIGHT = [
+    "errors", "foreign", "deep", "machine", "image", "listing", "description", "stylize.files", "stylize.batch",
+    "stylize.onnx", "stylize.model", "stylize.moving", "stylize.clip", "stylize.animation", "commands.infer",
 ]  # fmt: skip
 
 
@@ -48,6 +55,15 @@ def test_lightning_and_hydra_stay_where_they_belong():
 
 
 def test_a_bare_import_is_light():
-    code = "import fast_nst, sys; print([m for m in ('torch', 'pytorch_lightning', 'hydra') if m in sys.modules])"
+    assert heavy_ones_after("fast_nst") == "[]"
+
+
+def test_repainting_imports_no_torch():
+    assert heavy_ones_after(*(f"fast_nst.{name}" for name in LIGHT)) == "[]"
+
+
+def heavy_ones_after(*modules: str) -> str:
+    heavy = ("torch", "torchvision", "pytorch_lightning", "hydra", "omegaconf", "onnx")
+    code = f"import sys, {', '.join(modules)}; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    return result.stdout.strip()

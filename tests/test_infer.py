@@ -13,8 +13,10 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, picture, run, started, wait_until
 from PIL import Image
 
-from fast_nst import networks, stylize, weights
+from fast_nst import networks, weights
 from fast_nst.commands import cli, infer
+from fast_nst.stylize.files import stylize_file
+from fast_nst.stylize.options import Options
 
 NETWORK = {"name": "slim", "width": 8, "blocks": 1}
 
@@ -151,7 +153,7 @@ def test_small_pictures_in_batches_equal_one_by_one(folder):
     network = weights.load(folder / "a.safetensors")[0]
     for path in sorted((folder / "out").iterdir()):
         source = next((folder / "small").glob(f"{path.stem}.*"))
-        stylize.stylize_file(network, source, folder / "one.png", stylize.Options(keep_colors="statistics"))
+        stylize_file(network, source, folder / "one.png", Options(keep_colors="statistics"))
         alone, batched = (np.asarray(Image.open(file)).astype(int) for file in (folder / "one.png", path))
         assert alone.shape == batched.shape
         assert np.abs(alone - batched).max() <= 1

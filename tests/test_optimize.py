@@ -64,13 +64,13 @@ def test_infinite_loss_raises():
 def test_memory_needed_predicts_used_memory():
     code = """
 import torch
-from fast_nst import device, optimize
+from fast_nst import machine, optimize
 from test_optimize import make_loss
-device.keep_freed_memory()  # freed memory still counts
+machine.keep_freed_memory()  # freed memory still counts
 loss = make_loss(1, 1)
-before, content = device.used_memory(), torch.rand(1, 3, 448, 448)
+before, content = machine.used_memory(), torch.rand(1, 3, 448, 448)
 optimize.optimize(content, content, loss, 8)
-print((device.used_memory() - before) / optimize.memory_needed(loss, 448, 448, 8, "lbfgs"))
+print((machine.used_memory() - before) / optimize.memory_needed(loss, 448, 448, 8, "lbfgs"))
 """
     environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)

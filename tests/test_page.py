@@ -19,7 +19,7 @@ from test_export import network_of, saved
 from fast_nst import image
 from fast_nst.commands import export as command
 from fast_nst.export.plain import PlainNetwork
-from fast_nst.stylize import stylize_tensor
+from fast_nst.stylize.image import stylize_tensor
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = [
@@ -194,7 +194,7 @@ def test_tiles_equal_the_whole_given_its_statistics(runtime, tmp_path):
 
     for name in ("slim", "johnson", "conditional"):
         plain = PlainNetwork(network_of(name))
-        made, weights = graphs.split(onnx.to_onnx(program.export_program(plain), "{}"))
+        made, weights = graphs.split(onnx.to_onnx(program.export_program(plain), plain, "{}"))
         (tmp_path / "weights").write_bytes(weights)
         session = {}
         for graph, data in made.items():

@@ -38,7 +38,7 @@ def test_the_readme_has_its_two_commands():
     one_line = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
     start = "python3 -m venv .venv && . .venv/bin/activate && "
     assert one_line == [
-        start + "pip install -e . && python scripts/train.py style=starry_night",
+        start + 'pip install -e ".[train]" && python scripts/train.py style=starry_night',
         start + 'pip install -e ".[dev]" && python -m pytest',
     ]
     assert set(one_line) < set(COMMANDS)

@@ -11,8 +11,8 @@ from conftest import ENVIRONMENT, picture, run, small
 
 from fast_nst import data
 from fast_nst.data import shards
-from fast_nst.data.image_cache import UnreadablePictureWarning
 from fast_nst.errors import UserError
+from fast_nst.listing import UnreadablePictureWarning
 
 SIZES = (3, 1, 4)  # unequal
 

@@ -12,8 +12,7 @@ from fast_nst import networks, weights
 from fast_nst.image import to_tensor
 from fast_nst.methods.style_bank import STYLIZING, StyleBankTransfer
 from fast_nst.networks.styles import clear_gradients, replace, select, shared_parameters
-from fast_nst.stylize import stylize_tensor
-from fast_nst.stylize.image import stylize_tiles
+from fast_nst.stylize.image import stylize_tensor, stylize_tiles
 from fast_nst.training.muon import Muon
 
 SIZES = {"width": 8, "blocks": 2}
@@ -62,7 +61,7 @@ def test_the_autoencoder_keeps_brightness(network):
     dark, bright = torch.full((1, 3, 40, 36), 0.2), torch.full((1, 3, 40, 36), 0.8)
     assert (network(bright) - network(dark)).abs().mean() > 1e-3
     style = torch.zeros(1, 3)  # the features themselves
-    torch.testing.assert_close(network(bright, style), network(dark, style), rtol=0, atol=1e-4)
+    torch.testing.assert_close(network(bright, style), network(dark, style), rtol=0, atol=1e-3)
 
 
 @torch.no_grad()

@@ -138,15 +138,15 @@ def test_invalid_value_raises(change, message):
 def test_memory_needed_predicts_used_memory():
     code = """
 import torch
-from fast_nst import device
 from fast_nst.training.jitter import jitter
 from test_style_transfer import module
-device.keep_freed_memory()  # freed memory still counts
+from fast_nst import machine
+machine.keep_freed_memory()  # freed memory still counts
 training, batch = module(), torch.rand(2, 3, 320, 320)
 training.network.to(memory_format=torch.channels_last)
-before = device.used_memory()
+before = machine.used_memory()
 training.loss(*jitter(training.network(batch), batch, 4))["loss"].backward()
-print((device.used_memory() - before) / training.memory_needed(2, 320))
+print((machine.used_memory() - before) / training.memory_needed(2, 320))
 """
     environment = {**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)

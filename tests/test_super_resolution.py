@@ -9,7 +9,7 @@ from conftest import RECIPE, little_compact, picture, run, started, wait_until
 from PIL import Image
 from torch import nn
 
-from fast_nst import image, networks, stylize, weights
+from fast_nst import image, networks, weights
 from fast_nst.commands import evaluate_enlarged
 from fast_nst.data.dataset import ContentImages, random_box
 from fast_nst.data.shrunk import ShrunkImages
@@ -19,6 +19,9 @@ from fast_nst.losses.restoration import RestorationLoss
 from fast_nst.methods.super_resolution import Restoration
 from fast_nst.networks.super_resolution import enlarge, shrink
 from fast_nst.stylize.enlarge import enlarge_picture
+from fast_nst.stylize.files import stylize_file
+from fast_nst.stylize.image import stylize_tensor
+from fast_nst.stylize.options import Options
 from fast_nst.training import resume
 
 
@@ -67,7 +70,7 @@ def test_shrinking_blurs_and_then_interpolates():
 @pytest.mark.parametrize("strip", [1, 13, 40])
 def test_strips_equal_the_whole(strip, keep_colors):
     built, content = network(scale=4), picture(2, 40, 24)
-    whole = stylize.stylize_tensor(built, image.to_tensor(content), 0.7, keep_colors)
+    whole = stylize_tensor(built, image.to_tensor(content), 0.7, keep_colors)
     shares: list[float] = []
     strips = enlarge_picture(built, content, strip, 0.7, keep_colors, on_progress=shares.append)
     difference = np.abs(pixels(strips).astype(int) - pixels(image.to_pillow(whole)).astype(int))
@@ -180,9 +183,7 @@ def test_infer_enlarges_and_keeps_transparency(work, trained):
     assert result.returncode == 0, result.stderr
     output = Image.open(work / "small_super_resolution_x4.png")
     assert (output.size, output.mode) == ((176, 120), "RGBA")
-    expected = stylize.stylize_tensor(
-        weights.load(trained)[0], image.to_tensor(image.open_picture(work / "small.png").rgb)
-    )
+    expected = stylize_tensor(weights.load(trained)[0], image.to_tensor(image.open_picture(work / "small.png").rgb))
     difference = pixels(output.convert("RGB")).astype(int) - pixels(image.to_pillow(expected)).astype(int)
     assert np.abs(difference).max() <= 1
     alpha = np.asarray(output.getchannel("A")).astype(int)
@@ -201,8 +202,8 @@ def test_short_memory_gives_the_same_picture(work, trained):
             continue
         assert result.returncode == 0, result.stderr
     built = weights.load(trained)[0]
-    options = stylize.Options(keep_colors="statistics", memory=5 * 360 * 2800 + 2**20)
-    stylize.stylize_file(built, work / "tall.png", work / "strips.png", options)
+    options = Options(keep_colors="statistics", memory=5 * 360 * 2800 + 2**20)
+    stylize_file(built, work / "tall.png", work / "strips.png", options)
     difference = pixels(work / "strips.png").astype(int) - pixels(work / "whole.png").astype(int)
     assert np.abs(difference).max() <= 1
 

@@ -28,7 +28,7 @@ from fast_nst.stylize import clip, hdr
 from fast_nst.stylize.animation import stylize_animation
 from fast_nst.stylize.color import luma
 from fast_nst.stylize.frames import FramePainter, Motion, shift_between
-from fast_nst.stylize.image import Options
+from fast_nst.stylize.options import Options
 from fast_nst.stylize.video import stylize_video
 
 av = pytest.importorskip("av")

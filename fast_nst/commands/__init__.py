@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from fast_nst.errors import UserError, needs_torch
+
 NAMES = ("train", "infer", "optimize", "evaluate", "sheet", "export", "generate")
 
 
@@ -22,7 +24,13 @@ def run_command(name: str) -> None:
         if getattr(sys, stream) is None:  # closed, as a service may start a process
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     sys.excepthook = _without_traceback  # before the import, because Ctrl-C may come while a command imports torch
-    importlib.import_module(f"fast_nst.commands.{name}").command_line()
+    try:
+        with needs_torch(name):
+            command = importlib.import_module(f"fast_nst.commands.{name}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    command.command_line()
 
 
 def main() -> None:

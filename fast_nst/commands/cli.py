@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
-
 from fast_nst.commands.paths import expand_word
 from fast_nst.errors import RunError, UserError
 from fast_nst.image import check_place
 
-# OSError: a folder that cannot be listed, a full disk.
-USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
+
+def known_errors() -> tuple[type[Exception], ...]:
+    """Return the types of errors that become one line. OSError: a folder that cannot be listed, a full disk."""
+    if "hydra" not in sys.modules:  # importing it takes time
+        return UserError, RunError, OSError
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    return UserError, RunError, OSError, HydraException, OmegaConfBaseException
 
 
 class Interrupted(RunError):
@@ -59,7 +63,8 @@ def one_line(error: BaseException) -> str:
 
 def explain(error: BaseException) -> str:
     """One line that says what is wrong; for an error that Hydra wraps, with the key."""
-    if isinstance(error, OverrideParseException):
+    hydra = sys.modules.get("hydra.errors")
+    if hydra is not None and isinstance(error, hydra.OverrideParseException):
         key, _, value = str(error.override).removeprefix("++").partition("=")  # `config.normalize` may have added ++
         quoted = shlex.quote(f"{key}='{value}'") if value else "\"key='…'\""
         return f"{key}={value}: not key=value as Hydra reads it; a value with special characters needs quotes: {quoted}"
@@ -112,7 +117,7 @@ def run(main: Callable[[], int | None]) -> None:
         sys.stdout.reconfigure(errors="surrogateescape")  # a file name may be bytes that are not text
     try:
         sys.exit(main() or 0)
-    except (*USER_ERRORS, RunError) as error:
+    except known_errors() as error:
         sys.exit(report(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -28,21 +28,22 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from tqdm import tqdm
 
-from fast_nst import image, loss_networks, stylize, weights
+from fast_nst import image, loss_networks, weights
 from fast_nst.commands import cli, evaluate_enlarged
 from fast_nst.data import styles
 from fast_nst.data.dataset import center_square
-from fast_nst.data.folder import list_pictures
-from fast_nst.device import keep_freed_memory
 from fast_nst.errors import UserError, check_int, check_number
 from fast_nst.evaluate import STILL, Curves, equivalent_steps, steadiness
+from fast_nst.listing import list_pictures
 from fast_nst.loss_networks import compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import tv_mean
+from fast_nst.machine import keep_freed_memory
 from fast_nst.networks import Network
 from fast_nst.networks.super_resolution import SuperResolution
 from fast_nst.stylize.choice import load_style
 from fast_nst.stylize.frames import FramePainter
+from fast_nst.stylize.image import stylize_tensor
 from fast_nst.stylize.sheet import grid, grid_size
 
 CONTENT = {"relu3_3": 1.0}
@@ -129,7 +130,7 @@ def measure(
         bar.update(index * len(STARTS) * steps - bar.n)  # of curves that were kept
         results = []
         for path, (network, _) in trained.items():
-            result = stylize.stylize_tensor(network, photograph)
+            result = stylize_tensor(network, photograph)
             results.append(image.to_pillow(result))
             with torch.no_grad():
                 terms = {key: float(value) for key, value in loss(result, photograph).items()}

@@ -16,13 +16,14 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
 
-from fast_nst import image, loss_networks, stylize
+from fast_nst import image, loss_networks
 from fast_nst.data.dataset import center_box
-from fast_nst.data.folder import list_pictures
 from fast_nst.errors import UserError
+from fast_nst.listing import list_pictures
 from fast_nst.losses.restoration import RestorationLoss
 from fast_nst.networks.super_resolution import SuperResolution, enlarge, shrink
 from fast_nst.stylize.color import luma
+from fast_nst.stylize.image import stylize_tensor
 from fast_nst.stylize.sheet import grid
 
 LAYER = "relu2_2"  # Johnson 2016's
@@ -79,7 +80,7 @@ def evaluate(trained: Mapping[str, SuperResolution], arguments: argparse.Namespa
     for original in tqdm(photographs(arguments.content, arguments.images, scale), total=arguments.images, unit="photo"):
         small = image.to_tensor(image.to_pillow(shrink(original, scale)))  # with the 8 bits of a file
         results = {"bicubic": enlarge(small, scale).clamp(0, 1)}
-        results |= {path: stylize.stylize_tensor(network, small).cpu() for path, network in trained.items()}
+        results |= {path: stylize_tensor(network, small).cpu() for path, network in trained.items()}
         for name, result in results.items():
             for key, value in compare(result.to(device), original.to(device), scale, loss).items():
                 tables[name].setdefault(key, []).append(value)

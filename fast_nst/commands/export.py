@@ -84,7 +84,7 @@ def export_network(network: Network, description: dict[str, Any], output: Path, 
     exported = program.export_program(plain)
     with atomic_write(output) as temporary:
         if output.suffix == ".onnx":
-            temporary.write_bytes(onnx.to_onnx(exported, metadata, half).SerializeToString())
+            temporary.write_bytes(onnx.to_onnx(exported, plain, metadata, half).SerializeToString())
             try:
                 return program.check_equal(onnx.run_with_onnxruntime(temporary), network, plain)
             except RunError as error:

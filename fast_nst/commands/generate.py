@@ -17,11 +17,11 @@ from tqdm import tqdm
 from fast_nst import image, weights
 from fast_nst.commands import cli
 from fast_nst.data.dataset import center_square
+from fast_nst.description import style_names
 from fast_nst.device import find_devices
 from fast_nst.errors import UserError, check_int
 from fast_nst.loss_networks.style_features import StyleExtractor
 from fast_nst.networks.generator import Generator
-from fast_nst.stylize.choice import style_names
 from fast_nst.stylize.sheet import stack, tile
 
 BATCH = 64  # images at a time

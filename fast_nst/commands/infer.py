@@ -5,7 +5,6 @@ python scripts/infer.py starry_night.safetensors holiday/ -o painted/ --strength
 """
 
 import argparse
-import copy
 import os
 import queue
 import sys
@@ -13,21 +12,24 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from fast_nst import image, stylize
+from fast_nst import image
 from fast_nst.commands import cli
-from fast_nst.commands.infer_choice import Choice, load_choice, print_styles
+from fast_nst.commands.infer_choice import Choice, load_choice, needs_torch, print_styles
 from fast_nst.commands.infer_moving import stylize_clips
 from fast_nst.commands.infer_plan import FORMATS, Pair, make_plan
-from fast_nst.device import find_devices, has_fast_bfloat16, is_out_of_memory, keep_freed_memory, used_memory
 from fast_nst.errors import UserError, check_int, check_number
-from fast_nst.networks import Network
+from fast_nst.machine import free_memory, is_out_of_memory, keep_freed_memory, used_memory
+from fast_nst.stylize.batch import group_small, stylize_batch
+from fast_nst.stylize.color import KEEP_COLORS
+from fast_nst.stylize.files import stylize_file
 from fast_nst.stylize.mask import read_mask
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from fast_nst.stylize.moving import is_moving, stylize_moving
+from fast_nst.stylize.options import PRECISIONS, Options
+from fast_nst.stylize.painter import as_painter
 
 
 def parse() -> argparse.Namespace:
@@ -37,7 +39,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "weights", metavar="WEIGHTS", nargs="?",
-        help="<style>.safetensors, a .pth of pytorch/examples, or the name of a bundled style",
+        help="<style>.safetensors or .onnx, a .pth of pytorch/examples, or the name of a bundled style",
     )  # fmt: skip
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="photographs, clips, or folders of photographs")
     parser.add_argument("-o", "--output", metavar="OUTPUT", help="a file for one input, a folder for several")
@@ -55,7 +57,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--outside", metavar="NAME", help="a style for what the mask leaves")
     parser.add_argument(
-        "--keep-colors", nargs="?", const="chroma", choices=tuple(stylize.KEEP_COLORS),
+        "--keep-colors", nargs="?", const="chroma", choices=tuple(KEEP_COLORS),
         help="keep the photograph's colors: its chroma (default), or the statistics of its colors",
     )  # fmt: skip
     parser.add_argument("--size", type=int, metavar="N", help="pixels of the longer side (default: the photograph's)")
@@ -65,7 +67,7 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--precision",
-        choices=("auto", *PRECISIONS),
+        choices=PRECISIONS,
         default="auto",
         help="auto: bfloat16 if the device is fast at it",
     )
@@ -77,7 +79,7 @@ def parse() -> argparse.Namespace:
     add_output_options(parser)
     words = sys.argv[1:]
     for index, word in enumerate(words):  # the value is optional, also in front of a file name
-        if word == "--keep-colors" and words[index + 1 : index + 2] not in [[name] for name in stylize.KEEP_COLORS]:
+        if word == "--keep-colors" and words[index + 1 : index + 2] not in [[name] for name in KEEP_COLORS]:
             words[index] = "--keep-colors=chroma"
     return parser.parse_args(words)
 
@@ -112,18 +114,11 @@ class PhotoProgress:
 class Stylizer:
     """Stylizes files on several devices: one copy of the network on each, each used by one thread at a time."""
 
-    def __init__(
-        self, choice: Choice, devices: Sequence[torch.device], arguments: argparse.Namespace, style: str
-    ) -> None:
-        self.arguments, self.style, self.fade = arguments, style, choice.fade
-        self.idle: queue.SimpleQueue[tuple[Network, Network | None]] = queue.SimpleQueue()
-        for device in devices:
-            inside, outside = (None if n is None else copy.deepcopy(n).to(device) for n in choice.networks)
-            for network in (inside, outside):
-                if network is not None:
-                    network.to(memory_format=torch.channels_last)
-            assert inside is not None
-            self.idle.put((inside, outside))
+    def __init__(self, choice: Choice, arguments: argparse.Namespace, count: int) -> None:
+        self.arguments, self.style, self.fade = arguments, choice.label, choice.fade
+        self.idle: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        for device in choice.devices[:count]:
+            self.idle.put(choice.on(device))
 
     def __call__(self, pairs: Sequence[Pair]) -> list[str]:
         """Stylize one photograph, or several small ones together, on the next idle device; errors, one line each.
@@ -134,18 +129,18 @@ class Stylizer:
         try:
             if len(pairs) == 1:
                 return self.stylize_one(network, outside, pairs[0])
-            failed = stylize.stylize_batch(network, pairs, self.options(network, small=True))
+            failed = stylize_batch(network, pairs, self.options(network, small=True))
             return [cli.one_line(error) for _, error in failed]
         finally:
             self.idle.put(networks)
 
-    def stylize_one(self, network: Network, outside: Network | None, pair: Pair) -> list[str]:
+    def stylize_one(self, network: Any, outside: Any, pair: Pair) -> list[str]:
         progress = PhotoProgress(pair[0].name)
         try:
-            if stylize.is_moving(*pair):
-                stylize.stylize_moving(network, *pair, self.options(network), partial(tqdm.write, file=sys.stderr))
+            if is_moving(*pair):
+                stylize_moving(network, *pair, self.options(network), partial(tqdm.write, file=sys.stderr))
             else:
-                stylize.stylize_file(network, *pair, self.options(network), progress.update, outside)
+                stylize_file(network, *pair, self.options(network), progress.update, outside)
         except image.NoSpace:
             raise
         except image.TooLarge as error:
@@ -153,27 +148,29 @@ class Stylizer:
             return [f"{cli.one_line(error)} in the memory{'' if limit is None else f' of --max-memory {limit:g}'}"]
         except UserError as error:
             return [cli.one_line(error)]
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not is_out_of_memory(error):
                 raise
             return [f"{pair[0]}: too large for the memory of its device; give a smaller --size, or --device cpu"]
         finally:
             progress.close()
         return []
 
-    def options(self, network: Network, small: bool = False) -> stylize.Options:
-        given, device = self.arguments, next(network.parameters()).device
-        dtype = PRECISIONS.get(given.precision)
-        if dtype is None:  # bfloat16 has no more than 8 bits, and on small pictures it is slower
-            fast = given.depth == 8 and not small and has_fast_bfloat16(device.type)
-            dtype = torch.bfloat16 if fast else torch.float32
-        memory = None
-        if given.max_memory is not None:
-            memory = int(given.max_memory * 2**30) - (used_memory() if device.type == "cpu" else 0)
-        return stylize.Options(
-            given.size, self.fade, given.keep_colors, dtype, memory, given.depth, given.quality, self.style,
+    def options(self, network: Any, small: bool = False) -> Options:
+        given = self.arguments
+        precision = "float32" if small and given.precision == "auto" else given.precision  # small ones gain nothing
+        memory = None if given.max_memory is None else usable_memory(given, as_painter(network).on_cpu)
+        return Options(
+            given.size, self.fade, given.keep_colors, precision, memory, given.depth, given.quality, self.style,
             None if given.mask is None else Path(given.mask),
         )  # fmt: skip
+
+
+def usable_memory(arguments: argparse.Namespace, on_cpu: bool = True) -> int:
+    """Return the bytes to use in addition to those in use."""
+    if arguments.max_memory is None:
+        return free_memory() // 2
+    return int(arguments.max_memory * 2**30) - (used_memory() if on_cpu else 0)
 
 
 def check_options(arguments: argparse.Namespace) -> None:
@@ -194,7 +191,7 @@ def check_options(arguments: argparse.Namespace) -> None:
 def stylize_all(stylizer: Stylizer, pairs: Sequence[Pair], devices: int) -> int:
     """Stylize `pairs` and return how many failed, each reported. Raises UserError, Interrupted."""
     each = len(pairs) == 1 or stylizer.arguments.mask is not None
-    jobs = [[pair] for pair in pairs] if each else stylize.group_small(pairs, stylizer.arguments.size)
+    jobs = [[pair] for pair in pairs] if each else group_small(pairs, stylizer.arguments.size)
     failed = 0
     pool = ThreadPoolExecutor(devices)
     bar = tqdm(total=len(pairs), unit="photo", disable=len(pairs) == 1 or None)
@@ -235,19 +232,20 @@ def main() -> int:
     if arguments.max_memory is None:
         keep_freed_memory()  # faster, and takes more of it
     choice = load_choice(arguments)
-    devices, style = find_devices(arguments.device, "--device"), choice.label
-    plan = make_plan(arguments, style)
+    plan = make_plan(arguments, choice.label)
     for line in (*plan.notes, *(f"error: {message}" for message in plan.errors)):
         print(line, file=sys.stderr)
     pairs = plan.pairs
     if not pairs:  # of this shard, or since all exist
         print("0 of 0 photographs stylized")
         return 1 if plan.errors else 0
-    stylizer = Stylizer(choice, devices[: len(pairs)], arguments, style)
-    clips = [pair for pair in pairs if stylize.is_moving(*pair)]
+    if needs_torch(choice, pairs, arguments, usable_memory(arguments)):
+        choice = load_choice(arguments, torch_only=True)
+    stylizer = Stylizer(choice, arguments, len(pairs))
+    clips = [pair for pair in pairs if is_moving(*pair)]
     failed = stylize_clips(stylizer, clips, len(pairs) == 1)
-    if photographs := [pair for pair in pairs if not stylize.is_moving(*pair)]:
-        failed += stylize_all(stylizer, photographs, len(devices))
+    if photographs := [pair for pair in pairs if not is_moving(*pair)]:
+        failed += stylize_all(stylizer, photographs, len(choice.devices))
     done = f"{len(pairs) - failed} of {len(pairs)} {'files' if clips else 'photographs'} stylized"
     print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")
     return 1 if failed or plan.errors else 0

@@ -1,42 +1,110 @@
-"""What infer.py paints: the weights file, the style in it, its strength."""
+"""What infer.py paints with: the weights file, the style in it, its strength, and what the network runs on."""
 
 import argparse
+import copy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from fast_nst import weights
+from fast_nst import image, machine
+from fast_nst.commands.infer_plan import Pair
+from fast_nst.description import describe, style_names
 from fast_nst.errors import UserError
-from fast_nst.networks import Network
-from fast_nst.stylize.choice import bundled_names, choose, find_weights, parse_style, style_names
+from fast_nst.stylize import choice
+from fast_nst.stylize.moving import is_moving
+from fast_nst.stylize.onnx import OnnxNetwork
+from fast_nst.stylize.options import result_bytes
+
+_FEW = 2e6  # pixels that onnxruntime paints sooner than torch starts, where torch computes in bfloat16
 
 
 class Choice(NamedTuple):
     """What paints: a network of one style, and one for outside of the mask.
 
-    fade: how far to fade from the photograph to the output. label: for the names of outputs.
+    fade: how far to fade from the photograph to the output. label: for the names of outputs. devices: of torch, each
+    of which gets a copy of the networks; "cpu" for onnxruntime.
     """
 
-    networks: tuple[Network, Network | None]
+    networks: tuple[Any, Any]
     fade: float
     label: str
+    devices: list[Any]
+
+    def on(self, device: Any) -> tuple[Any, Any]:
+        """Return the networks on `device`."""
+        if isinstance(self.networks[0], OnnxNetwork):
+            return self.networks
+        import torch
+
+        inside, outside = (None if n is None else copy.deepcopy(n).to(device) for n in self.networks)
+        for network in (inside, outside):
+            if network is not None:
+                network.to(memory_format=torch.channels_last)
+        return inside, outside
 
 
-def load_choice(arguments: argparse.Namespace) -> Choice:
+def load_choice(arguments: argparse.Namespace, torch_only: bool = False) -> Choice:
     """Load the networks that the options choose. Raises UserError."""
-    file, style = find_weights(arguments.weights)
-    network, description = weights.load(file)
+    file, style = choice.find_weights(arguments.weights)
+    onnx = not torch_only and choice.runs_in_onnx(file, arguments.device, arguments.precision, "--device")
+    network, description = choice.load_network(file, onnx)
     names = style_names(description)
     if arguments.style and style and arguments.style != style:
         raise UserError(f"--style: got {arguments.style}; WEIGHTS names {style} already")
     style = arguments.style or style
     shared = {"strength": arguments.strength, "brush": arguments.brush}
-    chosen, fade = choose(network, description, style, **shared)
-    outside = None if arguments.outside is None else choose(network, description, arguments.outside, **shared)[0]
-    used = names if style is None else [*parse_style(style)]
-    return Choice((chosen, outside), fade, "_".join(Path(name).name for name in used) or file.stem)
+    chosen, fade = choice.choose(network, description, style, **shared)
+    outside = None
+    if arguments.outside is not None:
+        outside = choice.choose(network, description, arguments.outside, **shared)[0]
+    used = names if style is None else [*choice.parse_style(style)]
+    label = "_".join(Path(name).name for name in used) or file.stem
+    devices: list[Any] = ["cpu"]
+    if not onnx:
+        from fast_nst.device import find_devices
+
+        devices = find_devices(arguments.device, "--device")
+    return Choice((chosen, outside), fade, label, devices)
+
+
+def needs_torch(chosen: Choice, pairs: Sequence[Pair], arguments: argparse.Namespace, memory: int) -> bool:
+    """Return whether torch, which is installed, paints `pairs` with a bundled style and onnxruntime cannot, or slower.
+
+    Clips, photographs that exceed `memory` bytes, and many pixels where the processor computes in bfloat16.
+    """
+    network = chosen.networks[0]
+    bundled = choice.find_weights(arguments.weights)[0] == choice.BUNDLED
+    if not isinstance(network, OnnxNetwork) or not bundled or not choice.is_installed("torch"):
+        return False
+    most = memory / (network.memory_per_pixel() + result_bytes(arguments.depth))
+    left = _FEW if arguments.precision == "auto" and machine.has_fast_bfloat16() else float("inf")
+    for source, target in pairs:
+        pixels = _count_pixels(source, arguments.size)
+        left -= pixels
+        if pixels > most or left < 0 or is_moving(source, target):
+            return True
+    return False
+
+
+def _count_pixels(source: Path, size: int | None) -> float:
+    """Return the pixels of a photograph as it will be stylized; 0 if it cannot be read."""
+    width, height = image.read_size(source) or (0, 1)
+    return width * height if size is None or not width else size**2 * min(width, height) / max(width, height)
 
 
 def print_styles(path: str | None) -> None:
-    """Print the styles in the weights file `path`, or the bundled ones, one a line."""
-    names = bundled_names() if path is None else style_names(weights.describe(find_weights(path)[0]))
-    print("\n".join(names) or "no names of styles")
+    """Print the styles in the file `path`, or the bundled ones, one a line."""
+    print("\n".join(_names(path)) or "no names of styles")
+
+
+def _names(path: str | None) -> list[str]:
+    if path is None:
+        return choice.bundled_names()
+    file = choice.find_weights(path)[0]
+    if file.suffix.lower() == ".onnx":
+        return style_names(OnnxNetwork.load(file).description)
+    if file == choice.BUNDLED or not choice.is_installed("torch"):
+        return style_names(describe(file))
+    from fast_nst import weights
+
+    return style_names(weights.describe(file))

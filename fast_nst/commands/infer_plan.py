@@ -9,9 +9,10 @@ from pathlib import Path
 
 from fast_nst import image
 from fast_nst.commands import cli
-from fast_nst.data.folder import list_pictures
 from fast_nst.errors import UserError
-from fast_nst.stylize import is_moving, moving
+from fast_nst.listing import list_pictures
+from fast_nst.stylize import moving
+from fast_nst.stylize.moving import is_moving
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif"}
 Pair = tuple[Path, Path]

@@ -23,10 +23,11 @@ from fast_nst.commands import cli
 from fast_nst.commands.build import file_name, further_paintings, make_loss
 from fast_nst.commands.config import CONFIGS, run, settle
 from fast_nst.data import styles
-from fast_nst.device import find_devices, free_memory, is_out_of_memory, keep_freed_memory
+from fast_nst.device import find_devices, free_memory
 from fast_nst.errors import RunError, UserError, check_choice, check_int
 from fast_nst.losses import PerceptualLoss
-from fast_nst.stylize import KEEP_COLORS
+from fast_nst.machine import is_out_of_memory, keep_freed_memory
+from fast_nst.stylize.color import KEEP_COLORS
 from fast_nst.weights import sha256
 
 SMALLEST = 32  # pixels of a side, at any level of the pyramid
@@ -170,7 +171,7 @@ def main(composed: DictConfig) -> None:
     try:
         settle(composed)
         optimize_photograph(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
-    except (*cli.USER_ERRORS, RunError) as error:
+    except cli.known_errors() as error:
         sys.exit(cli.report(error))
 
 

@@ -2,10 +2,10 @@
 
 import os
 import re
+from typing import TYPE_CHECKING
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 PATHS = (
     "style.image", "style.name", "data.root", "loss_network.weights", "loss_network.unit_mean", "output_dir",
@@ -36,8 +36,11 @@ def assign(key: str, value: str | os.PathLike[str]) -> str:
     return f"{key}={quoted(value)}"
 
 
-def parse(word: str) -> Override | None:
+def parse(word: str) -> "Override | None":
     """Hydra's reading of an override; None if its grammar does not allow it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException:

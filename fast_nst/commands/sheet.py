@@ -10,13 +10,15 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from fast_nst import image, stylize, weights
+from fast_nst import image, weights
 from fast_nst.commands import cli
 from fast_nst.data import styles
 from fast_nst.data.dataset import center_square
+from fast_nst.description import style_names
 from fast_nst.errors import UserError, check_int
 from fast_nst.networks import Network
-from fast_nst.stylize.choice import BUNDLED, choose, find_weights, style_names
+from fast_nst.stylize.choice import BUNDLED, choose, find_weights
+from fast_nst.stylize.image import stylize_tensor
 from fast_nst.stylize.sheet import grid, grid_size
 
 
@@ -81,7 +83,7 @@ def main() -> None:
         heads.append(head)
         column = []
         for photograph in photographs:
-            column.append(image.to_pillow(stylize.stylize_tensor(network, image.to_tensor(photograph), fade)))
+            column.append(image.to_pillow(stylize_tensor(network, image.to_tensor(photograph), fade)))
             bar.update()
         columns.append(column)
     bar.close()

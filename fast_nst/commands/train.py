@@ -37,9 +37,10 @@ from fast_nst.commands.paths import assign
 from fast_nst.commands.run_dir import RUN_DIR, check_files, run_directory
 from fast_nst.commands.train_methods import check_given, find_method
 from fast_nst.data import shared_memory, styles
-from fast_nst.device import choose_precision, free_memory, is_out_of_memory, keep_freed_memory
+from fast_nst.device import choose_precision, free_memory
 from fast_nst.errors import RunError, UserError, check_int
 from fast_nst.image import atomic_write
+from fast_nst.machine import is_out_of_memory, keep_freed_memory
 from fast_nst.methods.style_transfer import StyleTransfer
 from fast_nst.training import callbacks, resume
 from fast_nst.training.checkpoint import AtomicCheckpointIO, SaveCheckpoint
@@ -331,7 +332,7 @@ def main(composed: DictConfig) -> None:
         training = Run(cfg, list(HydraConfig.get().overrides.task))
         training.fit()
         training.report()
-    except (*cli.USER_ERRORS, RunError) as error:
+    except cli.known_errors() as error:
         code = cli.report(error)  # an exception that reached Hydra would get a line of Hydra's as well
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             sys.exit(code)

@@ -6,10 +6,7 @@ from collections.abc import Callable
 from PIL import Image
 
 from fast_nst import errors, image
-
-
-class UnreadablePictureWarning(UserWarning):
-    """A content image was skipped; the message gives its name and the reason."""
+from fast_nst.listing import UnreadablePictureWarning
 
 
 class ImageCache:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from fast_nst import data, image
 from fast_nst.data.batch import Batch
 from fast_nst.data.dataset import ContentImages
-from fast_nst.data.folder import list_pictures
+from fast_nst.listing import list_pictures
 
 
 class StyleFolders(Dataset[Batch]):

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fast_nst import errors, image
-from fast_nst.data.folder import list_pictures
+from fast_nst.listing import list_pictures
 
 BUNDLED = "bundled:"  # "bundled:cubist.jpg" is assets/styles/cubist.jpg
 SIDES = ("shorter", "longer")

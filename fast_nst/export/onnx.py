@@ -4,6 +4,7 @@ Inputs: "content", (batch, 3, height, width), RGB in [0, 1], and "style", (batch
 Output: "output", like the content. The weights file's description is in the file's metadata, under "fast_nst".
 """
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,20 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from fast_nst.description import KEY
+from fast_nst.export.plain import PlainNetwork
+from fast_nst.stylize.onnx import SIZES_KEY
+
 OPSET = 18  # the newest whose every operation onnxruntime-web has on a GPU
 _IMAGE = ("batch", "colors", "height", "width")
 _AXES = {"content": _IMAGE, "style": ("batch", "styles"), "output": _IMAGE}
 
 
-def to_onnx(program: ExportedProgram, metadata: str, half: bool = True) -> Any:
-    """Convert `program` to an onnx.ModelProto. half: store its numbers in 16 bits; it computes in 32 bits."""
+def to_onnx(program: ExportedProgram, plain: PlainNetwork, metadata: str, half: bool = True) -> Any:
+    """Convert the `program` of `plain` to an onnx.ModelProto.
+
+    metadata: the weights file's. half: store the numbers in 16 bits; all arithmetic is in 32 bits.
+    """
     inputs = ["content", "style"][: len(program.graph_signature.user_inputs)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -33,8 +41,9 @@ def to_onnx(program: ExportedProgram, metadata: str, half: bool = True) -> Any:
     _strip(model)
     if half:
         _halve(model)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "fast_nst", metadata
+    sizes = json.dumps({"smallest": plain.smallest, "channels": plain.widest})
+    for key, value in ((KEY, metadata), (SIZES_KEY, sizes)):
+        model.metadata_props.add(key=key, value=value)
     return model
 
 

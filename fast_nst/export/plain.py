@@ -24,6 +24,7 @@ from fast_nst.networks.layers import (
 )
 from fast_nst.networks.slim import Noise
 from fast_nst.networks.style_bank import StyleBank
+from fast_nst.stylize.image import widest
 from fast_nst.stylize.tiles import TiledNetwork
 
 
@@ -42,6 +43,7 @@ class PlainNetwork(nn.Module):
         tiled = cast(TiledNetwork, network)
         self.border, self.cut, self.pixels = tiled.border, tiled.cut, tiled.pixels
         self.smallest = max(16, getattr(network, "smallest", 0), self.border + 1)
+        self.widest = widest(network)
         self.conditional, self.num_styles = bool(getattr(network, "conditional", False)), network.num_styles
         plain = {"conv": PlainConv, "residual": PlainResidual, "noise": PlainNoise}
         self.layers = nn.ModuleList(plain[kind](copy.deepcopy(layer)) for kind, layer in tiled.stages())

@@ -3,15 +3,18 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from torch import nn
 from tqdm import tqdm
 
 from fast_nst import errors, image
-from fast_nst.stylize.frames import FramePainter
-from fast_nst.stylize.image import Options
+from fast_nst.stylize.options import Options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fast_nst.stylize.frames import FramePainter
 
 SUFFIXES = (".gif", ".webp", ".png", ".apng")
 
@@ -29,7 +32,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
 
 
 def stylize_animation(
-    network: nn.Module,
+    network: "nn.Module",
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     options: Options = Options(),  # noqa: B008 (frozen)
@@ -38,6 +41,8 @@ def stylize_animation(
 
     Raises UserError.
     """
+    from fast_nst.stylize.frames import FramePainter
+
     if options.size is not None:
         errors.check_int("size", options.size, 1)
     if options.depth != 8:
@@ -81,7 +86,7 @@ def _read_frames(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 def _paint_frames(
-    path: str | os.PathLike[str], paint: FramePainter, size: int | None, count: int
+    path: str | os.PathLike[str], paint: "FramePainter", size: int | None, count: int
 ) -> Iterator[Image.Image]:
     for frame in tqdm(_read_frames(path), total=count, unit="frame", desc=Path(path).name, disable=None):
         picture = image.from_pillow(frame)

@@ -3,14 +3,16 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from fast_nst import image
-from fast_nst.device import free_memory
 from fast_nst.errors import UserError
-from fast_nst.networks import Network
-from fast_nst.stylize.image import Options, memory_per_pixel, open_content, stylize_tensor
+from fast_nst.stylize.files import open_content
+from fast_nst.stylize.options import Options
+from fast_nst.stylize.painter import OnnxNetwork, Painter, as_painter
+
+if TYPE_CHECKING:
+    from fast_nst.networks import Network
 
 Pair = tuple[Path, Path]
 SMALL = 2**16  # pixels; larger pictures gain nothing from a batch
@@ -53,38 +55,38 @@ def _small_sides(source: Path, size: int | None) -> tuple[int, int] | None:
     return sides if sides[0] * sides[1] <= SMALL else None
 
 
-def stylize_batch(network: Network, pairs: Sequence[Pair], options: Options) -> list[tuple[Pair, UserError]]:
+def stylize_batch(
+    network: "Network | OnnxNetwork", pairs: Sequence[Pair], options: Options
+) -> list[tuple[Pair, UserError]]:
     """Stylize small files like `stylize_file`, in batches of one size; return those that failed, with the reason.
 
-    Raises image.NoSpace.
+    Raises image.NoSpace, and MemoryError where memory ends.
     """
-    device = next(network.parameters()).device
-    memory = free_memory(device) // 2 if options.memory is None else options.memory
+    painter = as_painter(network)
+    memory = painter.free_memory() // 2 if options.memory is None else options.memory
     failed: list[tuple[Pair, UserError]] = []
     groups: dict[tuple[int, int], list[tuple[Pair, image.Picture]]] = {}
     for pair in pairs:
         try:
-            picture = open_content(pair[0], device, memory, options.size)
-            image.check_fits(pair[1], *(network.scale * side for side in picture.rgb.size))
+            picture = open_content(pair[0], painter, memory, options.size)
+            image.check_fits(pair[1], *(painter.scale * side for side in picture.rgb.size))
         except UserError as error:
             failed.append((pair, error))
             continue
         groups.setdefault(picture.rgb.size, []).append((pair, picture))
     for (width, height), group in groups.items():
-        step = max(1, memory // (memory_per_pixel(network) * width * height))
+        step = max(1, memory // (painter.memory_per_pixel() * width * height))
         for start in range(0, len(group), step):
-            failed += _stylize_group(network, group[start : start + step], options)
+            failed += _stylize_group(painter, group[start : start + step], options)
     return failed
 
 
 def _stylize_group(
-    network: Network, group: Sequence[tuple[Pair, image.Picture]], options: Options
+    painter: Painter, group: Sequence[tuple[Pair, image.Picture]], options: Options
 ) -> list[tuple[Pair, UserError]]:
-    content = torch.cat([image.to_tensor(picture.rgb) for _, picture in group])
-    outputs = stylize_tensor(network, content, options.strength, options.keep_colors, options.dtype).split(1)
+    results = painter.paint_together([picture.rgb for _, picture in group], options)
     failed: list[tuple[Pair, UserError]] = []
-    for (pair, picture), output in zip(group, outputs, strict=True):
-        result = image.to_deep(output) if options.depth == 16 else image.to_pillow(output)
+    for (pair, picture), result in zip(group, results, strict=True):
         try:
             image.save_picture(result, pair[1], picture.alpha, options.provenance, options.quality)
         except image.NoSpace:

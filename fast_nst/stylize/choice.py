@@ -4,31 +4,30 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
-from fast_nst import weights
-from fast_nst.errors import UserError, check_number
-from fast_nst.networks import Network
-from fast_nst.networks.styles import is_conditional, select
-from fast_nst.safe_load import seems_weights
+from fast_nst import machine
+from fast_nst.description import check_path, describe, seems_weights, style_names
+from fast_nst.errors import UserError, WeightsError, check_number, needs_torch
+from fast_nst.stylize.onnx import OnnxNetwork
 
-BUNDLED = Path(str(files("fast_nst"))) / "assets" / "styles.safetensors"  # a network of all bundled styles
+if TYPE_CHECKING:
+    from fast_nst.networks import Network
+
+_ASSETS = Path(__file__).parents[1] / "assets"
+BUNDLED = _ASSETS / "styles.safetensors"  # a network of all bundled styles
+BUNDLED_ONNX = _ASSETS / "styles.onnx"  # the same, by scripts/export.py
 STRONGEST = 2.0  # the largest strength that networks are trained for
 Style = str | Mapping[str, float]
 
 
-def style_names(description: Mapping[str, Any]) -> list[str]:
-    """Return the names of the styles in a weights file, by its metadata."""
-    return list(description.get("style", {}).get("names", []))
-
-
 def bundled_names() -> list[str]:
     """Return the names of the styles that the package's own network has."""
-    return style_names(weights.describe(BUNDLED)) if BUNDLED.is_file() else []
+    return style_names(describe(BUNDLED)) if BUNDLED.is_file() else []
 
 
 def find_weights(name: str | os.PathLike[str]) -> tuple[Path, str | None]:
@@ -37,10 +36,10 @@ def find_weights(name: str | os.PathLike[str]) -> tuple[Path, str | None]:
     A folder or a file that holds no weights does not hide the bundled style of its name. Raises WeightsError.
     """
     if not isinstance(name, str | os.PathLike):
-        raise weights.WeightsError(f"weights: got {type(name).__name__}; allowed: a path, or a bundled style's name")
+        raise WeightsError(f"weights: got {type(name).__name__}; allowed: a path, or a bundled style's name")
     text = str(os.fspath(name))
     if not text:
-        raise weights.WeightsError("weights: got an empty name; allowed: a weights file, or a bundled style's name")
+        raise WeightsError("weights: got an empty name; allowed: a weights file, or a bundled style's name")
     path = Path(text).expanduser()
     if not path.exists():
         for colon in re.finditer(":", str(path)):
@@ -51,14 +50,47 @@ def find_weights(name: str | os.PathLike[str]) -> tuple[Path, str | None]:
         if text in names:
             return BUNDLED, text
         if not path.exists():
-            raise weights.WeightsError(f"{text}: no such file; the bundled styles are {', '.join(names)}")
+            raise WeightsError(f"{text}: no such file; the bundled styles are {', '.join(names)}")
     return path, None
 
 
-def load_style(name: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
+def load_network(file: Path, onnx: bool = False) -> tuple[Any, dict[str, Any]]:
+    """Load a network, for torch or, if `onnx`, for onnxruntime, and the metadata of its file. Raises UserError."""
+    if onnx:
+        network = OnnxNetwork.load(BUNDLED_ONNX if file == BUNDLED else file)
+        return network, network.description
+    check_path(file)
+    with needs_torch(str(file)):
+        from fast_nst import weights
+    return weights.load(file)
+
+
+def runs_in_onnx(file: Path, device: str = "auto", precision: str = "auto", option: str = "device") -> bool:
+    """Return whether onnxruntime runs `file`: an .onnx file, or the bundled network on a CPU, where it is as fast and
+    starts ten times faster. Raises UserError, which calls the device `option`, if it cannot."""
+    if file.suffix.lower() == ".onnx":
+        if device not in ("auto", "cpu"):
+            raise UserError(f"{option}: got {device}; an .onnx file runs on the processor; give cpu")
+        if precision == "bfloat16":
+            raise UserError("--precision: got bfloat16; an .onnx file computes in float32")
+        return True
+    wanted = precision != "bfloat16" and (device == "cpu" or (device == "auto" and not machine.may_have_gpu()))
+    if file != BUNDLED or not BUNDLED_ONNX.is_file() or not is_installed("onnxruntime"):
+        return False
+    return wanted or (device == "auto" and not is_installed("torch"))
+
+
+def is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+def load_style(name: str | os.PathLike[str]) -> "tuple[Network, dict[str, Any]]":
     """Load a network of one style, named as in `find_weights`, and the metadata of its file. Raises UserError."""
     file, style = find_weights(name)
-    network, description = weights.load(file)
+    network, description = load_network(file)
     return choose(network, description, style)[0].eval(), description
 
 
@@ -86,7 +118,7 @@ def check_style(key: str, style: Any) -> str | tuple[tuple[str, float], ...] | N
     return tuple((name, check_number(f"{key}.{name}", share, 0)) for name, share in style.items())
 
 
-def style_weights(names: Sequence[str], style: Style | None) -> torch.Tensor:
+def style_weights(names: Sequence[str], style: Style | None) -> np.ndarray:
     """Return the weights of the styles `names`, (S,), which sum to 1. Raises UserError.
 
     style: a name, "a:0.7,b:0.3", {"a": 0.7, "b": 0.3}, or None, if there is only one.
@@ -94,17 +126,17 @@ def style_weights(names: Sequence[str], style: Style | None) -> torch.Tensor:
     if style is None:
         if len(names) > 1:
             raise UserError(f"style: this network has several; choose one or mix: {', '.join(names)}")
-        return torch.ones(1)
+        return np.ones(1, np.float32)
     shares = parse_style(style) if isinstance(style, str) else dict(style)
     if unknown := [name for name in shares if name not in names]:
         raise UserError(f"style: got {unknown[0]!r}; allowed: {', '.join(names)}")
     values = [check_number(f"style.{name}", shares.get(name, 0), 0) for name in names]
     if not sum(values):
         raise UserError(f"style: got only weights of 0: {style}; one must be positive")
-    return torch.tensor(values) / sum(values)
+    return np.array(values, np.float32) / np.float32(sum(values))
 
 
-def brush_weights(sizes: Sequence[int | None], brush: float) -> torch.Tensor:
+def brush_weights(sizes: Sequence[int | None], brush: float) -> np.ndarray:
     """Return weights of the trained sizes of a painting, which sum to 1, for strokes `brush` times as large as the
     first one's. Raises UserError."""
     numbers = [size or 1 for size in sizes]
@@ -114,7 +146,7 @@ def brush_weights(sizes: Sequence[int | None], brush: float) -> torch.Tensor:
         raise UserError(f"brush: got {brush:g}; this network knows one size; {several}")
     if not factors[0] <= brush <= factors[-1]:
         raise UserError(f"brush: got {brush:g}; allowed: from {factors[0]:g} to {factors[-1]:g}")
-    weights = torch.zeros(len(factors))
+    weights = np.zeros(len(factors), np.float32)
     upper = next(k for k, factor in enumerate(factors) if factor >= brush)
     if factors[upper] == brush:
         weights[upper] = 1
@@ -125,20 +157,20 @@ def brush_weights(sizes: Sequence[int | None], brush: float) -> torch.Tensor:
 
 
 def choose(
-    network: Network,
+    network: Any,
     description: Mapping[str, Any],
     style: Style | None = None,
     strength: float = 1.0,
     brush: float = 1.0,
-) -> tuple[Network, float]:
+) -> tuple[Any, float]:
     """Return the network of one style that paints `style` in `strength`, and how far to fade from the photograph to it.
 
-    description: of the weights file. brush: size of the strokes, see `brush_weights`.
+    network: of `load_network`. description: of its file. brush: size of the strokes, see `brush_weights`.
     strength: 0 gives the photograph. A conditional network is trained for all strengths up to STRONGEST, so its output
     is not faded; that of another network is, up to 1. Raises UserError.
     """
     names, sizes = style_names(description), description.get("style", {}).get("sizes", [None])
-    if not is_conditional(network):
+    if not getattr(network, "conditional", False):
         if style is not None:
             if not names:
                 raise UserError(f"style: got {style!r}; this network has no styles")
@@ -146,5 +178,15 @@ def choose(
         brush_weights(sizes[:1], brush)
         return network, check_number("strength", strength, 0, 1)
     check_number("strength", strength, 0, STRONGEST)
-    shares = torch.outer(style_weights(names, style), brush_weights(sizes, brush)).flatten()
-    return select(network, strength * shares), float(strength > 0)
+    shares = np.float32(strength) * np.outer(style_weights(names, style), brush_weights(sizes, brush)).flatten()
+    return _select(network, shares), float(strength > 0)
+
+
+def _select(network: Any, shares: np.ndarray) -> Any:
+    if isinstance(network, OnnxNetwork):
+        return network.select(shares)
+    import torch
+
+    from fast_nst.networks.styles import select
+
+    return select(network, torch.from_numpy(shares))

@@ -8,16 +8,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fast_nst import errors, foreign, image
-from fast_nst.stylize import hdr
 
 if TYPE_CHECKING:
     import av
+    import torch
     from av.audio.stream import AudioStream
     from av.video.stream import VideoStream
+    from torch import Tensor
 
 _H264 = ("libx264", {"crf": "18", "preset": "medium"})
 _VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "4"})
@@ -139,6 +138,8 @@ class Layout:
     """How a frame of the clip becomes a tensor, and which colors the output has; taken from the first frame."""
 
     def __init__(self, frame: "av.VideoFrame", size: int | None) -> None:
+        from fast_nst.stylize import hdr
+
         scale = 1 if size is None else size / max(frame.width, frame.height)
         self.width, self.height = (max(1, round(side * scale)) for side in (frame.width, frame.height))  # not turned
         self.turns = round(frame.rotation / 90) % 4
@@ -152,8 +153,12 @@ class Layout:
         flags = import_av().video.reformatter.Interpolation
         self.scaling = int(flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INT)
 
-    def to_tensor(self, frame: "av.VideoFrame", device: torch.device) -> Tensor:
+    def to_tensor(self, frame: "av.VideoFrame", device: "torch.device") -> "Tensor":
         """Return (1, 3, H, W) in [0, 1], upright, on `device`."""
+        import torch
+
+        from fast_nst.stylize import hdr
+
         kind, white = ("rgb24", 255) if self.transfer is None else ("rgb48le", 65535)
         array = frame.to_ndarray(
             format=kind, width=self.width, height=self.height, src_colorspace=self.source_space,
@@ -163,7 +168,7 @@ class Layout:
         content = torch.from_numpy(upright).permute(2, 0, 1)[None].to(device) / white
         return content if self.transfer is None else hdr.to_standard_range(content, self.transfer)
 
-    def to_frame(self, output: Tensor) -> "av.VideoFrame":
+    def to_frame(self, output: "Tensor") -> "av.VideoFrame":
         """Convert (1, 3, H, W) to YUV 4:2:0, both sides made even by repeating the last row and column."""
         array = np.asarray(image.to_pillow(output))
         array = np.pad(array, ((0, array.shape[0] % 2), (0, array.shape[1] % 2), (0, 0)), mode="edge")
@@ -208,7 +213,7 @@ class Writer:
             kinds = ", ".join(stream.codec_context.name for stream in reader.sound)
             raise errors.UserError(f"{target}: cannot hold the clip's sound ({kinds}); give -o FILE.mkv") from None
 
-    def write_frame(self, output: Tensor, source: "av.VideoFrame") -> None:
+    def write_frame(self, output: "Tensor", source: "av.VideoFrame") -> None:
         """Encode `output` for the time of `source`."""
         pts = None if source.pts is None else source.pts - round(self.start / self.time_base)
         if self.last is not None and (pts is None or pts <= self.last):  # an encoder takes only later times

@@ -10,7 +10,8 @@ from fast_nst import image
 from fast_nst.device import free_memory
 from fast_nst.networks.slim import Noise, Slim
 from fast_nst.stylize.color import luma
-from fast_nst.stylize.image import Options, memory_per_pixel, stylize_tensor
+from fast_nst.stylize.image import choose_dtype, memory_per_pixel, stylize_tensor
+from fast_nst.stylize.options import Options
 
 _SIDE = 512  # pixels of the longer side at which motion is measured
 _CLEAR = 0.3  # height of the correlation's peak, of 1: a pan gives 0.9, a zoom by 1 % 0.6, by 2 % 0.25, a cut 0.02
@@ -42,7 +43,9 @@ class FramePainter:
         if self.noises:
             self._move_noise(*self.motion.follow(content))
         options = self.options
-        return stylize_tensor(self.network, content, options.strength, options.keep_colors, options.dtype)
+        return stylize_tensor(
+            self.network, content, options.strength, options.keep_colors, choose_dtype(options, self.device)
+        )
 
     def check_memory(self, name: object, width: int, height: int) -> None:
         """Raise image.TooLarge if a frame of this size does not fit into the memory."""

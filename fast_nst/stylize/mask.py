@@ -3,13 +3,16 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from fast_nst import image
 from fast_nst.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Mask = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -46,7 +49,7 @@ def open_mask(mask: Mask, size: tuple[int, int], photograph: str | os.PathLike[s
     return gray
 
 
-def load_mask(mask: Mask, original: Sequence[int], sides: Sequence[int]) -> Tensor:
+def load_mask(mask: Mask, original: Sequence[int], sides: Sequence[int]) -> "Tensor":
     """Return a mask of a photograph of `original` pixels, (height, width), as (1, 1, H, W) in [0, 1] of `sides`."""
     gray = open_mask(mask, (original[1], original[0]))
     if tuple(sides) != tuple(original):

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from fast_nst import errors, image
 from fast_nst.stylize import animation, clip
-from fast_nst.stylize.image import Options
-from fast_nst.stylize.video import stylize_video
+from fast_nst.stylize.onnx import OnnxNetwork
+from fast_nst.stylize.options import Options
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def is_moving(source: Path, target: Path) -> bool:
@@ -39,14 +41,20 @@ def is_output(path: Path) -> bool:
 
 
 def stylize_moving(
-    network: nn.Module, source: Path, target: Path, options: Options, on_note: Callable[[str], None]
+    network: "nn.Module", source: Path, target: Path, options: Options, on_note: Callable[[str], None]
 ) -> None:
     """Stylize the clip or animation `source` and write `target`. on_note: see `stylize_video`, and what it raises."""
     if options.mask is not None:
         raise errors.UserError(f"--mask: is for photographs; {source} moves")
+    if isinstance(network, OnnxNetwork):
+        raise errors.UserError(
+            f'{source}: moves; that needs torch, and a weights file or bundled style: pip install "fast-nst[train]"'
+        )
     if getattr(network, "scale", 1) != 1:
         raise errors.UserError(f"{source}: moves, and this network enlarges photographs only")
     if clip.is_clip(source):
+        from fast_nst.stylize.video import stylize_video
+
         stylize_video(network, source, target, options, on_note)
     else:
         animation.stylize_animation(network, source, target, options)

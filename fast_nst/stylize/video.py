@@ -16,7 +16,7 @@ from tqdm import tqdm
 from fast_nst import errors, image
 from fast_nst.stylize.clip import Layout, Reader, Writer, check_target
 from fast_nst.stylize.frames import FramePainter
-from fast_nst.stylize.image import Options
+from fast_nst.stylize.options import Options
 
 
 def stylize_video(

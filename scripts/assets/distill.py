@@ -30,13 +30,14 @@ from fast_nst.commands import cli
 from fast_nst.commands.build import loss_settings, optimizer_settings
 from fast_nst.data.batch import Batch
 from fast_nst.data.dataset import ContentImages
-from fast_nst.data.folder import Folder, list_pictures
+from fast_nst.data.folder import Folder
 from fast_nst.data.synthetic import SyntheticPhotographs
-from fast_nst.device import keep_freed_memory
 from fast_nst.errors import UserError, check_int, check_number
+from fast_nst.listing import list_pictures
 from fast_nst.loss_networks import LossNetwork, compact
 from fast_nst.losses import PerceptualLoss
 from fast_nst.losses.functional import gram
+from fast_nst.machine import keep_freed_memory
 from fast_nst.methods.style_transfer import training_terms
 from fast_nst.training.muon import Muon
 from fast_nst.training.optimizers import learning_rate_factor

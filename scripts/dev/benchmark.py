@@ -28,12 +28,14 @@ from baseline import Step, baseline_network, baseline_step
 from tqdm import tqdm
 from train_step import TimedCall, fast_nst_step, timed
 
-from fast_nst import data, loss_networks, networks, stylize
+from fast_nst import data, loss_networks, networks
 from fast_nst.commands import cli
 from fast_nst.data import styles
-from fast_nst.device import find_devices, has_fast_bfloat16, keep_freed_memory
+from fast_nst.device import find_devices, has_fast_bfloat16
 from fast_nst.errors import UserError, check_choice, check_int
 from fast_nst.image import atomic_write
+from fast_nst.machine import keep_freed_memory
+from fast_nst.stylize.image import stylize_tensor
 
 BASELINE = "baseline"
 CASES = {
@@ -153,7 +155,7 @@ def inference(name: str, size: int, bf16: bool, compiled: bool, device: torch.de
     network.to(device).eval().to(memory_format=torch.channels_last)
     if compiled:
         network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
-    return partial(stylize.stylize_tensor, network, x, dtype=torch.bfloat16 if bf16 else torch.float32)
+    return partial(stylize_tensor, network, x, dtype=torch.bfloat16 if bf16 else torch.float32)
 
 
 def measure_train(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from fast_nst import image
 from fast_nst.commands import cli
 from fast_nst.data.mnist import Mnist
 from fast_nst.errors import check_int
-from fast_nst.stylize import stylize_tensor
 from fast_nst.stylize.choice import load_style
+from fast_nst.stylize.image import stylize_tensor
 
 SIDE = 32  # pixels of what the classifier sees
 BATCH = 100

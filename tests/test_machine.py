@@ -9,16 +9,16 @@ import pytest
 import torch
 from conftest import ENVIRONMENT
 
-from fast_nst import device
+from fast_nst import machine
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
 def test_freed_memory_is_reused():
     code = """
 import resource, sys, torch
-from fast_nst import device, networks
+from fast_nst import machine, networks
 if sys.argv[1] == "keep":
-    device.keep_freed_memory()
+    machine.keep_freed_memory()
 network, x = networks.build("slim"), torch.rand(1, 3, 1024, 1024)  # tensors over 32 MiB, which glibc does not keep
 mapped = []  # newly mapped pages; fragmentation adds some now and then
 for _ in range(5):
@@ -43,8 +43,8 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def test_tensors_use_huge_pages():
     code = """
 import torch
-from fast_nst import device
-device.keep_freed_memory()
+from fast_nst import machine
+machine.keep_freed_memory()
 x = [torch.ones(2**22) for _ in range(4)]  # 64 MiB
 lines = open("/proc/self/smaps_rollup").read().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("AnonHugePages")))
@@ -56,7 +56,7 @@ print(next(line.split()[1] for line in lines if line.startswith("AnonHugePages")
 def test_out_of_memory_is_distinguished_from_other_errors():
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**58)
-    assert device.is_out_of_memory(error.value)
+    assert machine.is_out_of_memory(error.value)
     with pytest.raises(RuntimeError) as error:
         torch.ones(2) @ torch.ones(3)
-    assert not device.is_out_of_memory(error.value)
+    assert not machine.is_out_of_memory(error.value)
