@@ -119,6 +119,11 @@ class Stylizer:
         self.idle: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
         for device in choice.devices[:count]:
             self.idle.put(choice.on(device))
+        self.threads: Any = None
+        if getattr(choice.devices[0], "type", None) == "cpu":  # torch's; onnxruntime's threads sleep while they wait
+            from fast_nst.threads import AdaptiveThreads
+
+            self.threads = AdaptiveThreads()
 
     def __call__(self, pairs: Sequence[Pair]) -> list[str]:
         """Stylize one photograph, or several small ones together, on the next idle device; errors, one line each.
@@ -127,6 +132,8 @@ class Stylizer:
         """
         network, outside = networks = self.idle.get()
         try:
+            if self.threads is not None:
+                self.threads.update()
             if len(pairs) == 1:
                 return self.stylize_one(network, outside, pairs[0])
             failed = stylize_batch(network, pairs, self.options(network, small=True))
