@@ -92,7 +92,8 @@ def build(name: str, **arguments: Any) -> Generator:
 class Discriminator(nn.Module):
     """Images (B, 3, S, S) in [0, 1] -> logits (B, K); the sigmoid of output i is the probability of "real, of style i".
 
-    Three fully connected layers, the first narrower than the second. widths: of these two.
+    Three fully connected layers, the first narrower than the second. widths: of these two. Adam moves the weights of all
+    pixels alike, so with more pixels its steps would be larger, and the discriminator would win; `gain` evens this out.
     """
 
     def __init__(self, size: int, styles: int, widths: tuple[int, int] = (256, 512)) -> None:
@@ -100,7 +101,8 @@ class Discriminator(nn.Module):
         shape: Any = (3 * size**2, *widths, styles)
         layers = [layer for a, b in itertools.pairwise(shape) for layer in (nn.Linear(a, b), nn.ReLU())]
         self.layers = nn.Sequential(nn.Flatten(), *layers[:-1])
+        self.gain = (32 / size) ** 2
 
     def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.layers(2 * image - 1)
+        logits: Tensor = self.layers(self.gain * (2 * image - 1))
         return logits.float()
