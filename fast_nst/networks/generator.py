@@ -92,8 +92,9 @@ def build(name: str, **arguments: Any) -> Generator:
 class Discriminator(nn.Module):
     """Images (B, 3, S, S) in [0, 1] -> logits (B, K); the sigmoid of output i is the probability of "real, of style i".
 
-    Three fully connected layers, the first narrower than the second. widths: of these two. Adam moves the weights of all
-    pixels alike, so with more pixels its steps would be larger, and the discriminator would win; `gain` evens this out.
+    Three fully connected layers, the first narrower than the second. widths: of these two. Adam moves the weights
+    of all pixels alike, so with more pixels its steps would be larger, and the discriminator would win; `gain` evens
+    this out.
     """
 
     def __init__(self, size: int, styles: int, widths: tuple[int, int] = (256, 512)) -> None:
