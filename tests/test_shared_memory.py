@@ -25,7 +25,7 @@ def test_a_run_with_little_shared_memory_does_not_start(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     give(monkeypatch, 2**14, 2**14)
     with pytest.raises(UserError, match=r"^data.workers: 2 need 0\.\d MiB of shared memory.*set data.workers=0"):
-        fast_nst.train("cubist", output_dir="small", overrides=[*small(workplace), "data.workers=2"])
+        fast_nst.train("cubist", output_dir="shared small", overrides=[*small(workplace), "data.workers=2"])
 
 
 @pytest.mark.skipif(not shared_memory.FOLDER.is_dir(), reason="shared memory has no folder here")
@@ -45,7 +45,7 @@ def test_a_worker_that_finds_it_full_is_one_line(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(ContentImages, "__getitem__", fail)  # also in the workers, which are forked
     with pytest.raises(RunError, match=r"^shared memory is full \(unable to write to file .*; set data.workers=0"):
-        fast_nst.train("cubist", output_dir="full", overrides=[*small(workplace), "data.workers=1"])
+        fast_nst.train("cubist", output_dir="shared full", overrides=[*small(workplace), "data.workers=1"])
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's half-made iterator
@@ -58,7 +58,7 @@ def test_a_lock_without_space_is_one_line_despite_lightning(workplace, monkeypat
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(multiprocessing.synchronize._multiprocessing, "SemLock", fail)
     with pytest.raises(RunError, match=r"^shared memory is full \(No space left on device\); set data.workers=0"):
-        fast_nst.train("cubist", output_dir="locks", overrides=[*small(workplace), "data.workers=1"])
+        fast_nst.train("cubist", output_dir="shared locks", overrides=[*small(workplace), "data.workers=1"])
 
 
 def test_other_errors_are_not_of_shared_memory():

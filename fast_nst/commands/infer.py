@@ -183,8 +183,6 @@ def usable_memory(arguments: argparse.Namespace, on_cpu: bool = True) -> int:
 def check_options(arguments: argparse.Namespace) -> None:
     if arguments.outside is not None and arguments.mask is None:
         raise UserError("--outside: is for what --mask leaves; give a mask")
-    if arguments.mask is not None:
-        read_mask(arguments.mask)  # once, not an error for each photograph
     if arguments.max_memory is not None and check_number("--max-memory", arguments.max_memory, 0) == 0:
         raise UserError("--max-memory: got 0; allowed: a number above 0")
     if arguments.size is not None:
@@ -250,6 +248,8 @@ def main() -> int:
         choice = load_choice(arguments, torch_only=True)
     stylizer = Stylizer(choice, arguments, len(pairs))
     clips = [pair for pair in pairs if is_moving(*pair)]
+    if arguments.mask is not None and not clips:
+        read_mask(arguments.mask)  # once, not an error for each photograph
     failed = stylize_clips(stylizer, clips, len(pairs) == 1)
     if photographs := [pair for pair in pairs if not is_moving(*pair)]:
         failed += stylize_all(stylizer, photographs, len(choice.devices))
