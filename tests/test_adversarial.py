@@ -13,6 +13,7 @@ from PIL import Image
 from fast_nst import image, networks, weights
 from fast_nst.data import style_folders
 from fast_nst.data.dataset import ContentImages
+from fast_nst.data.mnist import Mnist
 from fast_nst.data.painted import PaintedDigits
 from fast_nst.errors import UserError
 from fast_nst.loss_networks.style_features import LENGTH, StyleExtractor
@@ -140,6 +141,23 @@ def test_a_run_leaves_its_files(trained):
     assert network.get_buffer("known").abs().sum(1).min() > 0
 
 
+def test_a_run_ends_with_the_command_that_generates(work):
+    result = run("train.py", *SETTINGS, "trainer.max_steps=1", "output_dir=hint", cwd=work)
+    assert result.stderr.splitlines()[-1].endswith("generate images with")
+    assert result.stdout.strip().endswith("scripts/generate.py hint/agn.safetensors -n 16 -o sheet.png")
+
+
+def test_a_failed_download_leaves_nothing(work, monkeypatch):
+    def fail(*_, **__):
+        (work / "animals" / "MNIST" / "raw").mkdir(parents=True)
+        raise RuntimeError("Error downloading train-images: no route. And more. And more.")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", fail)
+    with pytest.raises(UserError, match=r"downloaded \(Error downloading train-images: no route\); .* add data=folder"):
+        Mnist(work / "animals")
+    assert sorted(path.name for path in (work / "animals").iterdir()) == ["cats", "dogs"]
+
+
 def test_generate_makes_a_sheet_and_a_folder(work, trained):
     picture(3).save(work / "picture.png")
     result = run("generate.py", trained, "--style", "picture.png", "blue_on_red", "-n", 10, "-o", "sheet.png", cwd=work)
@@ -148,6 +166,9 @@ def test_generate_makes_a_sheet_and_a_folder(work, trained):
     for seed in (0, 0, 1):
         result = run("generate.py", trained, "-n", 2, "-o", f"made{seed}/", "--seed", seed, "--overwrite", cwd=work)
         assert result.returncode == 0, result.stderr
+    styles = ["--style", "blue_on_red", "--style", "black_on_white"]
+    result = run("generate.py", trained, *styles, "-n", 2, "-o", "two.png", cwd=work)
+    assert image.read_size(work / "two.png") == (32, 36), result.stderr
     names = ["black_on_white_1.png", "black_on_white_2.png", "blue_on_red_1.png", "blue_on_red_2.png"]
     assert sorted(path.name for path in (work / "made0").iterdir()) == names
     first, second = (np.asarray(image.open_picture(work / f"made{seed}" / names[0]).rgb) for seed in (0, 1))
@@ -187,6 +208,7 @@ def test_weights_of_another_method_are_named(work, trained):
         (["method.styles=[black_on_white,blurple_on_red]"], "got 'blurple'; allowed: a CSS color, or a painting"),
         (["data=synthetic"], "data: got synthetic; allowed with method=adversarial: mnist, folder"),
         (["network.size=32"], "data.size: got 16; allowed: that of the generator, 32"),
+        (["data.val_size=32"], "data.val_size: got 32; allowed: that of the generator, 16"),
         (["network.size=20"], "network.size: got 20; allowed: a power of 2"),
         (["optimizer=muon"], "optimizer.name: got 'muon'; allowed: adam"),
         (["style=cubist"], "style: method=adversarial does not use it"),

@@ -191,6 +191,14 @@ def test_infer_enlarges_and_keeps_transparency(work, trained):
     assert alpha[-1].mean() > 250
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_gray_photograph_stays_gray(work, trained, depth):
+    picture(6, 40, 30).convert("L").save(work / "gray.png")
+    result = run("infer.py", trained, "gray.png", "-o", "large.png", "--overwrite", "--depth", depth, cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert np.ptp(pixels(work / "large.png").astype(int), axis=2).max() == 0
+
+
 def test_short_memory_gives_the_same_picture(work, trained):
     picture(8, 700, 90).save(work / "tall.png")
     for name, more in (("whole", []), ("strips", ["--max-memory", "0.001"])):
@@ -256,13 +264,17 @@ def test_bad_settings_are_one_line(work, word, message):
 def test_evaluate_compares_with_bicubic_interpolation(work, trained):
     result = run(
         "evaluate.py", trained, "--content", "photographs", "--images", 2, "--json", "scores.json",
-        "--sheet", "scores.png", "--sizes", 32, "--overwrite", cwd=work,
+        "--sheet", "scores.png", "--overwrite", cwd=work,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["bicubic", str(trained)]
     assert all(name in lines[1] for name in ("PSNR", "SSIM", "feature loss", "sharpness"))
-    assert image.read_size(work / "scores.png")[0] == 3 * 36 - 4
+    assert image.read_size(work / "scores.png")[0] == 3 * 260 - 4
+    for option, value in (("--sizes", 64), ("--style", "painting.png")):
+        result = run("evaluate.py", trained, "--content", "photographs", option, value, cwd=work)
+        assert result.returncode == 2
+        assert result.stderr == f"error: {option}: is for networks that paint; these enlarge\n"
 
 
 def test_scores_are_those_of_the_formulas():

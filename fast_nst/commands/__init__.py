@@ -8,6 +8,7 @@ from types import TracebackType
 
 from fast_nst.errors import UserError, needs_torch
 
+running = ""  # the name of the command
 NAMES = ("train", "infer", "optimize", "evaluate", "sheet", "export", "generate")
 
 
@@ -23,6 +24,8 @@ def run_command(name: str) -> None:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed, as a service may start a process
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
+    global running
+    running = name
     sys.excepthook = _without_traceback  # before the import, because Ctrl-C may come while a command imports torch
     try:
         with needs_torch(name):

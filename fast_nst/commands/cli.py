@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fast_nst import commands
 from fast_nst.commands.paths import expand_word
 from fast_nst.errors import RunError, UserError
 from fast_nst.image import check_place
@@ -33,6 +34,10 @@ class Interrupted(RunError):
 
 class Parser(argparse.ArgumentParser):
     """argparse with errors of one line, and options also between inputs; ~ and $VARIABLES are expanded."""
+
+    def __init__(self, **options: Any) -> None:
+        own = Path(sys.argv[0]).stem == "fast-nst"  # one program for all commands
+        super().__init__(**{"prog": f"fast-nst {commands.running}" if own else None, **options})
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         words = sys.argv[1:] if args is None else args

@@ -49,6 +49,7 @@ from fast_nst.stylize.sheet import grid, grid_size
 CONTENT = {"relu3_3": 1.0}
 STYLE = dict.fromkeys(("relu1_2", "relu2_2", "relu3_3", "relu4_3"), 1.0)  # Johnson 2016's
 STARTS = ("noise", "content")
+SIZES = [256]  # pixels a side, by default
 SHOWN = 4  # images of the sheet
 
 
@@ -171,7 +172,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--content", required=True, metavar="DIR", help="held-out photographs")
     parser.add_argument("--style", metavar="FILE", help="the painting (default: the package's of that name)")
     parser.add_argument("--images", type=int, default=20, help="at most (default: %(default)s)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256])
+    parser.add_argument("--sizes", type=int, nargs="+")
     parser.add_argument("--steps", type=int, default=300, help="of the slow method, at most (default: %(default)s)")
     parser.add_argument("--loss-network", default="compact", choices=loss_networks.NAMES)
     parser.add_argument("--loss-network-weights", metavar="FILE")
@@ -202,7 +203,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     """Raises UserError for values out of range, and for outputs that cannot be written."""
     for name in ("images", "steps"):
         check_int(f"--{name}", getattr(arguments, name), 1)
-    for size in arguments.sizes:
+    for size in arguments.sizes or ():
         check_int("--sizes", size, 32)
     check_number("--style-weight", arguments.style_weight, 0)
     inputs = [*arguments.weights, *list_pictures(arguments.content, "--content")]
@@ -211,7 +212,9 @@ def check_options(arguments: argparse.Namespace) -> None:
         image.check_writable(arguments.sheet)
         cli.check_new("--sheet", arguments.sheet, arguments.overwrite, inputs)
         rows_shown = min(SHOWN, arguments.images)
-        image.check_fits(arguments.sheet, *grid_size(rows_shown, len(arguments.weights) + 4, arguments.sizes[0]))
+        image.check_fits(
+            arguments.sheet, *grid_size(rows_shown, len(arguments.weights) + 4, (arguments.sizes or SIZES)[0])
+        )
     if arguments.json is not None:
         cli.check_json(arguments.json, arguments.overwrite, inputs)
     if Path(arguments.cache).is_file():
@@ -261,8 +264,12 @@ def main() -> None:
     if enlarging:
         if len(enlarging) < len(trained):
             raise UserError("WEIGHTS: some networks enlarge and others paint; give those of one kind")
+        for option in ("style", "sizes"):
+            if getattr(arguments, option) is not None:
+                raise UserError(f"--{option}: is for networks that paint; these enlarge")
         evaluate_enlarged.evaluate(enlarging, arguments)
         return
+    arguments.sizes = arguments.sizes or SIZES
     name = "_".join(next(iter(trained.values()))[1].get("style", {}).get("names", ["?"]))
     loss, curves = build_objective(arguments, name, device)
     measures = likenesses(arguments.lpips)

@@ -27,7 +27,7 @@ from fast_nst.stylize.image import stylize_tensor
 from fast_nst.stylize.sheet import grid
 
 LAYER = "relu2_2"  # Johnson 2016's
-SHOWN = 4  # photographs of the sheet
+SHOWN, SIDE = 4, 256  # photographs of the sheet, pixels of their middle
 
 
 def compare(result: Tensor, original: Tensor, border: int, loss: RestorationLoss) -> dict[str, float]:
@@ -85,8 +85,8 @@ def evaluate(trained: Mapping[str, SuperResolution], arguments: argparse.Namespa
             for key, value in compare(result.to(device), original.to(device), scale, loss).items():
                 tables[name].setdefault(key, []).append(value)
         if len(rows) < SHOWN:
-            side, pictures = arguments.sizes[0], [image.to_pillow(x) for x in (*results.values(), original)]
-            rows.append([middle(picture, side) for picture in pictures])
+            pictures = [image.to_pillow(x) for x in (*results.values(), original)]
+            rows.append([middle(picture, SIDE) for picture in pictures])
     figures = {name: {key: statistics.fmean(values) for key, values in table.items()} for name, table in tables.items()}
     for name, values in figures.items():
         print(f"{name}  x{scale}  " + "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
@@ -95,7 +95,7 @@ def evaluate(trained: Mapping[str, SuperResolution], arguments: argparse.Namespa
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
     if arguments.sheet is not None:
         heads = ["bicubic", *(Path(path).stem for path in trained), "original"]
-        image.save_picture(grid(rows, heads, arguments.sizes[0]), arguments.sheet)
+        image.save_picture(grid(rows, heads, SIDE), arguments.sheet)
 
 
 def middle(picture: Image.Image, side: int) -> Image.Image:

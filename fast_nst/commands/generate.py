@@ -39,7 +39,11 @@ def parse() -> argparse.Namespace:
     parser = cli.Parser(description="Make images with a generator that experiment=agn trained.")
     parser.add_argument("weights", metavar="WEIGHTS", help="a weights file of experiment=agn")
     parser.add_argument(
-        "--style", metavar="STYLE", nargs="+", help="pictures, or names of styles in WEIGHTS (default: all of them)"
+        "--style",
+        metavar="STYLE",
+        nargs="+",
+        action="extend",
+        help="pictures, or names of styles in WEIGHTS (default: all of them)",
     )
     parser.add_argument("-n", "--number", type=int, default=16, help="images of each style (default: %(default)s)")
     parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="a file for a sheet, or a folder")

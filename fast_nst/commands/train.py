@@ -278,10 +278,12 @@ class Run:
         share = f" ({self.progress.outside:.1%} of the training outside steps)" if on_cpu else ""
         if self.trainer.global_step < self.steps:
             print(f"stopped by trainer.max_time at step {self.trainer.global_step} of {self.steps}", file=sys.stderr)
-        print(f"done in {minutes:.1f} min{share}. See {self.files.preview}; stylize a photograph with", file=sys.stderr)
+        method = find_method(self.cfg)
+        does, command, rest = method.next
+        print(f"done in {minutes:.1f} min{share}. See {self.files.preview}; {does} with", file=sys.stderr)
         names = self.save_weights.description.get("style", {}).get("names", [])
-        style = f" --style {shlex.quote(names[-1])}" if len(names) > 1 else ""
-        print(f"{cli.typed('infer')} {shlex.quote(str(self.files.weights))} PHOTOGRAPH{style}")
+        style = f" --style {shlex.quote(names[-1])}" if method.paints and len(names) > 1 else ""
+        print(f"{cli.typed(command)} {shlex.quote(str(self.files.weights))} {rest}{style}")
 
 
 def train_from_python(

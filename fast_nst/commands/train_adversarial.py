@@ -30,8 +30,9 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
     images, names = build_data(cfg, given)
     recipe = {**recipe, "styles": len(names)}
     network = generator.build(**recipe)
-    if network.size != cfg["data"]["size"]:
-        raise UserError(f"data.size: got {cfg['data']['size']}; allowed: that of the generator, {network.size}")
+    for key in ("size", "val_size"):
+        if network.size != cfg["data"][key]:
+            raise UserError(f"data.{key}: got {cfg['data'][key]}; allowed: that of the generator, {network.size}")
     module = Adversarial(
         network, Discriminator(network.size, len(names)), StyleExtractor(), **cfg["optimizer"], total_steps=UNKNOWN,
         seed=cfg["seed"], penalty_weight=cfg["method"]["penalty_weight"],

@@ -12,24 +12,28 @@ from fast_nst.errors import UserError, check_choice
 class Method(NamedTuple):
     """build: makes a run of its settings, files and the keys on the command line. label: names the run.
 
-    paints: in the style of paintings, `style.image`. unused: groups of settings that it does not use.
+    paints: in the style of paintings, `style.image`. unused: groups of settings that it does not use. next: what the
+    trained network does, and the command for it with what follows the weights file.
     """
 
     build: Callable[[dict[str, Any], Files, Sequence[str]], Job]
     label: Callable[[dict[str, Any], Sequence[Path]], str]
     paints: bool = False
     unused: tuple[str, ...] = ()
+    next: tuple[str, str, str] = ("stylize a photograph", "infer", "PHOTOGRAPH")
 
 
 METHODS = {
     "style_transfer": Method(train_style_transfer.build, train_style_transfer.label, paints=True),
     "style_bank": Method(train_style_transfer.build, train_style_transfer.label, paints=True),
     "super_resolution": Method(
-        train_super_resolution.build, train_super_resolution.label, unused=("style", "loss", "init_from")
+        train_super_resolution.build, train_super_resolution.label, unused=("style", "loss", "init_from"),
+        next=("enlarge a photograph", "infer", "PHOTOGRAPH"),
     ),
     "adversarial": Method(
         train_adversarial.build, train_adversarial.label,
         unused=("style", "loss", "loss_network", "init_from"),
+        next=("generate images", "generate", "-n 16 -o sheet.png"),
     ),
 }  # fmt: skip
 

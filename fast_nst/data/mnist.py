@@ -1,10 +1,12 @@
 """MNIST digits (LeCun, Cortes, Burges 1998) as content images: shapes on a flat ground."""
 
 import os
+import shutil
+from pathlib import Path
 
 from PIL import Image
 
-from fast_nst.errors import UserError
+from fast_nst.errors import UserError, one_line
 
 
 class Mnist:
@@ -16,12 +18,17 @@ class Mnist:
     def __init__(self, root: str | os.PathLike[str], train: bool = True) -> None:
         import torchvision  # slow (2 s) and needed only here
 
+        folder = Path(root) / "MNIST"
+        found = folder.exists()
         try:
             self.digits = torchvision.datasets.MNIST(root, train=train, download=True)
         except (OSError, RuntimeError) as error:
+            if not found:
+                shutil.rmtree(folder, ignore_errors=True)
+            reason = one_line(error).partition(". ")[0][:200]
             raise UserError(
-                f"data.root: {root}: MNIST is missing and cannot be downloaded ({error}); put its four "
-                f"*-ubyte.gz files into {os.path.join(root, 'MNIST', 'raw')}"
+                f"data.root: {root}: MNIST is missing and cannot be downloaded ({reason}); put its four "
+                f"*-ubyte.gz files into {folder / 'raw'}; for pictures of your own, add data=folder"
             ) from None
         self.labels: list[int] = self.digits.targets.tolist()
 

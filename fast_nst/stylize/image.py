@@ -5,7 +5,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor, nn
 
 from fast_nst import image
@@ -51,7 +51,8 @@ class TorchPainter:
         dtype, shared = choose_dtype(options, self.device), (options.strength, options.keep_colors)
         try:
             if isinstance(network, SuperResolution):
-                return enlarge_picture(network, rgb, strip, *shared, dtype, on_progress, options.depth)
+                enlarged = enlarge_picture(network, rgb, strip, *shared, dtype, on_progress, options.depth)
+                return as_gray(enlarged) if is_gray(rgb) else enlarged
             deep = np.empty((rgb.height, rgb.width, 3), np.uint16) if options.depth == 16 else None
             stylize_tiles(network, rgb, strip, *shared, dtype, on_progress, deep)
         except RuntimeError as error:
@@ -66,7 +67,23 @@ class TorchPainter:
             outputs = stylize_tensor(self.network, content, options.strength, options.keep_colors, dtype)
         except RuntimeError as error:
             raise _as_memory_error(error) from None
-        return [image.to_deep(o) if options.depth == 16 else image.to_pillow(o) for o in outputs.split(1)]
+        results = [image.to_deep(o) if options.depth == 16 else image.to_pillow(o) for o in outputs.split(1)]
+        if self.scale != 1:
+            results = [as_gray(r) if is_gray(p) else r for r, p in zip(results, pictures, strict=True)]
+        return results
+
+
+def is_gray(rgb: Image.Image) -> bool:
+    """Return whether a picture has no color, so that its enlargement should have none."""
+    red, green, blue = rgb.split()
+    return ImageChops.difference(red, green).getbbox() is None and ImageChops.difference(red, blue).getbbox() is None
+
+
+def as_gray(result: Result) -> Result:
+    """Return the luma of a result in all three channels."""
+    if isinstance(result, Image.Image):
+        return result.convert("L").convert("RGB")
+    return np.repeat((result @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint16)[..., None], 3, axis=2)
 
 
 def _as_memory_error(error: RuntimeError) -> Exception:
