@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import fast_nst
 from fast_nst.commands import NAMES, config
@@ -63,7 +64,8 @@ def test_every_key_exists():
     assert any(key in config.TABLES for key in keys)
     for key in keys:
         group, name = key.split(".")
-        assert name in train[group] or key in (*config.OPTIONAL, *config.TABLES), key
+        choices = [OmegaConf.load(path) for path in (ROOT / "configs" / group).glob("*.yaml")]
+        assert any(name in keys for keys in (train[group], *choices)) or key in (*config.OPTIONAL, *config.TABLES), key
     for key in re.findall(r"`(?:data=\w+ )?(\w+)=[^`]*`", USAGE):
         assert key in train or key in optimize or key == "experiment", key
 
