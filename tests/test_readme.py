@@ -66,7 +66,7 @@ def test_every_key_exists():
         group, name = key.split(".")
         choices = [OmegaConf.load(path) for path in (ROOT / "configs" / group).glob("*.yaml")]
         assert any(name in keys for keys in (train[group], *choices)) or key in (*config.OPTIONAL, *config.TABLES), key
-    for key in re.findall(r"`(?:data=\w+ )?(\w+)=[^`]*`", USAGE):
+    for key in re.findall(r"`(?:data=\w+ )?([a-z]\w*)=[^`]*`", USAGE):
         assert key in train or key in optimize or key == "experiment", key
 
 
