@@ -1,7 +1,7 @@
 """Use fewer threads while other programs need the cores.
 
 Threads that compute together wait for each other, and on a core that another program uses they wait longest: two
-threads beside one busy program take three times as long as one. So torch gets as many threads as there are free cores.
+threads beside one busy program take twice as long as one. So torch gets as many threads as there are free cores.
 The number of threads changes the rounding of results; where OMP_NUM_THREADS is set, the number stays as it is.
 """
 

@@ -19,6 +19,7 @@ from fast_nst.data.batch import Batch
 from fast_nst.data.dataset import ContentImages, StepSampler
 from fast_nst.data.synthetic import SyntheticPhotographs
 from fast_nst.errors import UserError
+from fast_nst.machine import count_cores
 
 GRACE = 20.0  # seconds that a worker survives SIGTERM
 
@@ -64,7 +65,7 @@ class ContentData(pl.LightningDataModule):
         workers = self.workers
         if workers is None:
             # Forking validation workers during training would also split the huge pages (`keep_freed_memory`).
-            workers = 0 if self._draws_first() else max(1, min(8, _cores() - 1))
+            workers = 0 if self._draws_first() else max(1, min(8, count_cores() - 1))
         # Two batches wait for each worker, in float32.
         shared_memory.check_space(workers, 2 * self.batch_size * 3 * getattr(images, "size", 0) ** 2 * 4)
         items: Any = images if self.wrap is None else self.wrap(images, training)
@@ -91,7 +92,7 @@ class ContentData(pl.LightningDataModule):
         batches = itertools.islice(self._sampler(), max(0, self.trainer.max_steps - self.trainer.global_step))
         train = self.sets.train.indices_at(itertools.chain.from_iterable(batches))
         missing = [index for index in dict.fromkeys([*train, *self.sets.val.indices]) if not source.drawn(index)]
-        workers = max(1, _cores() // self.trainer.num_devices)
+        workers = max(1, count_cores() // self.trainer.num_devices)
         shared_memory.check_space(workers, 0)
         return DataLoader(
             source, None, sampler=missing, collate_fn=_discard,  # type: ignore[arg-type]
@@ -134,7 +135,3 @@ def _exit_later(number: int, frame: FrameType | None) -> None:
 def _discard(picture: object) -> int:
     """Return a placeholder: the image stays in shared memory."""
     return 0
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,7 +18,7 @@ LONGEST = 8192  # pixels of the longer side after resizing
 def find(name: str | os.PathLike[str]) -> Path:
     """Return the path of a style image: a file, `bundled:NAME` for one in the package, or a bundled style's name.
 
-    Raises ImageError if the package has no such image, or a bare name is no file.
+    Raises ImageError if the package has no such image, or if a bare name names no file.
     """
     text, folder = os.fspath(name), Path(str(files("fast_nst"))) / "assets" / "styles"
     if not text.startswith(BUNDLED):
