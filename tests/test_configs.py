@@ -22,8 +22,7 @@ CONFIGS = ROOT / "configs"
 
 
 def composed(*overrides: str) -> dict:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
+    return config.compose("train", overrides)
 
 
 def members(group: str) -> list[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, little_compact, picture
-from omegaconf import OmegaConf
+from conftest import ENVIRONMENT, little_compact, picture
 
 from fast_nst import networks
+from fast_nst.commands.build import optimizer_settings
 from fast_nst.errors import UserError
 from fast_nst.image import to_tensor
 from fast_nst.losses import PerceptualLoss
@@ -24,7 +24,7 @@ def module(seed: int = 0, **changes) -> StyleTransfer:
         style_layers={"relu1_2": 1.0, "relu4_3": 1.0}, content_weight=1.0, style_weight=10.0,
         style_scales={1: 0.5, 2: 0.5}, light_weight=3.0, normalize=True,
     )  # fmt: skip
-    settings = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "optimizer" / "muon.yaml"))
+    settings = optimizer_settings()
     network = networks.build("slim", width=8, blocks=1)
     return StyleTransfer(network, loss, **{"total_steps": 9, "seed": seed, "jitter": 4, **settings, **changes})
 

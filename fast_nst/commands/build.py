@@ -27,7 +27,8 @@ def loss_settings(loss: str = "default") -> dict[str, Any]:
 
 def optimizer_settings() -> dict[str, Any]:
     """Return the default settings under `optimizer`."""
-    return OmegaConf.to_container(OmegaConf.load(CONFIGS / "optimizer" / "muon.yaml"))  # type: ignore[return-value]
+    settings: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONFIGS / "optimizer" / "muon.yaml"))  # type: ignore[assignment]
+    return {"name": "muon", **settings}
 
 
 def brush_sizes(cfg: dict[str, Any]) -> list[int | None]:

@@ -29,6 +29,8 @@ OPTIONAL = tuple(
         "temporal_weight",
     )
 )  # fmt: skip
+# Groups whose `name` is that of the choice, unless its file has one.
+NAMED = ("network", "loss_network", "data", "optimizer", "method")
 LISTS = ("network.filters", "trainer.devices", "method.styles", "style.image", "style.size")
 HYDRA_OPTIONS = (
     "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
@@ -122,11 +124,13 @@ def check_group(override: Override, config: str, keys: set[str], groups: set[str
 
 
 def settle(composed: DictConfig) -> None:
-    """Apply what Hydra does not: a table on the command line replaces that of the file instead of being merged. A new
-    key, with a plus, is an error except in a table."""
+    """Apply what Hydra does not: a group's choice is its `name`, and a table on the command line replaces that of the
+    file instead of being merged. A new key, with a plus, is an error except in a table."""
     check_kinds(composed)
     parser = OverridesParser.create()
     groups = HydraConfig.get().runtime.choices
+    for group in (group for group in NAMED if group in composed):
+        composed[group] = {"name": groups[group], **composed[group]}
     for override in parser.parse_overrides(list(HydraConfig.get().overrides.task)):
         key = override.key_or_group
         known = key in (*groups, *OPTIONAL) or key.startswith((*(f"{name}." for name in TABLES), "style.blend"))
