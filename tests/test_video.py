@@ -305,6 +305,32 @@ def test_a_cut_moves_nothing(still):
     assert shift_between(luma(crop(still, 0, 0))[0, 0], luma(other)[0, 0])[2] < 0.1
 
 
+@pytest.mark.parametrize("name", ["slim", "johnson"])
+def test_a_pan_by_any_number_of_pixels_moves_the_output_along(still, name):
+    """Without it, the strided convolutions see the scene at another phase, and strokes change."""
+    torch.manual_seed(0)
+    arguments = {"width": 8} if name == "slim" else {"filters": (4, 8, 16)}
+    network = networks.build(name, blocks=1, **arguments).eval()
+    with FramePainter(network) as paint:
+        first, second = paint(crop(still, 10, 20)), paint(crop(still, 15, 23))  # the scene goes 5 to the left, 3 up
+    assert second.shape == first.shape
+    alone = network(crop(still, 15, 23)).clamp(0, 1)
+    inside, before = (slice(32, 80), slice(32, 96)), (slice(35, 83), slice(37, 101))
+    followed, fixed = ((output[0, :, *inside] - first[0, :, *before]).abs().mean() for output in (second, alone))
+    assert followed < 0.1 * fixed
+
+
+def test_a_camera_that_trembles_moves_nothing(still, monkeypatch):
+    painter = FramePainter(networks.build("slim", width=4, blocks=1).eval())
+    shakes = iter([(0.0, 0.0), (0.6, -0.6), (0.4, -0.7), (0.9, 0.0), (0.4, 0.3), (-0.1, 0.0)])
+    monkeypatch.setattr(painter.motion, "follow", lambda frame: next(shakes))
+    places = []
+    for _ in range(6):
+        painter(crop(still, 0, 0))
+        places.append(painter.place)
+    assert places == [(0, 0), (0, 0), (0, 0), (1, 0), (1, 0), (0, 0)]
+
+
 def test_noise_moves_with_the_scene_in_whole_pixels_of_its_grid(still):
     network = networks.build("slim", width=4, blocks=1, noise=1.0, fine_noise=1.0).eval()
     noises = [module for module in network.modules() if isinstance(module, Noise)]

@@ -1,4 +1,4 @@
-"""Stylize the frames of a clip one after the other, with the network's noise following the camera."""
+"""Stylize the frames of a clip one after the other, with the network's grid and noise following the camera."""
 
 import math
 from typing import Self
@@ -9,43 +9,53 @@ from torch import Tensor, nn
 from fast_nst import image
 from fast_nst.device import free_memory
 from fast_nst.networks.slim import Noise, Slim
+from fast_nst.networks.super_resolution import SuperResolution
 from fast_nst.stylize.color import luma
 from fast_nst.stylize.image import choose_dtype, memory_per_pixel, stylize_tensor
 from fast_nst.stylize.options import Options
 
 _SIDE = 512  # pixels of the longer side at which motion is measured
 _CLEAR = 0.3  # height of the correlation's peak, of 1: a pan gives 0.9, a zoom by 1 % 0.6, by 2 % 0.25, a cut 0.02
+_GRID = 4  # pixels of the content between the points of a network's coarsest features; no grid where it enlarges
+_SLACK = 0.75  # pixels that the scene may be off its place, so that a camera that trembles does not move the grid
 _FAR = 8  # a frame whose motion exceeds 1 / _FAR of a side becomes the next reference
 
 
 class FramePainter:
     """Call it with each frame, (1, 3, H, W) in [0, 1]; it returns the output.
 
-    A network's noise is a tile fixed to the frame. In a pan its strokes would stay in place while the scene moves, so
-    the tile is moved by the accumulated motion of the picture, in whole pixels of its grid. Use it as a context; at its
-    end the noise is where it was.
+    A network computes its features on a grid of 4 pixels and adds noise to them, both fixed to the frame. In a pan the
+    strokes would change with every pixel of motion and the noise would stay in place. So both are moved by the
+    accumulated motion of the picture, to the pixel. Use it as a context; at its end the noise is where it was.
     """
 
     def __init__(self, network: nn.Module, options: Options = Options()) -> None:  # noqa: B008 (frozen)
         self.network, self.options = network, options
         self.device = next(network.parameters()).device
         self.noises = [module for module in network.modules() if isinstance(module, Noise)]
+        self.grid = 1 if isinstance(network, SuperResolution) else _GRID
         self.motion = Motion()
+        self.place: tuple[int, ...] = (0, 0)  # of the scene, in pixels down and right of where the clip began
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._move_noise(0.0, 0.0)
+        self._move_noise(0, 0)
 
     def __call__(self, content: Tensor) -> Tensor:
         content = content.to(self.device)
-        if self.noises:
-            self._move_noise(*self.motion.follow(content))
+        motion = self.motion.follow(content)
+        self.place = tuple(round(a) if abs(a - b) > _SLACK else b for a, b in zip(motion, self.place, strict=True))
+        down, right = self.place
+        top, left = -down % self.grid, -right % self.grid  # the grid's first point is where the scene has one
+        self._move_noise(down + top, right + left)
         options = self.options
-        return stylize_tensor(
-            self.network, content, options.strength, options.keep_colors, choose_dtype(options, self.device)
-        )
+        output = stylize_tensor(
+            self.network, nn.functional.pad(content, (left, 0, top, 0), mode="replicate"), options.strength,
+            options.keep_colors, choose_dtype(options, self.device),
+        )  # fmt: skip
+        return output[..., top:, left:]
 
     def check_memory(self, name: object, width: int, height: int) -> None:
         """Raise image.TooLarge if a frame of this size does not fit into the memory."""
@@ -54,10 +64,10 @@ class FramePainter:
         if width * height > most:
             raise image.TooLarge(f"{name}: frames of {width} x {height}; allowed: up to {most / 1e6:.2f} megapixels")
 
-    def _move_noise(self, down: float, right: float) -> None:
+    def _move_noise(self, down: int, right: int) -> None:
         for noise in self.noises:
-            pixel = Slim.TILE / noise.side  # of the noise's grid, in pixels of the content
-            noise.origin = -round(down / pixel), -round(right / pixel)
+            pixel = Slim.TILE // noise.side  # of the noise, in pixels of the content
+            noise.origin = -down // pixel, -right // pixel
 
 
 class Motion:
