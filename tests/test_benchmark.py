@@ -42,6 +42,17 @@ def test_benchmark_measures_every_case(workplace, what, options, cases):
         assert all(case["GFLOP a step"] > 0 and case["seconds a step"] > 0 for case in table.values())
 
 
+@pytest.mark.slow
+def test_growth_measures_every_case(tmp_path):
+    result = run("growth.py", "--small", "--rounds", 1, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(" | ") for line in result.stdout.splitlines()[2:]]
+    assert len(rows) == 7
+    for _, figures, exponent in rows:
+        assert all(float(figure.split(": ")[1]) > 0 for figure in figures.split(", "))
+        assert -1 < float(exponent.rstrip(" |")) < 4
+
+
 def test_short_fuzz_finds_no_fault(tmp_path):
     result = run("fuzz.py", "--minutes", 0.02, "--keep", tmp_path / "faults", cwd=tmp_path)
     assert result.returncode == 0, result.stderr + result.stdout
