@@ -24,10 +24,10 @@ from fast_nst import image, networks, weights
 from fast_nst.errors import UserError
 from fast_nst.networks.layers import ConvBlock
 from fast_nst.networks.slim import Noise
-from fast_nst.stylize import clip, hdr
+from fast_nst.stylize import camera, clip, hdr
 from fast_nst.stylize.animation import stylize_animation
 from fast_nst.stylize.color import luma
-from fast_nst.stylize.frames import FramePainter, Motion, shift_between
+from fast_nst.stylize.frames import FramePainter
 from fast_nst.stylize.options import Options
 from fast_nst.stylize.video import stylize_video
 
@@ -276,11 +276,14 @@ def test_a_long_clip_keeps_no_frames(tmp_path):
     assert most <= 2
 
 
-# Noise that follows the camera
+# Strokes that follow the camera
 
 
-def crop(still: Image.Image, left: float, top: float) -> torch.Tensor:
-    box = (1, 0, left, 0, 1, top)
+def crop(still: Image.Image, left: float, top: float, zoom: float = 1.0, turn: float = 0.0) -> torch.Tensor:
+    """A frame of 160 x 120 pixels, zoomed and turned (degrees) around its center."""
+    angle = np.deg2rad(turn)
+    a, b = np.cos(angle) / zoom, -np.sin(angle) / zoom
+    box = (a, b, left + 80 - 80 * a - 60 * b, -b, a, top + 60 + 80 * b - 60 * a)
     return image.to_tensor(still.transform((160, 120), Image.Transform.AFFINE, box, Image.Resampling.BICUBIC))
 
 
@@ -289,64 +292,98 @@ def still() -> Image.Image:
     return Image.fromarray(np.random.default_rng(3).integers(0, 256, (90, 120, 3), dtype=np.uint8)).resize((480, 360))
 
 
-def test_motion_of_a_pan_is_found(still):
-    motion = Motion()
+def corners(matrix: torch.Tensor) -> torch.Tensor:
+    return camera.apply(matrix, torch.tensor([[0, 160, 0, 160], [0, 0, 120, 120]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("right", "down", "zoom", "turn"), [(4.3, 1.6, 1, 0), (0, 0, 1.01, 0), (1, 0.5, 1, -0.5)])
+def test_the_camera_is_followed_without_drift(still, right, down, zoom, turn):
+    """20 frames, over several references: the corners of each frame are where they are in the scene."""
+    follower = camera.Camera()
     for index in range(20):
-        down, right = motion.follow(crop(still, 10 + 4.3 * index, 20 + 1.6 * index))
-        assert down == pytest.approx(-1.6 * index, abs=0.7)
-        assert right == pytest.approx(-4.3 * index, abs=0.7)
+        matrix = follower.follow(crop(still, 10 + right * index, 20 + down * index, zoom**index, turn * index))
+        angle = np.deg2rad(turn * index)
+        a, b = np.cos(angle) / zoom**index, -np.sin(angle) / zoom**index
+        linear = torch.tensor([[a, b], [-b, a]], dtype=torch.float64)
+        middle = torch.tensor([[80.0], [60]], dtype=torch.float64)
+        moved = torch.tensor([[right], [down]], dtype=torch.float64) * index
+        if not (linear - torch.eye(2)).abs().max() < 0.1:
+            break
+        expected = corners(torch.cat([linear, middle + moved - linear @ middle], 1))
+        assert (corners(matrix) - expected).abs().max() < 1, index
+
+
+def test_much_zoom_begins_anew(still):
+    follower = camera.Camera()
+    for index in range(60):
+        matrix = follower.follow(crop(still, 160, 120, 1.01**index))
+        assert (matrix[:, :2] - torch.eye(2)).abs().max() < 0.21
 
 
 def test_a_cut_moves_nothing(still):
-    motion = Motion()
-    motion.follow(crop(still, 10, 20))
-    assert motion.follow(image.to_tensor(picture(5, 120, 160))) == (0.0, 0.0)
-    other = crop(still, 200, 100)
-    assert shift_between(luma(crop(still, 0, 0))[0, 0], luma(other)[0, 0])[2] < 0.1
+    follower = camera.Camera()
+    follower.follow(crop(still, 10, 20))
+    assert torch.equal(follower.follow(image.to_tensor(picture(5, 120, 160))), camera.IDENTITY)
+    first, second = (luma(crop(still, *at))[0] for at in ((0, 0), (200, 100)))
+    assert camera.shifts(first, second)[1] < 0.1
+
+
+def test_a_camera_that_trembles_moves_nothing(still):
+    follower = camera.Camera()
+    for shake in (0.0, 0.06, -0.05, 0.02):
+        noise = 0.01 * torch.randn(1, 3, 120, 160)
+        assert torch.equal(follower.follow(crop(still, 10 + shake, 20) + noise), camera.IDENTITY)
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (3, 50), (17, 33)])
+def test_tiny_frames_are_followed_too(still, sides):
+    follower = camera.Camera()
+    for index in range(3):
+        assert follower.follow(crop(still, 10 + index, 20)[..., : sides[0], : sides[1]]).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["slim", "johnson"])
-def test_a_pan_by_any_number_of_pixels_moves_the_output_along(still, name):
-    """Without it, the strided convolutions see the scene at another phase, and strokes change."""
+@pytest.mark.parametrize("move", [{"left": 15, "top": 23}, {"left": 12.5, "top": 20}, {"zoom": 1.02}, {"turn": 1.0}])
+def test_strokes_move_with_the_scene(still, name, move):
+    """Without it, the strided convolutions see the scene at another phase, and the noise stays in place."""
     torch.manual_seed(0)
-    arguments = {"width": 8} if name == "slim" else {"filters": (4, 8, 16)}
-    network = networks.build(name, blocks=1, **arguments).eval()
+    arguments = {"width": 8, "noise": 1.0, "fine_noise": 1.0} if name == "slim" else {"filters": (4, 8, 16)}
+    network = networks.build(name, blocks=1, **arguments).eval().requires_grad_(False)
+    frames = crop(still, 10, 20), crop(still, **{"left": 10, "top": 20, **move})
+    alone = [network(frame).clamp(0, 1) for frame in frames]
     with FramePainter(network) as paint:
-        first, second = paint(crop(still, 10, 20)), paint(crop(still, 15, 23))  # the scene goes 5 to the left, 3 up
-    assert second.shape == first.shape
-    alone = network(crop(still, 15, 23)).clamp(0, 1)
-    inside, before = (slice(32, 80), slice(32, 96)), (slice(35, 83), slice(37, 101))
-    followed, fixed = ((output[0, :, *inside] - first[0, :, *before]).abs().mean() for output in (second, alone))
-    assert followed < 0.1 * fixed
+        followed = [paint(frame) for frame in frames]
+        back = camera.inverse(paint.camera.matrix)
+    assert torch.equal(followed[0], alone[0])  # a still camera changes nothing
+
+    def changes(outputs: list[torch.Tensor]) -> float:
+        first = camera.warp(outputs[1], back, 120, 160)
+        return float((first - outputs[0])[..., 32:88, 32:120].abs().mean())
+
+    assert changes(followed) < 0.5 * changes(alone)
 
 
-def test_a_camera_that_trembles_moves_nothing(still, monkeypatch):
-    painter = FramePainter(networks.build("slim", width=4, blocks=1).eval())
-    shakes = iter([(0.0, 0.0), (0.6, -0.6), (0.4, -0.7), (0.9, 0.0), (0.4, 0.3), (-0.1, 0.0)])
-    monkeypatch.setattr(painter.motion, "follow", lambda frame: next(shakes))
-    places = []
-    for _ in range(6):
-        painter(crop(still, 0, 0))
-        places.append(painter.place)
-    assert places == [(0, 0), (0, 0), (0, 0), (1, 0), (1, 0), (0, 0)]
-
-
-def test_noise_moves_with_the_scene_in_whole_pixels_of_its_grid(still):
+def test_noise_is_where_it_was_after_a_clip(still):
     network = networks.build("slim", width=4, blocks=1, noise=1.0, fine_noise=1.0).eval()
     noises = [module for module in network.modules() if isinstance(module, Noise)]
     with FramePainter(network) as paint:
         paint(crop(still, 10, 20))
-        first = paint(crop(still, 10, 20))
-        assert [noise.origin for noise in noises] == [(0, 0), (0, 0)]
-        second = paint(crop(still, 34, 28))  # the scene goes 24 to the left, 8 up
+        paint(crop(still, 34, 28))
         assert [noise.origin for noise in noises] == [(2, 6), (4, 12)]
     assert [noise.origin for noise in noises] == [(0, 0), (0, 0)]
-    fixed = network(crop(still, 34, 28)).clamp(0, 1)
-    inside = slice(32, 88), slice(32, 104)
-    moved, stayed = (
-        (x[:, :, inside[0], inside[1]] - first[:, :, 40:96, 56:128]).abs().mean().item() for x in (second, fixed)
-    )
-    assert moved < 0.5 * stayed
+
+
+def test_strength_and_colors_are_those_of_the_frame(still):
+    """A network that returns a flat gray: what comes from the photograph is not drawn twice."""
+    flat = nn.Conv2d(3, 3, 1)
+    nn.init.zeros_(flat.weight)
+    nn.init.constant_(flat.bias, 0.5)
+    second = crop(still, 12.5, 20.5)
+    with FramePainter(flat, Options(strength=0.25)) as paint:
+        paint(crop(still, 10, 20))
+        output = paint(second)
+    assert not torch.equal(paint.camera.matrix, camera.IDENTITY)
+    torch.testing.assert_close(output, 0.75 * second + 0.125)
 
 
 # Animations

@@ -115,6 +115,11 @@ def stylize_tensor(
         return content
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         output = network(small.contiguous(memory_format=torch.channels_last)).clamp_(0, 1)
+    return finish(output, content, strength, keep_colors)
+
+
+def finish(output: Tensor, content: Tensor, strength: float, keep_colors: str | None) -> Tensor:
+    """Apply both options to what a network made of `content`, as `stylize_tensor` does."""
     if keep_colors is not None:
         output = KEEP_COLORS[keep_colors](output, content)
     return output if strength == 1 else torch.lerp(content, output, strength)

@@ -1,0 +1,171 @@
+"""Follow the camera of a clip: how the pixels of each frame map to those of the scene.
+
+A matrix, (2, 3), maps (x, y, 1) in pixels from the upper left corner: a similarity, which pans, zooms and turns.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fast_nst.stylize.color import luma
+
+IDENTITY = torch.eye(2, 3, dtype=torch.float64)
+_SIDE = 512  # pixels of the longer side at which motion is measured
+_CLEAR = 0.3  # height of the correlation's peak, of 1: a pan gives 0.9, a zoom by 1 % 0.6, by 2 % 0.25, a cut 0.02
+_FAR = 1 / 8  # of a side; a frame that moved further becomes the next reference
+_LEAST = 32  # pixels of a block that is compared by itself
+_OUTLIER = 1.0  # pixels that a block may be off the motion of the others
+_TREMBLE = 0.1  # pixels; less is an error of measurement, and the matrix stays as it is
+_TILT = 0.2  # of zoom or rotation (0.2 is 11 degrees), from where strokes would look zoomed or turned
+
+
+class Camera:
+    """Each frame is compared with a reference, and only with the frame before if it is too different from that: errors
+    of a fraction of a pixel would add up. Objects that move on their own are outvoted by the rest of the frame."""
+
+    def __init__(self) -> None:
+        self.reference: Tensor | None = None
+        self.previous: Tensor | None = None
+        self.base = IDENTITY  # from the reference to the scene
+        self.matrix = IDENTITY  # from the last frame to the scene
+
+    @torch.inference_mode()
+    def follow(self, frame: Tensor) -> Tensor:
+        """Return the matrix from `frame`, (1, 3, H, W), to the scene, whose pixels are those of the first frame. After
+        a cut it stays as it is; after much zoom or rotation it begins anew, without them."""
+        height, width = frame.shape[2:]
+        scale = math.ceil(max(height, width) / _SIDE)
+        gray = F.avg_pool2d(luma(frame), scale, ceil_mode=True).cpu().float()
+        if self.previous is None or self.reference is None or self.previous.shape != gray.shape:
+            self.reference = self.previous = gray
+            self.base = self.matrix
+            return self.matrix
+        found = _align(self.reference, gray, _rescale(compose(inverse(self.base), self.matrix), 1 / scale))
+        if found is None and self.previous is not self.reference:
+            self.reference, self.base = self.previous, self.matrix
+            found = _align(self.reference, gray, IDENTITY)
+        corners = torch.tensor([[0, width, 0, width], [0, 0, height, height]], dtype=torch.float64)
+        moved = corners
+        if found is not None:
+            relative = _rescale(found, scale)
+            moved = apply(relative, corners)
+            matrix = compose(self.base, relative)
+            if float((apply(matrix, corners) - apply(self.matrix, corners)).abs().max()) > _TREMBLE:
+                self.matrix = matrix
+            if float((self.matrix[:, :2] - IDENTITY[:, :2]).abs().max()) > _TILT:
+                self.matrix = torch.cat([IDENTITY[:, :2], apply(self.matrix, corners)[:, :1].round()], 1)
+                found = None
+        if found is None or float((moved - corners).abs().max()) > _FAR * max(height, width):
+            self.reference, self.base = gray, self.matrix
+        self.previous = gray
+        return self.matrix
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """Return the matrix that applies `inner`, then `outer`."""
+    return torch.cat([outer[:, :2] @ inner[:, :2], apply(outer, inner[:, 2:])], 1)
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    back = torch.linalg.inv(matrix[:, :2])
+    return torch.cat([back, -back @ matrix[:, 2:]], 1)
+
+
+def apply(matrix: Tensor, points: Tensor) -> Tensor:
+    """Map `points`, (2, N)."""
+    return matrix[:, :2] @ points + matrix[:, 2:]
+
+
+def _rescale(matrix: Tensor, factor: float) -> Tensor:
+    """The same map for pixels `factor` times as small."""
+    return torch.cat([matrix[:, :2], matrix[:, 2:] * factor], 1)
+
+
+def warp(image: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
+    """Draw (1, C, height, width), whose pixels `matrix` maps to those of `image`, (1, C, H, W), which is reflected at
+    its border. Bicubic; on the CPU for Apple's mps, where torch has no such sampling."""
+    source = image.cpu() if image.device.type == "mps" else image
+    y, x = (torch.arange(side, dtype=torch.float64) + 0.5 for side in (height, width))
+    axes = []
+    for (across, down, offset), side in zip(matrix, (image.shape[3], image.shape[2]), strict=True):
+        points = (across * x + offset).to(source)[None], (down * y).to(source)[:, None]
+        axes.append((points[0] + points[1]) * (2 / side) - 1)
+    grid = torch.stack(axes, -1)[None]
+    drawn = F.grid_sample(source, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return drawn.to(image.device)
+
+
+def _align(reference: Tensor, frame: Tensor, matrix: Tensor) -> Tensor | None:
+    """Improve `matrix`, from `frame` to `reference`, both (1, 1, H, W); None if they show different scenes."""
+    height, width = frame.shape[2:]
+    drawn = warp(frame, inverse(matrix), height, width)
+    shift, peak = shifts(reference[0], drawn[0])
+    if float(peak) < _CLEAR:
+        return None
+    matrix = torch.cat([matrix[:, :2], matrix[:, 2:] - shift], 1)
+    rows, columns = height // 2, width // 2
+    corners = [(y, x) for y in (0, rows // 2, height - rows) for x in (0, columns // 2, width - columns)]
+    centers = torch.tensor([[x + columns / 2, y + rows / 2] for y, x in corners], dtype=torch.float64).T
+    for _ in range(2 if min(rows, columns) >= _LEAST else 0):  # the blocks agree better the second time
+        drawn = warp(frame, inverse(matrix), height, width)
+        pairs = torch.cat([torch.cat([reference, drawn])[:, :, y : y + rows, x : x + columns] for y, x in corners], 1)
+        shift, peak = shifts(*pairs)
+        fit = _agreement(centers + shift, centers, peak >= _CLEAR)
+        if fit is None:
+            break
+        matrix = compose(fit, matrix)
+    return matrix
+
+
+def _agreement(source: Tensor, target: Tensor, clear: Tensor) -> Tensor | None:
+    """The similarity that maps most points of `source` to `target`, both (2, N); None if it is fewer than 4.
+
+    clear: which points count, (N,).
+    """
+    for _ in range(3):  # again without the outliers
+        if int(clear.sum()) < 4:
+            return None
+        fit = _similarity(source[:, clear], target[:, clear])
+        inside = clear & ((apply(fit, source) - target).norm(dim=0) < _OUTLIER)
+        if torch.equal(inside, clear):
+            return fit
+        clear = inside
+    return None
+
+
+def _similarity(source: Tensor, target: Tensor) -> Tensor:
+    """The similarity that maps the points `source` to `target`, both (2, N), with the least squares."""
+    middles = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    a, b = (torch.complex(*(points - middle)) for points, middle in zip((source, target), middles, strict=True))
+    turn = (a.conj() * b).sum() / (a.conj() * a).sum()
+    linear = torch.stack([torch.stack([turn.real, -turn.imag]), torch.stack([turn.imag, turn.real])])
+    return torch.cat([linear, middles[1] - linear @ middles[0]], 1)
+
+
+def shifts(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return pixels right and down from `first` to `second`, both (N, H, W), as (2, N), and the heights of the peaks,
+    (N,), from 0 to 1.
+
+    Phase correlation (Kuglin and Hines 1975), to a fraction of a pixel by the peak's larger neighbor (Foroosh, Zerubia,
+    Berthod 2002).
+    """
+    rows, columns = (torch.hann_window(side, periodic=False) for side in first.shape[1:])
+    window = rows[:, None] * columns
+    spectra = [torch.fft.rfft2((images - images.mean((1, 2), keepdim=True)) * window) for images in (first, second)]
+    product = spectra[0].conj() * spectra[1]
+    surface = torch.fft.irfft2(product / product.abs().clamp_min(1e-12), s=first.shape[1:]).double()
+    count, height, width = surface.shape
+    place, item = surface.flatten(1).argmax(1), torch.arange(count)
+    y, x = place // width, place % width
+    found = []
+    for index, side, neighbors in (
+        (x, width, [surface[item, y, (x + step) % width] for step in (-1, 0, 1)]),
+        (y, height, [surface[item, (y + step) % height, x] for step in (-1, 0, 1)]),
+    ):
+        before, peak, after = neighbors
+        larger, sign = torch.maximum(before, after).clamp_min(0), torch.where(after > before, 1.0, -1.0)
+        part = sign * larger / (larger + peak)
+        found.append(torch.where(index > side // 2, index - side, index) + part)
+    return torch.stack(found), peak
