@@ -13,11 +13,12 @@ from fast_nst.stylize.color import luma
 
 IDENTITY = torch.eye(2, 3, dtype=torch.float64)
 _SIDE = 512  # pixels of the longer side at which motion is measured
-_CLEAR = 0.3  # height of the correlation's peak, of 1: a pan gives 0.9, a zoom by 1 % 0.6, by 2 % 0.25, a cut 0.02
+_CLEAR = 0.15  # height of the correlation's peak, of 1: a pan gives 0.9, a zoom by 1 % 0.6, by 2 % 0.3, a cut 0.03
 _FAR = 1 / 8  # of a side; a frame that moved further becomes the next reference
+_SOFT = 0.8  # pixels, standard deviation of the peak; less would let noise of the finest detail decide
 _LEAST = 32  # pixels of a block that is compared by itself
 _OUTLIER = 1.0  # pixels that a block may be off the motion of the others
-_TREMBLE = 0.1  # pixels; less is an error of measurement, and the matrix stays as it is
+_TREMBLE = 0.15  # pixels; less is an error of measurement, and the matrix stays as it is
 _TILT = 0.2  # of zoom or rotation (0.2 is 11 degrees), from where strokes would look zoomed or turned
 
 
@@ -30,6 +31,7 @@ class Camera:
         self.previous: Tensor | None = None
         self.base = IDENTITY  # from the reference to the scene
         self.matrix = IDENTITY  # from the last frame to the scene
+        self.step = IDENTITY  # from the last frame to the one before
 
     @torch.inference_mode()
     def follow(self, frame: Tensor) -> Tensor:
@@ -42,9 +44,11 @@ class Camera:
             self.reference = self.previous = gray
             self.base = self.matrix
             return self.matrix
-        found = _align(self.reference, gray, _rescale(compose(inverse(self.base), self.matrix), 1 / scale))
+        before = self.matrix
+        expected = compose(inverse(self.base), compose(before, self.step))  # the camera moves on
+        found = _align(self.reference, gray, _rescale(expected, 1 / scale))
         if found is None and self.previous is not self.reference:
-            self.reference, self.base = self.previous, self.matrix
+            self.reference, self.base = self.previous, before
             found = _align(self.reference, gray, IDENTITY)
         corners = torch.tensor([[0, width, 0, width], [0, 0, height, height]], dtype=torch.float64)
         moved = corners
@@ -54,6 +58,7 @@ class Camera:
             matrix = compose(self.base, relative)
             if float((apply(matrix, corners) - apply(self.matrix, corners)).abs().max()) > _TREMBLE:
                 self.matrix = matrix
+            self.step = compose(inverse(before), self.matrix)
             if float((self.matrix[:, :2] - IDENTITY[:, :2]).abs().max()) > _TILT:
                 self.matrix = torch.cat([IDENTITY[:, :2], apply(self.matrix, corners)[:, :1].round()], 1)
                 found = None
@@ -148,14 +153,17 @@ def shifts(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Return pixels right and down from `first` to `second`, both (N, H, W), as (2, N), and the heights of the peaks,
     (N,), from 0 to 1.
 
-    Phase correlation (Kuglin and Hines 1975), to a fraction of a pixel by the peak's larger neighbor (Foroosh, Zerubia,
-    Berthod 2002).
+    Phase correlation (Kuglin and Hines 1975), smoothed to a Gaussian peak; the parabola through the logarithms of its
+    three points gives the fraction of a pixel.
     """
     rows, columns = (torch.hann_window(side, periodic=False) for side in first.shape[1:])
     window = rows[:, None] * columns
     spectra = [torch.fft.rfft2((images - images.mean((1, 2), keepdim=True)) * window) for images in (first, second)]
     product = spectra[0].conj() * spectra[1]
-    surface = torch.fft.irfft2(product / product.abs().clamp_min(1e-12), s=first.shape[1:]).double()
+    down, right = (torch.fft.fftfreq(side)[:, None] for side in first.shape[1:])
+    fine = torch.exp(-2 * (math.pi * _SOFT) ** 2 * (down.square() + right[: product.shape[2]].square().T))
+    surface = torch.fft.irfft2(fine * product / product.abs().clamp_min(1e-12), s=first.shape[1:]).double()
+    surface /= torch.fft.irfft2(fine.to(product), s=first.shape[1:]).max()
     count, height, width = surface.shape
     place, item = surface.flatten(1).argmax(1), torch.arange(count)
     y, x = place // width, place % width
@@ -164,8 +172,7 @@ def shifts(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         (x, width, [surface[item, y, (x + step) % width] for step in (-1, 0, 1)]),
         (y, height, [surface[item, (y + step) % height, x] for step in (-1, 0, 1)]),
     ):
-        before, peak, after = neighbors
-        larger, sign = torch.maximum(before, after).clamp_min(0), torch.where(after > before, 1.0, -1.0)
-        part = sign * larger / (larger + peak)
+        before, middle, after = (value.clamp_min(1e-3).log() for value in neighbors)
+        part = (before - after) / (2 * (before - 2 * middle + after)).clamp_max(-1e-3)
         found.append(torch.where(index > side // 2, index - side, index) + part)
-    return torch.stack(found), peak
+    return torch.stack(found), surface[item, y, x]
