@@ -92,7 +92,7 @@ def test_damaged_picture_warns_and_damaged_shard_raises(folder, tmp_path):
     ):
         assert images[8] is None
     (folder / "part-004.tar").write_bytes(b"no tar file at all" * 100)
-    with pytest.raises(UserError, match=r"part-004.tar: cannot be read as a tar file"):
+    with pytest.raises(UserError, match=r"part-004.tar: cannot read the tar shard"):
         shards.Shards(folder, 64, index_dir=tmp_path / "index")
 
 

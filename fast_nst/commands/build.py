@@ -57,7 +57,7 @@ def make_loss(cfg: dict[str, Any], paintings: Sequence[Path], sizes: Sequence[in
         loss_networks.rescale_to_unit_mean(loss_network, (to_tensor(p) for p in pictures if p is not None))
     further = further_paintings(cfg)
     if further and len(paintings) > 1:
-        raise UserError("style.blend: is for one painting; a network of several styles mixes them when it paints")
+        raise UserError("style.blend: works with one painting; a network of several styles mixes them when it paints")
     if further and len(sizes) > 1:
         raise UserError(f"style.size: got {list(sizes)}; allowed with style.blend: one size")
     files = (*paintings, *(file for file, _ in further))

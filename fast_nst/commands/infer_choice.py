@@ -68,9 +68,10 @@ def load_choice(arguments: argparse.Namespace, torch_only: bool = False) -> Choi
 
 
 def needs_torch(chosen: Choice, pairs: Sequence[Pair], arguments: argparse.Namespace, memory: int) -> bool:
-    """Return whether torch, which is installed, paints `pairs` with a bundled style and onnxruntime cannot, or slower.
+    """Return whether torch should paint `pairs`, because onnxruntime cannot or would be slower.
 
-    Clips, photographs that exceed `memory` bytes, and many pixels where the processor computes in bfloat16.
+    True for clips, for photographs that exceed `memory` bytes, and for many pixels on a CPU with fast bfloat16, if the
+    style is a bundled one and torch is installed.
     """
     network = chosen.networks[0]
     bundled = choice.find_weights(arguments.weights)[0] == choice.BUNDLED

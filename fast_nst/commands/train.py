@@ -345,7 +345,7 @@ def main(composed: DictConfig) -> None:
 
 
 def _ignore_tensorboard_thread(arguments: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread; an OSError there, a full disk, is raised again at the next log call."""
+    """Ignore an OSError, such as a full disk, in TensorBoard's thread: the next log call raises it again."""
     if not issubclass(arguments.exc_type, OSError):
         threading.__excepthook__(arguments)
 

@@ -20,7 +20,7 @@ class Folder:
         max_unreadable: float = 0.5,
         name: str = "data.root",
     ) -> None:
-        """name: what errors call `root`. Raises ImageError like `list_pictures`."""
+        """name: what errors call `root`. Raises ImageError in the same cases as `list_pictures`."""
         self.paths = list_pictures(root, name)
         self.images = ImageCache(len(self.paths), shorter, cache_mib, max_unreadable)
 

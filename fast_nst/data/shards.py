@@ -124,7 +124,7 @@ def _index(url: str, folder: Path) -> Shard:
                 spans = np.array(_read_spans(file), np.int64).reshape(-1, 2)
             _keep(cached, spans)
     except (OSError, tarfile.TarError, ValueError, ImportError) as error:
-        raise UserError(f"data.root: {url}: cannot be read as a tar file ({' '.join(str(error).split())})") from None
+        raise UserError(f"data.root: {url}: cannot read the tar shard ({' '.join(str(error).split())})") from None
     return Shard(url, spans[:, 0], spans[:, 1])
 
 

@@ -162,7 +162,7 @@ class SingleStyle(nn.Module):
 
 
 def make_bank(channels: int, blocks: int, noise: float, groups: int = 1) -> nn.Sequential:
-    """Build the layers of a style; `groups` of them side by side."""
+    """Build the layers of one style, or of `groups` styles side by side (grouped convolutions)."""
     check_int("blocks", blocks, 1, LARGEST)
     check_number("noise", noise, 0)
     scatter: list[nn.Module] = [Noise(4, channels, Slim.TILE // 4, noise)] if noise else []

@@ -43,8 +43,8 @@ def schedule(
 ) -> OptimizerLRSchedulerConfig:
     """Return what Lightning takes: the optimizer, and its schedule `kind`, which is called after each step.
 
-    first_phase: the share of the steps that train only new styles. Muon's rate for what are not kernels, small because
-    the kernels move too, is `ALONE` times as high in it.
+    first_phase: the share of the steps that train only new styles. In it, Muon's rate for parameters that are not
+    kernels is multiplied by `ALONE`; otherwise it is small, because the kernels train too.
     """
 
     def kernels(step: int) -> float:
