@@ -1,18 +1,22 @@
 """Every YAML composes, and what it names can be built."""
 
 import inspect
+import re
 import sys
 
 import hydra
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fast_nst import data, loss_networks, networks
-from fast_nst.commands import config
+from fast_nst.commands import cli, config, train
 from fast_nst.commands.help import sections
 from fast_nst.data import styles
+from fast_nst.errors import UserError
 from fast_nst.loss_networks import NAMES, compact
 from fast_nst.loss_networks.vgg import layer_indices
 from fast_nst.losses import PerceptualLoss, functional
@@ -192,6 +196,34 @@ def test_a_table_that_is_given_takes_the_place_of_the_one_there(name, typed):
 def test_the_command_line_wins_over_an_experiment():
     cfg = composed("experiment=pytorch_examples", "data.batch_size=2", "network=slim", "loss.style_weight=5")
     assert (cfg["data"]["batch_size"], cfg["network"]["name"], cfg["loss"]["style_weight"]) == (2, "slim", 5)
+
+
+# Keys that take any word, and those that take a list.
+WORDS = {"style.name", "output_dir"}
+SERIES = {"style.size", "trainer.devices"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["word", "[11, 22]", "{abc: 1}", "-1", "1.5", "1e400"])
+def test_a_value_of_the_wrong_type_is_named_in_one_line(value, tmp_path, monkeypatch):
+    """Every key of --help: a run either starts or ends with an error that names the key or what it was given."""
+    monkeypatch.chdir(tmp_path)
+    accepted = set()
+    for key in (key.name for keys in sections(CONFIGS, "train", []).values() for key in keys):
+        words = ["style=cubist", "data.size=64", "data.val_size=64", "data.count=5", "output_dir=run", f"{key}={value}"]
+        try:
+            train.Run(config.compose("train", words), words)
+            accepted.add(key)
+        except (UserError, OmegaConfBaseException, HydraException) as error:
+            line = cli.explain(error) if not isinstance(error, UserError) else str(error)
+            assert "\n" not in line, (key, line)
+            assert key.split(".")[-1] in line or re.search(r"[-\w.]+", value)[0] in line, (key, line)
+    if value == "word":
+        assert accepted == WORDS
+    if value == "[11, 22]":
+        assert accepted <= SERIES
+    if value == "{abc: 1}":
+        assert not accepted
 
 
 @pytest.mark.parametrize("words", [[], ["network=johnson", "data=coco", "loss=gatys2015", "loss_network=vgg19"]])

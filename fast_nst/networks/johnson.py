@@ -60,7 +60,7 @@ class Johnson(nn.Module):
         _check_sizes(filters, blocks, kernel)
         check_number("norm_eps", norm_eps, 0)
         if init_std is not None:
-            check_number("init_std", init_std, 0)
+            check_number("init_std", init_std, 1e-6)
         check_choice("padding", padding, PADDINGS)
         check_choice("upsampling", upsampling, UPSAMPLINGS)
         once = padding == "reflection_once"
