@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import distill
-import low_rank
 import numpy as np
+import pca
 import pytest
 import safetensors
 import torch
@@ -24,7 +24,7 @@ CONVOLUTIONS = len(compact.VGG_16)
 
 
 def test_moments_are_means_over_images_of_any_size():
-    images, moments = [torch.rand(1, 3, 8, 9), torch.rand(2, 3, 5, 4)], low_rank.Moments()
+    images, moments = [torch.rand(1, 3, 8, 9), torch.rand(2, 3, 5, 4)], pca.Moments()
     for batch in images:
         moments.add(batch)
     singles = [image.double().flatten(1) for batch in images for image in batch]
@@ -51,7 +51,7 @@ def test_full_rank_student_equals_teacher(monkeypatch, tmp_path):
             block[index].load_state_dict(teacher.features[index].state_dict())
         return torch.eye(64)
 
-    monkeypatch.setattr(low_rank, "fit_first_block", copied)
+    monkeypatch.setattr(pca, "fit_first_block", copied)
     channels = list(compact.VGG_16.values())
     # Some ranks equal the number of channels, which must give the same result.
     ranks = [(64, 127), *((a - i % 2, b - i // 2 % 2) for i, (a, b) in enumerate(itertools.pairwise(channels[2:])))]
@@ -61,7 +61,7 @@ def test_full_rank_student_equals_teacher(monkeypatch, tmp_path):
         torch.rand(2, 3, 96, 128),
         image,
     ]  # more positions than channels at every layer
-    student = low_rank.low_rank(teacher, images, (64, 64), ranks, np.random.default_rng(0))
+    student = pca.low_rank(teacher, images, (64, 64), ranks, np.random.default_rng(0))
     student_features, teacher_features = student(image), teacher(image)
     assert tuple(student_features) == compact.LAYERS
     for name, value in student_features.items():
@@ -76,7 +76,7 @@ def test_first_block_learns_the_teacher_s_features(tmp_path):
     for steps in (1, 40):
         torch.manual_seed(0)
         block = compact.low_rank_vgg((8, 16), ((16, 4), *((4, 4),) * 7)).features[:4]
-        expand = low_rank.fit_first_block(teacher, images, block, steps, np.random.default_rng(0))
+        expand = pca.fit_first_block(teacher, images, block, steps, np.random.default_rng(0))
         assert expand.shape == (64, 16)
         with torch.no_grad():
             expected = teacher(image)["relu1_2"]
@@ -137,7 +137,7 @@ def test_bfloat16_features_have_gradients_for_float32_weights():
 
 def test_distill_writes_a_loss_network_with_its_recipe(workplace: Path, monkeypatch, capsys):
     """The first block trains for only 5 steps, because it takes most of the time."""
-    monkeypatch.setattr(distill, "low_rank", functools.partial(low_rank.low_rank, steps=5))
+    monkeypatch.setattr(distill, "low_rank", functools.partial(pca.low_rank, steps=5))
     monkeypatch.setattr(machine, "keep_freed_memory", lambda: None)  # not in the test process
     monkeypatch.chdir(workplace)
     save_file(random_vgg_state("vgg16", CONVOLUTIONS), workplace / "vgg16.safetensors")

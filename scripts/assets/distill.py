@@ -2,7 +2,7 @@
 
 python scripts/assets/distill.py --vgg vgg16.safetensors --photographs photographs/
 
-The student starts as VGG-16 at a low rank (low_rank.py) and learns to reproduce VGG-16's features. Photographs are not
+The student starts as VGG-16 at a low rank (pca.py) and learns to reproduce VGG-16's features. Photographs are not
 enough, because an image transformation network trained against the student exploits its errors. So the data is
 on-policy: a few such networks train against the student at the same time, each for its own style, and the student also
 learns from their outputs, at full, half and quarter size. The loss sums the errors of features, of Grams, and (with a
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from low_rank import low_rank
+from pca import low_rank
 from torch import Tensor, nn
 
 import fast_nst
