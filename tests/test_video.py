@@ -328,6 +328,37 @@ def test_a_cut_moves_nothing(still):
     assert camera.shifts(first, second)[1] < 0.1
 
 
+def test_after_a_cut_nothing_is_interpolated(still):
+    """Neither the fraction of a pixel nor the zoom of the scene before stays."""
+    follower = camera.Camera()
+    for index in range(6):
+        tilted = follower.follow(crop(still, 10 + 1.3 * index, 20, 1.02**index))
+    assert tilted[0, 0] < 0.95
+    matrix = follower.follow(image.to_tensor(picture(5, 120, 160)))
+    assert torch.equal(matrix[:, :2], camera.IDENTITY[:, :2])
+    assert torch.equal(matrix, matrix.round())
+
+
+def test_a_large_object_does_not_move_the_camera():
+    """Blocks that show it and blocks that do not would together look like a zoom."""
+    torch.manual_seed(0)
+    background, thing = torch.rand(1, 3, 45, 80), torch.rand(1, 3, 30, 60)
+    background, thing = (nn.functional.interpolate(x, scale_factor=4, mode="bicubic") for x in (background, thing))
+    follower = camera.Camera()
+    for index in range(6):
+        left, frame = 10 + 2 * index, (background + 0.01 * torch.randn_like(background)).clamp(0, 1)
+        frame[..., 60:180, left : left + 120] = thing[..., :120]
+        assert (corners(follower.follow(frame)) - corners(camera.IDENTITY)).abs().max() < 0.5
+
+
+@pytest.mark.parametrize("sides", [(17, 23), (3, 200), (32, 32), (48, 48)])
+def test_noise_of_a_tiny_frame_is_no_motion(sides):
+    torch.manual_seed(0)
+    follower = camera.Camera()
+    for _ in range(12):
+        assert torch.equal(follower.follow(torch.rand(1, 3, *sides)), camera.IDENTITY)
+
+
 def test_a_camera_that_trembles_moves_nothing(still):
     follower = camera.Camera()
     for shake in (0.0, 0.05, -0.05, 0.02):
@@ -339,7 +370,9 @@ def test_a_camera_that_trembles_moves_nothing(still):
 def test_tiny_frames_are_followed_too(still, sides):
     follower = camera.Camera()
     for index in range(3):
-        assert follower.follow(crop(still, 10 + index, 20)[..., : sides[0], : sides[1]]).isfinite().all()
+        matrix = follower.follow(crop(still, 10 + index, 20)[..., : sides[0], : sides[1]])
+        assert matrix.isfinite().all()
+    assert sides == (1, 1) or abs(matrix[0, 2] - 2) < 0.3
 
 
 @pytest.mark.parametrize("name", ["slim", "johnson"])

@@ -14,10 +14,12 @@ from fast_nst.stylize.color import luma
 IDENTITY = torch.eye(2, 3, dtype=torch.float64)
 _SIDE = 512  # pixels of the longer side at which motion is measured
 _CLEAR = 0.15  # height of the correlation's peak, of 1: a pan gives 0.9, a zoom by 1 % 0.6, by 2 % 0.3, a cut 0.03
+_CHANCE = 10  # divided by the square root of the pixels: the peak must be higher, or noise of tiny frames would count
 _FAR = 1 / 8  # of a side; a frame that moved further becomes the next reference
 _SOFT = 0.8  # pixels, standard deviation of the peak; less would let noise of the finest detail decide
 _LEAST = 32  # pixels of a block that is compared by itself
-_OUTLIER = 1.0  # pixels that a block may be off the motion of the others
+_NEAR = 0.3  # pixels off the motion of the others at which a block counts a quarter
+_OUTLIER = 0.5  # pixels that a block may be off the motion of the others
 _TREMBLE = 0.15  # pixels; less is an error of measurement, and the matrix stays as it is
 _TILT = 0.2  # of zoom or rotation (0.2 is 11 degrees), from where strokes would look zoomed or turned
 
@@ -35,8 +37,8 @@ class Camera:
 
     @torch.inference_mode()
     def follow(self, frame: Tensor) -> Tensor:
-        """Return the matrix from `frame`, (1, 3, H, W), to the scene, whose pixels are those of the first frame. After
-        a cut it stays as it is; after much zoom or rotation it begins anew, without them."""
+        """Return the matrix from `frame`, (1, 3, H, W), to the scene, whose pixels are those of the first frame. At a
+        cut, and after much zoom or rotation, it begins anew without zoom and rotation."""
         height, width = frame.shape[2:]
         scale = math.ceil(max(height, width) / _SIDE)
         gray = F.avg_pool2d(luma(frame), scale, ceil_mode=True).cpu().float()
@@ -60,8 +62,9 @@ class Camera:
                 self.matrix = matrix
             self.step = compose(inverse(before), self.matrix)
             if float((self.matrix[:, :2] - IDENTITY[:, :2]).abs().max()) > _TILT:
-                self.matrix = torch.cat([IDENTITY[:, :2], apply(self.matrix, corners)[:, :1].round()], 1)
                 found = None
+        if found is None:  # no zoom, no rotation, whole pixels: nothing is interpolated
+            self.matrix = torch.cat([IDENTITY[:, :2], self.matrix[:, 2:].round()], 1)
         if found is None or float((moved - corners).abs().max()) > _FAR * max(height, width):
             self.reference, self.base = gray, self.matrix
         self.previous = gray
@@ -107,7 +110,7 @@ def _align(reference: Tensor, frame: Tensor, matrix: Tensor) -> Tensor | None:
     height, width = frame.shape[2:]
     drawn = warp(frame, inverse(matrix), height, width)
     shift, peak = shifts(reference[0], drawn[0])
-    if float(peak) < _CLEAR:
+    if float(peak) < _least_peak(height, width):
         return None
     matrix = torch.cat([matrix[:, :2], matrix[:, 2:] - shift], 1)
     rows, columns = height // 2, width // 2
@@ -117,34 +120,39 @@ def _align(reference: Tensor, frame: Tensor, matrix: Tensor) -> Tensor | None:
         drawn = warp(frame, inverse(matrix), height, width)
         pairs = torch.cat([torch.cat([reference, drawn])[:, :, y : y + rows, x : x + columns] for y, x in corners], 1)
         shift, peak = shifts(*pairs)
-        fit = _agreement(centers + shift, centers, peak >= _CLEAR)
+        fit = _agreement(centers + shift, centers, peak >= _least_peak(rows, columns))
         if fit is None:
             break
         matrix = compose(fit, matrix)
     return matrix
 
 
+def _least_peak(height: int, width: int) -> float:
+    """The height from which a peak of this many pixels shows a motion."""
+    return max(_CLEAR, _CHANCE / math.sqrt(height * width))
+
+
 def _agreement(source: Tensor, target: Tensor, clear: Tensor) -> Tensor | None:
     """The similarity that maps most points of `source` to `target`, both (2, N); None if it is fewer than 4.
 
-    clear: which points count, (N,).
+    clear: which points count, (N,). Each counts less the further it is off (Geman and McClure 1985), so that an object
+    that moves on its own does not bend the result. A limit instead would let it jump when a point crosses the limit.
     """
-    for _ in range(3):  # again without the outliers
-        if int(clear.sum()) < 4:
-            return None
-        fit = _similarity(source[:, clear], target[:, clear])
-        inside = clear & ((apply(fit, source) - target).norm(dim=0) < _OUTLIER)
-        if torch.equal(inside, clear):
-            return fit
-        clear = inside
-    return None
+    if int(clear.sum()) < 4:
+        return None
+    fit = IDENTITY
+    for _ in range(10):
+        error = (apply(fit, source) - target).norm(dim=0)
+        fit = _similarity(source, target, clear / (1 + (error / _NEAR).square()).square())
+    error = (apply(fit, source) - target).norm(dim=0)
+    return fit if int((clear & (error < _OUTLIER)).sum()) >= 4 else None
 
 
-def _similarity(source: Tensor, target: Tensor) -> Tensor:
-    """The similarity that maps the points `source` to `target`, both (2, N), with the least squares."""
-    middles = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
+def _similarity(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """The similarity that maps the points `source` to `target`, both (2, N), with the least weighted squares."""
+    middles = [(points * weights).sum(1, keepdim=True) / weights.sum() for points in (source, target)]
     a, b = (torch.complex(*(points - middle)) for points, middle in zip((source, target), middles, strict=True))
-    turn = (a.conj() * b).sum() / (a.conj() * a).sum()
+    turn = (weights * a.conj() * b).sum() / (weights * a.conj() * a).sum()
     linear = torch.stack([torch.stack([turn.real, -turn.imag]), torch.stack([turn.imag, turn.real])])
     return torch.cat([linear, middles[1] - linear @ middles[0]], 1)
 
