@@ -1,5 +1,6 @@
 """The network of all bundled styles that the package carries."""
 
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -33,6 +34,14 @@ def test_a_bundled_style_repaints_by_its_name(tmp_path):
     wrong = run("infer.py", "cubism", "photo.png", cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "the bundled styles are" in wrong.stderr
+
+
+def test_a_bundled_style_repaints_quietly_where_the_home_folder_cannot_be_written(tmp_path, monkeypatch):
+    picture(0).save(tmp_path / "photo.png")
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setitem(conftest.ENVIRONMENT, name, str(tmp_path / "photo.png"))
+    result = run("infer.py", "cubist", "photo.png", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_a_folder_or_another_file_does_not_hide_a_bundled_style(tmp_path, monkeypatch):
