@@ -32,7 +32,7 @@ def write_png(path: Path, pixels: np.ndarray, key: str = "", text: str = "") -> 
         compressor = zlib.compressobj(_LEVEL)
         above = np.zeros((1, width * channels * 2), np.uint8)
         for rows in _row_groups(pixels):
-            values = rows.astype(">u2").view(np.uint8).reshape(len(rows), -1)
+            values = rows.astype(">u2", order="C").view(np.uint8).reshape(len(rows), -1)
             filtered = values - np.concatenate([above, values[:-1]])  # modulo 256: the filter "up", number 2
             above = values[-1:]
             data = compressor.compress(np.pad(filtered, ((0, 0), (1, 0)), constant_values=2).tobytes())

@@ -19,6 +19,9 @@ def find_devices(names: str, option: str) -> list[torch.device]:
     for name in str(names).split(","):
         try:
             devices.append(torch.device(name))
+        except RuntimeError:
+            raise UserError(f"{option}: got {name!r}; allowed: auto, cpu, cuda, mps, or a GPU such as cuda:1") from None
+        try:
             torch.zeros(1, device=devices[-1]).cpu()  # fails on "meta", which computes nothing
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = one_line(error).partition(". ")[0]

@@ -173,6 +173,12 @@ _SUFFIXES = {
 }
 # First bytes -> the picture's format.
 _PICTURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+# First bytes of texts that a failed download leaves, in lower case -> what they are.
+_TEXTS = {
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"version https://git-lfs": "a pointer of Git LFS, which git lfs pull replaces by the file",
+}
 # Words in the names of tensors -> what has them.
 _NAMES = {
     "lora": "a LoRA for a diffusion model",
@@ -198,6 +204,10 @@ def recognize(path: Path) -> str | None:
         head = opened.read(_LARGEST_PICKLE)
     if picture := _recognize_picture(head):
         return picture
+    if text := next((name for magic, name in _TEXTS.items() if head.lstrip().lower().startswith(magic)), None):
+        return text
+    if not head:
+        return "an empty file"
     try:
         if zipfile.is_zipfile(path):
             return _recognize_archive(path)

@@ -1,5 +1,6 @@
 """The network of all bundled styles that the package carries."""
 
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -35,6 +36,14 @@ def test_a_bundled_style_repaints_by_its_name(tmp_path):
     assert "the bundled styles are" in wrong.stderr
 
 
+def test_a_bundled_style_repaints_quietly_where_the_home_folder_cannot_be_written(tmp_path, monkeypatch):
+    picture(0).save(tmp_path / "photo.png")
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setitem(conftest.ENVIRONMENT, name, str(tmp_path / "photo.png"))
+    result = run("infer.py", "cubist", "photo.png", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_folder_or_another_file_does_not_hide_a_bundled_style(tmp_path, monkeypatch):
     picture(0).save(tmp_path / "photo.png")
     (tmp_path / "cubist").mkdir()
@@ -60,11 +69,27 @@ def test_a_folder_or_another_file_does_not_hide_a_bundled_style(tmp_path, monkey
         (["cubism:0.5,cubist:0.5", "photo.jpg"], "no such file; the bundled styles are"),
         (["cubist", "photo.jpg", "--brush", "2"], "style.size=[256,512] with network=conditional"),
         (["cubist", "photo.jpg", "other.jpg", "--mask", "moving.gif"], "moving.gif: has several frames or pages"),
+        (["cubist", "photo.jpg", "--mask", ""], "--mask: got an empty name"),
+        (["cubist", "photo.jpg", "--mask", "other.jpg", "-o", "other.jpg", "--overwrite"], "other.jpg: an input"),
+        (["cubist", "photo.jpg", "--device", "gpu"], "--device: got 'gpu'; allowed: auto, cpu"),
+        (["cubist", "-dash.jpg"], "-dash.jpg; give the file as ./-dash.jpg"),
+        (["cubist.safetensors", "photo.jpg"], "cubist.safetensors: no such file; the bundled styles are"),
+        (["styles.safetensors", "photo.jpg", "--style", "cubist,"], "style: got 'cubist,'; allowed: NAME"),
+        (["page.pth", "photo.jpg"], "page.pth: seems to be a web page; allowed"),
+        (["pointer.pth", "photo.jpg"], "pointer.pth: seems to be a pointer of Git LFS"),
+        (["empty.pth", "photo.jpg"], "empty.pth: seems to be an empty file; allowed"),
     ],
 )
 def test_a_mistake_at_repainting_is_one_line(tmp_path, arguments, message):
-    for seed, name in enumerate(("photo.jpg", "other.jpg")):
+    for seed, name in enumerate(("photo.jpg", "other.jpg", "-dash.jpg")):
         picture(seed).save(tmp_path / name)
+    for name, text in (
+        ("page", "<!DOCTYPE html>\n"),
+        ("pointer", "version https://git-lfs.github.com\n"),
+        ("empty", ""),
+    ):
+        (tmp_path / f"{name}.pth").write_text(text)
+    (tmp_path / "styles.safetensors").symlink_to(BUNDLED)
     picture(2).save(tmp_path / "moving.gif", save_all=True, append_images=[picture(3)])
     result = run("infer.py", *arguments, cwd=tmp_path)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr

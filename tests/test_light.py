@@ -70,7 +70,7 @@ def difference(first: Path, second: Path) -> int:
 @pytest.mark.parametrize(
     "words",
     [
-        ["photo.png", "--style", "cubist:0.7,ink_wash:0.3", "--strength", "1.3", "-o", "{}.png"],
+        ["photo.png", "--style", "cubist:0.7,ink_wash:0.3", "--strength", "1.3", "--depth", "16", "-o", "{}.png"],
         ["photo.jpg", "--style", "cubist", "--keep-colors", "--size", "64", "-o", "{}.jpg", "--quality", "100"],
         ["photo.jpg", "--style", "cubist", "--keep-colors", "statistics", "--depth", "16", "-o", "{}.tif"],
         ["photo.jpg", "--style", "cubist", "--mask", "mask.png", "--outside", "ink_wash", "-o", "{}.png"],

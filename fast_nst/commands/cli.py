@@ -44,6 +44,9 @@ class Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args([expand_word(word) for word in words], namespace)
 
     def error(self, message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        if file := next((word for word in unknown if Path(word).exists()), None):
+            message += f"; give the file as ./{file}"
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 

@@ -32,8 +32,8 @@ def make_plan(arguments: argparse.Namespace, style: str) -> Plan:
 
     Raises UserError if two outputs would share a file, one would replace a photograph, or one exists already.
     """
-    if "" in (*arguments.inputs, arguments.output):
-        raise UserError("INPUT, -o: got an empty name")  # an unset shell variable
+    if "" in (*arguments.inputs, arguments.output, arguments.mask):
+        raise UserError("INPUT, -o, --mask: got an empty name")  # an unset shell variable
     plan = Plan()
     sources = _find_sources(arguments.inputs, style, plan)
     plan.pairs = _name_outputs(sources, arguments.output, style, arguments.format)
@@ -126,7 +126,8 @@ def _check_pairs(pairs: list[Pair], arguments: argparse.Namespace) -> None:
         taken[result] = source
     if arguments.format is not None and pairs[0][1].suffix.lower() != FORMATS[arguments.format]:
         raise UserError(f"--format: got {arguments.format} for {pairs[0][1]}; leave it out, or give -o FOLDER")
-    cli.check_apart("-o", taken, taken.values())
+    mask = [] if arguments.mask is None else [arguments.mask]
+    cli.check_apart("-o", taken, [*taken.values(), *mask])
 
 
 def _check_existing(pairs: list[Pair], arguments: argparse.Namespace) -> None:

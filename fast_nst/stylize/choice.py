@@ -46,6 +46,7 @@ def find_weights(name: str | os.PathLike[str]) -> tuple[Path, str | None]:
             if (file := Path(str(path)[: colon.start()])).is_file():
                 return file, str(path)[colon.end() :]
     bare = path.name == text and (":" in text or not path.suffix)
+    bare = bare or (not path.exists() and path.stem in bundled_names())  # cubist.safetensors, for cubist
     if bare and not (path.is_file() and seems_weights(path)) and (names := bundled_names()):
         if text in names:
             return BUNDLED, text
@@ -100,6 +101,8 @@ def parse_style(text: str) -> dict[str, float]:
     for part in text.split(","):
         name, colon, number = part.strip().rpartition(":")
         key = (name if colon else number).strip()
+        if not key:
+            raise UserError(f"style: got {text!r}; allowed: NAME or NAME:WEIGHT, several separated by commas")
         if key in shares:
             raise UserError(f"style: got {key} twice")
         try:

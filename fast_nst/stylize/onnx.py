@@ -17,6 +17,8 @@ from fast_nst.errors import UserError, WeightsError, one_line
 from fast_nst.stylize.color import KEEP_COLORS
 from fast_nst.stylize.options import Options, check_options, result_bytes
 
+# onnxruntime reads this at its import. Otherwise it collects usage data and warns where the home folder is read-only.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 SIZES_KEY = "fast_nst_sizes"  # of the metadata: {"smallest": pixels a side, "channels": of the widest layer}
 _WHOLE = 36  # bytes per pixel and channel of the widest layer at full size; measured: slim 22 to 35, by the size
 
