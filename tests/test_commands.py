@@ -7,6 +7,8 @@ import tomllib
 import pytest
 from conftest import ROOT
 
+from fast_nst.commands import main
+
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -19,3 +21,9 @@ def test_the_commands_run_from_anywhere(name, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert "style_weight" in result.stdout if name == "train" else "--strength" in result.stdout
+
+
+def test_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fast-nst", "--version"])
+    main()
+    assert capsys.readouterr().out == f"fast-nst {SETTINGS['project']['version']}\n"

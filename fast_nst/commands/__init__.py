@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from fast_nst import __version__
 from fast_nst.errors import UserError, needs_torch
 
 running = ""  # the name of the command
@@ -41,6 +42,9 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(f"usage: fast-nst COMMAND …\n\ncommands: {', '.join(NAMES)}; fast-nst COMMAND --help explains one")
+        return
+    if name == "--version":
+        print(f"fast-nst {__version__}")
         return
     if name not in NAMES:
         print(f"error: fast-nst: unknown command {name!r}; use one of {', '.join(NAMES)}", file=sys.stderr)
