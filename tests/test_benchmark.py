@@ -1,6 +1,7 @@
 """The benchmark and fuzzing scripts, on small inputs."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -49,8 +50,9 @@ def test_growth_measures_every_case(tmp_path):
     rows = [line.split(" | ") for line in result.stdout.splitlines()[2:]]
     assert len(rows) == 7
     for _, figures, exponent in rows:
-        assert all(float(figure.split(": ")[1]) > 0 for figure in figures.split(", "))
-        assert -1 < float(exponent.rstrip(" |")) < 4
+        (a, first), (b, last) = ([float(number) for number in figure.split(": ")] for figure in figures.split(", "))
+        assert min(first, last) > 0
+        assert float(exponent.rstrip(" |")) == pytest.approx(math.log(last / first) / math.log(b / a), abs=0.1)
 
 
 def test_short_fuzz_finds_no_fault(tmp_path):
