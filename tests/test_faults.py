@@ -194,7 +194,7 @@ FAULTS = {
         *train("loss_network.weights='run/my painting.safetensors'"), "not made by scripts/assets/distill.py"
     ),
     "a repainting by no device": (
-        "optimize.py", ["content='my painting.png'", "output=o.png", "device=abacus"], "device: abacus does not work"
+        "optimize.py", ["content='my painting.png'", "output=o.png", "device=abacus"], "device: got 'abacus'; allowed: auto, cpu"
     ),
     "optimize.py's content is its output": (
         "optimize.py",
@@ -314,12 +314,12 @@ FAULTS = {
     "missing photograph": (*infer("none.jpg"), "none.jpg: no such file"),
     "damaged photograph": (*infer("faulty/cut.png"), "cut.png: damaged picture"),
     "no photograph": ("infer.py", ["run/my painting.safetensors"], "WEIGHTS, INPUT: give a weights file"),
-    "an empty name": (*infer(""), "INPUT, -o: got an empty name"),
+    "an empty name": (*infer(""), "INPUT, -o, --mask: got an empty name"),
     "nowhere for results": (*infer("photographs", "-o", "/proc/a"), "cannot be written"),
     "no picture in a folder": (*infer("run/checkpoints"), "INPUT: run/checkpoints: holds no picture"),
     "a file as output_dir": (*train("output_dir=tiny.safetensors"), "output_dir: tiny.safetensors: is a file"),
     "bad strength": (*infer(PHOTO, "--strength", "7"), "strength: got 7"),
-    "no such device": (*infer(PHOTO, "--device", "abacus"), "--device: abacus"),
+    "no such device": (*infer(PHOTO, "--device", "abacus"), "--device: got 'abacus'"),
     "bad output format": (*infer(PHOTO, "-o", "a.xyz"), "a.xyz: cannot write"),
     "output is input": (*infer(PHOTO, "-o", PHOTO, "--overwrite"), "would take its place"),
     "output exists": (*infer(PHOTO, "-o", "my painting.png"), "exists already; give --overwrite"),

@@ -98,7 +98,7 @@ def test_damaged_picture_warns_and_damaged_shard_raises(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("root", "message"),
-    [("nowhere", "no such shard"), ("x-{a..b}.tar", "is not a range"), ("abc://x.tar", "cannot be read")],
+    [("nowhere", "no such shard"), ("x-{a..b}.tar", "is not a range"), ("abc://x.tar", "cannot read the tar shard")],
 )
 def test_missing_shards_raise(tmp_path, monkeypatch, root, message):
     monkeypatch.chdir(tmp_path)
