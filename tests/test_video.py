@@ -28,6 +28,7 @@ from fast_nst.stylize import camera, clip, hdr
 from fast_nst.stylize.animation import stylize_animation
 from fast_nst.stylize.color import luma
 from fast_nst.stylize.frames import FramePainter
+from fast_nst.stylize.image import memory_per_pixel
 from fast_nst.stylize.options import Options
 from fast_nst.stylize.video import stylize_video
 
@@ -404,6 +405,18 @@ def test_noise_is_where_it_was_after_a_clip(still):
         paint(crop(still, 34, 28))
         assert all(noise.origin != (0, 0) for noise in noises)
     assert [noise.origin for noise in noises] == [(0, 0), (0, 0)]
+
+
+def test_a_frame_that_fits_into_the_memory_stays_within_it(still):
+    """Drawn in the scene, a frame takes more pixels; without memory for them it is painted as it is."""
+    network = networks.build("slim", width=4, blocks=1).eval()
+    frames, painted = [crop(still, 10, 20), crop(still, 15, 23, turn=3)], []
+    network.register_forward_hook(lambda module, inputs, output: painted.append(tuple(output.shape[2:])))
+    with FramePainter(network, Options(memory=memory_per_pixel(network) * 160 * 120)) as paint:
+        paint.check_memory("clip.mp4", 160, 120)
+        outputs = [paint(frame) for frame in frames]
+    assert painted == [(120, 160)] * 2
+    torch.testing.assert_close(outputs[1], network(frames[1]).detach().clamp(0, 1))
 
 
 def test_strength_and_colors_are_those_of_the_frame(still):

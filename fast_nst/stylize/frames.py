@@ -30,6 +30,7 @@ class FramePainter:
         self.device = next(network.parameters()).device
         self.noises = [module for module in network.modules() if isinstance(module, Noise)]
         self.camera = None if isinstance(network, SuperResolution) else Camera()
+        self.most = math.inf  # pixels that fit into the memory; a frame that would take more is painted as it is
 
     def __enter__(self) -> Self:
         return self
@@ -42,10 +43,10 @@ class FramePainter:
         content = content.to(self.device)
         options, dtype = self.options, choose_dtype(self.options, self.device)
         matrix = IDENTITY if self.camera is None else self.camera.follow(content)
-        if torch.equal(matrix, IDENTITY):
+        left, top, right, bottom = _bounds(matrix, *content.shape[2:])
+        if torch.equal(matrix, IDENTITY) or (right - left) * (bottom - top) > self.most:
             self._move_noise(0, 0)
             return stylize_tensor(self.network, content, options.strength, options.keep_colors, dtype)
-        left, top, right, bottom = _bounds(matrix, *content.shape[2:])
         to_canvas = torch.cat([matrix[:, :2], matrix[:, 2:] - torch.tensor([[left], [top]])], 1)
         self._move_noise(top, left)
         canvas = warp(content, inverse(to_canvas), bottom - top, right - left).clamp_(0, 1)
@@ -56,9 +57,11 @@ class FramePainter:
     def check_memory(self, name: object, width: int, height: int) -> None:
         """Raise image.TooLarge if a frame of this size does not fit into the memory."""
         memory = free_memory(self.device) if self.options.memory is None else self.options.memory
-        most = memory / memory_per_pixel(self.network)
-        if width * height > most:
-            raise image.TooLarge(f"{name}: frames of {width} x {height}; allowed: up to {most / 1e6:.2f} megapixels")
+        self.most = memory / memory_per_pixel(self.network)
+        if width * height > self.most:
+            raise image.TooLarge(
+                f"{name}: frames of {width} x {height}; allowed: up to {self.most / 1e6:.2f} megapixels"
+            )
 
     def _move_noise(self, top: int, left: int) -> None:
         """Let the noise of an image whose first pixel is at (left, top) in the scene be the scene's there."""

@@ -6,7 +6,6 @@ Prints for every case the sizes, their seconds (medians of rounds in which all s
 seconds ~ size^e between the smallest and the largest. 1 is linear; below 1 there is a fixed part.
 """
 
-import argparse
 import math
 import os
 import subprocess
@@ -113,7 +112,7 @@ def measure(name: str, sizes: Sequence[int], make: Callable[[int], Callable[[], 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure how cost grows with size on this machine.")
+    parser = cli.Parser(description="Measure how cost grows with size on this machine.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="small sizes, which test the script")
     arguments = parser.parse_args()
