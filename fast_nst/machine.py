@@ -9,12 +9,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 _MADV_HUGEPAGE, _HUGE_PAGE = 14, 2**21  # sys/mman.h; bytes
 
 
-def keep_freed_memory() -> None:
-    """Keep freed memory in this process for reuse, on huge pages; does nothing unless the C library is glibc.
+def keep_freed_memory(huge_pages: bool = True) -> None:
+    """Keep freed memory in this process for reuse; does nothing unless the C library is glibc.
 
     By default glibc returns large blocks to the system at once, and mapping them again takes longer than many
-    operations on them. With pages of 4 KiB a step takes up to 5 % longer. Call this when the process starts, before it
-    forks: fork splits existing huge pages.
+    operations on them. With pages of 4 KiB a step takes up to 5 % longer, but the first use of huge pages takes longer
+    (virtual machines), so they are for long work. Call this when the process starts, before it forks: fork splits
+    existing huge pages.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallopt"):
@@ -22,7 +23,7 @@ def keep_freed_memory() -> None:
     for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):
         libc.mallopt(option, value)
     # Reserve addresses for the heap; they take no memory until used. If they are limited, other code would lack them.
-    if _address_space_is_limited():
+    if not huge_pages or _address_space_is_limited():
         return
     libc.malloc.restype = ctypes.c_void_p
     size = free_memory() // 2

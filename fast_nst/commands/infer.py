@@ -235,7 +235,7 @@ def main() -> int:
         raise UserError("WEIGHTS, INPUT: give a weights file or a bundled style, and a photograph; see --help")
     check_options(arguments)
     if arguments.max_memory is None:
-        keep_freed_memory()  # faster, and takes more of it
+        keep_freed_memory(huge_pages=False)  # faster, and takes more of it
     choice = load_choice(arguments)
     plan = make_plan(arguments, choice.label)
     for line in (*plan.notes, *(f"error: {message}" for message in plan.errors)):
