@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fast_nst import image, optimize
+from fast_nst.atomic import atomic_write
 from fast_nst.losses import PerceptualLoss
 
 FRAMES = 8  # of a camera move
@@ -65,7 +66,7 @@ class Curves:
                 return np.load(values), image.to_tensor(image.open_picture(picture).rgb)
         curve, result = objective_curve(content, loss, steps, start, on_step)
         image.save_picture(image.to_pillow(result), picture)
-        with image.atomic_write(values) as temporary, open(temporary, "wb") as file:
+        with atomic_write(values) as temporary, open(temporary, "wb") as file:
             np.save(file, curve)
         return curve, result.cpu()
 

@@ -5,16 +5,13 @@ EXIF orientation, ICC profiles, CMYK, 16 bits, grayscale, palettes, alpha and an
 """
 
 import contextlib
-import errno
 import functools
 import io
 import os
 import stat
 import struct
-import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from fast_nst import deep, foreign
+from fast_nst.atomic import atomic_write, check_place
 from fast_nst.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,10 +62,6 @@ class ImageError(UserError):
 
 class TooLarge(ImageError):
     """An image with more pixels than allowed."""
-
-
-class NoSpace(UserError):
-    """The disk is full or cannot be written at all; further files would fail alike."""
 
 
 class Picture(NamedTuple):
@@ -272,48 +266,6 @@ def resize_longer(image: Image.Image, longer: int) -> Image.Image:
 def _scale(image: Image.Image, scale: float) -> Image.Image:
     width, height = (max(1, round(side * scale)) for side in image.size)
     return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BICUBIC)
-
-
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; rename it to `path` if the block succeeds, delete it otherwise.
-
-    Raises UserError if the file cannot be written.
-    """
-    path = Path(path)
-    try:
-        with _temporary_file(path) as temporary:
-            yield temporary
-    except OSError as error:
-        kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else UserError
-        raise kind(f"{path}: cannot be written ({error.strerror or error})") from None
-
-
-@contextlib.contextmanager
-def _temporary_file(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        mode = os.umask(0)
-        os.umask(mode)
-        temporary.chmod(0o666 & ~mode)  # mkstemp creates private files
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise UserError unless a file can be created in the folder of `path` or, if missing, in its nearest parent."""
-    try:
-        Path(path).exists()  # raises if the name is too long
-        folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -19,9 +19,9 @@ from torch import nn
 import fast_nst
 from fast_nst import description as descriptions
 from fast_nst import importers, networks
+from fast_nst.atomic import atomic_write
 from fast_nst.description import FORMAT_VERSION, KEY, check_path
 from fast_nst.errors import WeightsError, one_line
-from fast_nst.image import atomic_write
 from fast_nst.networks import Network, generator
 from fast_nst.networks.generator import Generator
 from fast_nst.safe_load import is_safetensors, load_state

@@ -12,6 +12,7 @@ from conftest import picture
 from PIL import Image, ImageCms
 
 from fast_nst import image
+from fast_nst.atomic import atomic_write
 
 
 def write(path, content: Image.Image, **options):
@@ -277,7 +278,7 @@ def test_failed_write_keeps_the_old_file(tmp_path):
     path.write_bytes(b"old")
 
     def fail() -> None:
-        with image.atomic_write(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(b"half")
             raise RuntimeError
 

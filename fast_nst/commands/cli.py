@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fast_nst import commands
+from fast_nst.atomic import check_place
 from fast_nst.commands.paths import expand_word
 from fast_nst.errors import RunError, UserError
-from fast_nst.image import check_place
 
 
 def known_errors() -> tuple[type[Exception], ...]:

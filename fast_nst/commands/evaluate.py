@@ -29,6 +29,7 @@ from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from tqdm import tqdm
 
 from fast_nst import image, loss_networks, weights
+from fast_nst.atomic import atomic_write, check_place
 from fast_nst.commands import cli, evaluate_enlarged
 from fast_nst.data import styles
 from fast_nst.data.dataset import center_square
@@ -219,7 +220,7 @@ def check_options(arguments: argparse.Namespace) -> None:
         cli.check_json(arguments.json, arguments.overwrite, inputs)
     if Path(arguments.cache).is_file():
         raise UserError(f"--cache: {arguments.cache}: is a file; give a folder")
-    image.check_place(Path(arguments.cache) / "curves")
+    check_place(Path(arguments.cache) / "curves")
 
 
 def build_objective(arguments: argparse.Namespace, name: str, device: torch.device) -> tuple[PerceptualLoss, Curves]:
@@ -289,7 +290,7 @@ def main() -> None:
             }
     print_figures(figures, arguments)
     if arguments.json is not None:
-        with image.atomic_write(arguments.json) as temporary:
+        with atomic_write(arguments.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
     if arguments.sheet is not None:
         heads = ["photograph", *(Path(path).stem for path in trained), "slow method, as many steps",

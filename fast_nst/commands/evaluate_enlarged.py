@@ -17,6 +17,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
 
 from fast_nst import image, loss_networks
+from fast_nst.atomic import atomic_write
 from fast_nst.data.dataset import center_box
 from fast_nst.errors import UserError
 from fast_nst.listing import list_pictures
@@ -91,7 +92,7 @@ def evaluate(trained: Mapping[str, SuperResolution], arguments: argparse.Namespa
     for name, values in figures.items():
         print(f"{name}  x{scale}  " + "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
     if arguments.json is not None:
-        with image.atomic_write(arguments.json) as temporary:
+        with atomic_write(arguments.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
     if arguments.sheet is not None:
         heads = ["bicubic", *(Path(path).stem for path in trained), "original"]

@@ -14,10 +14,10 @@ from typing import Any
 from tqdm import tqdm
 
 from fast_nst import weights
+from fast_nst.atomic import atomic_write
 from fast_nst.commands import cli
 from fast_nst.errors import RunError, UserError
 from fast_nst.export.plain import PlainNetwork
-from fast_nst.image import atomic_write
 from fast_nst.networks import Network
 from fast_nst.stylize import choice
 

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from fast_nst import image
+from fast_nst.atomic import NoSpace
 from fast_nst.commands import cli
 from fast_nst.commands.infer_choice import Choice, load_choice, needs_torch, print_styles
 from fast_nst.commands.infer_moving import stylize_clips
@@ -128,7 +129,7 @@ class Stylizer:
     def __call__(self, pairs: Sequence[Pair]) -> list[str]:
         """Stylize one photograph, or several small ones together, on the next idle device; errors, one line each.
 
-        Raises image.NoSpace.
+        Raises NoSpace.
         """
         network, outside = networks = self.idle.get()
         try:
@@ -148,7 +149,7 @@ class Stylizer:
                 stylize_moving(network, *pair, self.options(network), partial(tqdm.write, file=sys.stderr))
             else:
                 stylize_file(network, *pair, self.options(network), progress.update, outside)
-        except image.NoSpace:
+        except NoSpace:
             raise
         except image.TooLarge as error:
             limit = self.arguments.max_memory
@@ -210,7 +211,7 @@ def stylize_all(stylizer: Stylizer, pairs: Sequence[Pair], devices: int) -> int:
                 tqdm.write(f"error: {error}", file=sys.stderr)
             failed += len(errors)
             bar.update(len(futures[future]))
-    except (image.NoSpace, KeyboardInterrupt) as error:
+    except (NoSpace, KeyboardInterrupt) as error:
         if len(pairs) == 1:
             raise
         pool.shutdown(cancel_futures=True)  # finishes the photographs in progress

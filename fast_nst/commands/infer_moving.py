@@ -11,7 +11,7 @@ from fast_nst.errors import UserError
 def stylize_clips(stylizer: Callable[[Sequence[Pair]], list[str]], clips: Sequence[Pair], single: bool) -> int:
     """Call `stylizer` for each of `clips` and return how many failed, each reported.
 
-    single: there is no other input. Raises UserError if the only one fails, image.NoSpace, cli.Interrupted.
+    single: there is no other input. Raises UserError if the only one fails, NoSpace, cli.Interrupted.
     """
     failed = 0
     for done, clip in enumerate(clips):

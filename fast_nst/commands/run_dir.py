@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from fast_nst.atomic import check_place
 from fast_nst.commands import cli
 from fast_nst.errors import UserError
-from fast_nst.image import check_place
 
 RUN_DIR = "FAST_NST_RUN_DIR"  # tells the processes that Lightning starts the folder of the first one
 

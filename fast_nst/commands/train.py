@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
+from fast_nst.atomic import atomic_write
 from fast_nst.commands import cli, train_length
 from fast_nst.commands.build import file_name, further_paintings
 from fast_nst.commands.config import CONFIGS, compose, run, settle
@@ -39,7 +40,6 @@ from fast_nst.commands.train_methods import check_given, find_method
 from fast_nst.data import shared_memory, styles
 from fast_nst.device import choose_precision, free_memory
 from fast_nst.errors import RunError, UserError, check_int
-from fast_nst.image import atomic_write
 from fast_nst.machine import is_out_of_memory, keep_freed_memory
 from fast_nst.methods.style_transfer import StyleTransfer
 from fast_nst.training import callbacks, resume

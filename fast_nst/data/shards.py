@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from fast_nst import image
+from fast_nst.atomic import atomic_write
 from fast_nst.data.image_cache import ImageCache
 from fast_nst.errors import UserError
 
@@ -141,7 +142,7 @@ def _keep(cached: Path, spans: np.ndarray) -> None:
     """Cache the spans, if there is a home folder that can be written."""
     with contextlib.suppress(OSError, UserError):
         if cached.is_absolute():
-            with image.atomic_write(cached) as temporary, open(temporary, "wb") as file:
+            with atomic_write(cached) as temporary, open(temporary, "wb") as file:
                 np.save(file, spans)
 
 

@@ -15,11 +15,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fast_nst.atomic import atomic_write
 from fast_nst.description import style_names
 from fast_nst.export.graphs import split
 from fast_nst.export.plain import PlainNetwork, PlainNoise, PlainResidual
 from fast_nst.export.runtime import VERSION, Runtime
-from fast_nst.image import atomic_write
 
 _TEMPLATE = resources.files("fast_nst.export") / "page"
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src blob: data:; media-src blob: mediastream:; "

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from fast_nst.atomic import atomic_write
 from fast_nst.errors import UserError
-from fast_nst.image import atomic_write
 
 VERSION = "1.30.0"
 ARCHIVE = f"onnxruntime-web-{VERSION}.tgz"

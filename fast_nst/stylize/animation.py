@@ -9,6 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fast_nst import errors, image
+from fast_nst.atomic import atomic_write, check_place
 from fast_nst.stylize.options import Options
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """Raise UserError, before long work, unless an animation can be written to `path`: its suffix, its folder."""
     if Path(path).suffix.lower() not in SUFFIXES:
         raise errors.UserError(f"{path}: cannot write this format; allowed for an animation: {', '.join(SUFFIXES)}")
-    image.check_place(path)
+    check_place(path)
 
 
 def stylize_animation(
@@ -53,7 +54,7 @@ def stylize_animation(
     settings |= image.provenance_options(suffix, options.provenance)
     if suffix == ".webp":
         settings["quality"] = 95 if options.quality is None else options.quality
-    with FramePainter(network, options) as paint, image.atomic_write(target) as temporary:
+    with FramePainter(network, options) as paint, atomic_write(target) as temporary:
         frames = _paint_frames(source, paint, options.size, len(durations))
         first = next(frames)
         if first.mode == "RGBA" and suffix == ".gif":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fast_nst import image
+from fast_nst.atomic import NoSpace
 from fast_nst.errors import UserError
 from fast_nst.stylize.files import open_content
 from fast_nst.stylize.options import Options
@@ -60,7 +61,7 @@ def stylize_batch(
 ) -> list[tuple[Pair, UserError]]:
     """Stylize small files like `stylize_file`, in batches of one size; return those that failed, with the reason.
 
-    Raises image.NoSpace, and MemoryError where memory ends.
+    Raises NoSpace, and MemoryError where memory ends.
     """
     painter = as_painter(network)
     memory = painter.free_memory() // 2 if options.memory is None else options.memory
@@ -89,7 +90,7 @@ def _stylize_group(
     for (pair, picture), result in zip(group, results, strict=True):
         try:
             image.save_picture(result, pair[1], picture.alpha, options.provenance, options.quality)
-        except image.NoSpace:
+        except NoSpace:
             raise
         except UserError as error:
             failed.append((pair, error))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fast_nst import errors, foreign, image
+from fast_nst.atomic import check_place
 
 if TYPE_CHECKING:
     import av
@@ -48,7 +49,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """Raise UserError, before long work, unless a clip can be written to `path`: its suffix, its folder."""
     if Path(path).suffix.lower() not in ENCODERS:
         raise errors.UserError(f"{path}: cannot write this format; allowed for a clip: {', '.join(ENCODERS)}")
-    image.check_place(path)
+    check_place(path)
 
 
 class Reader:

@@ -14,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from fast_nst import errors, image
+from fast_nst.atomic import atomic_write
 from fast_nst.stylize.clip import Layout, Reader, Writer, check_target
 from fast_nst.stylize.frames import FramePainter
 from fast_nst.stylize.options import Options
@@ -38,7 +39,7 @@ def stylize_video(
     reader = Reader(source)  # and checks that there is PyAV
     import av
 
-    with reader, image.atomic_write(target) as temporary, _stop_on_interrupt() as is_stopped:
+    with reader, atomic_write(target) as temporary, _stop_on_interrupt() as is_stopped:
         layout = Layout(reader.first_frame(), options.size)
         if layout.transfer is not None:
             on_note(f"{source}: high dynamic range ({layout.transfer_name}) becomes standard range")

@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from fast_nst import image
+from fast_nst.atomic import atomic_write
 from fast_nst.errors import RunError, one_line
 from fast_nst.training import resume
 
@@ -137,7 +137,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         write: Callable[..., None] = super().save_checkpoint
-        with image.atomic_write(path) as temporary:
+        with atomic_write(path) as temporary:
             try:
                 write(checkpoint, temporary, storage_options)
             except RuntimeError as error:  # from torch's writer, if the disk is full

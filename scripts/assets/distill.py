@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 import fast_nst
 from fast_nst import image, loss_networks, networks
+from fast_nst.atomic import atomic_write
 from fast_nst.commands import cli
 from fast_nst.commands.build import loss_settings, optimizer_settings
 from fast_nst.data.batch import Batch
@@ -258,7 +259,7 @@ def distill(arguments: argparse.Namespace) -> None:
             text = "  ".join(f"{kind} " + " ".join(f"{v:.3f}" for v in row.values()) for kind, row in averages.items())
             print(f"step {done}/{arguments.steps}  {rate:.2f} step/s  {text}", file=sys.stderr, flush=True)
         if done % 200 == 0 or done == arguments.steps:
-            with image.atomic_write(arguments.output) as temporary:
+            with atomic_write(arguments.output) as temporary:
                 compact.save(temporary, student, {**recipe, "steps": done, "relative_errors_of_outputs": averages})
     print(arguments.output)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from painting import PAINTINGS, paint
 
+from fast_nst.atomic import atomic_write
 from fast_nst.commands import cli
-from fast_nst.image import atomic_write
 
 ASSETS = Path(__file__).resolve().parents[2] / "fast_nst" / "assets" / "styles"
 QUALITY = 88

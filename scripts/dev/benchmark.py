@@ -29,11 +29,11 @@ from tqdm import tqdm
 from train_step import TimedCall, fast_nst_step, timed
 
 from fast_nst import data, loss_networks, networks
+from fast_nst.atomic import atomic_write
 from fast_nst.commands import cli
 from fast_nst.data import styles
 from fast_nst.device import find_devices, has_fast_bfloat16
 from fast_nst.errors import UserError, check_choice, check_int
-from fast_nst.image import atomic_write
 from fast_nst.machine import keep_freed_memory
 from fast_nst.stylize.image import stylize_tensor
 

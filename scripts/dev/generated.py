@@ -19,7 +19,8 @@ from digits import BATCH, SIDE, classifier
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fast_nst import image, weights
+from fast_nst import weights
+from fast_nst.atomic import atomic_write
 from fast_nst.commands import cli
 from fast_nst.commands.generate import generate
 from fast_nst.data.dataset import ContentImages
@@ -148,7 +149,7 @@ def main() -> None:
     figures = score(network, names, arguments.root, arguments.images, arguments.steps)
     print(json.dumps(figures, indent=2))
     if arguments.json is not None:
-        with image.atomic_write(arguments.json) as temporary:
+        with atomic_write(arguments.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
 
 
