@@ -46,7 +46,10 @@ def _temporary_file(path: Path) -> Iterator[Path]:
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise UserError unless a file can be created in the folder of `path` or, if missing, in its nearest parent."""
+    """Raise UserError unless a file can be created in the folder of `path`.
+
+    If that folder does not exist, its nearest existing ancestor is tried.
+    """
     try:
         Path(path).exists()  # raises if the name is too long
         folder = next(parent for parent in Path(path).absolute().parents if parent.exists())

@@ -45,7 +45,7 @@ def find_kind(path: str | Path) -> Kind | None:
 
 
 def recognize(head: bytes) -> Kind | None:
-    """Return the kind of a file that starts with `head`, at least 12 bytes, or None."""
+    """Return the kind of file that starts with the bytes `head` (at least 12); None: no known kind."""
     if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
         return KINDS[_BRANDS.get(head[8:12], ".mp4")]
     return next((KINDS[suffix] for magic, suffix in _MAGIC.items() if head.startswith(magic)), None)

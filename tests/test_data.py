@@ -246,7 +246,7 @@ def test_drawing_loader_draws_the_images_of_all_steps(monkeypatch):
     assert len(content_data(sets, 0, 2, rank=0, world=2).drawing()) == 2  # positions 0, 1, 4 and 5
     assert len(content_data(sets, 0, 2, rank=1, world=2).drawing()) == 0  # 2, 3, 6 and 7
     assert content_data(sets, 0, 4, device="cuda").drawing() is None
-    monkeypatch.setattr("fast_nst.data.synthetic.pool.draw", None)  # nothing is drawn here
+    monkeypatch.setattr("fast_nst.data.synthetic.photographs.draw", None)  # nothing is drawn here
     for position in range(2, 8):
         assert sets.train[position].shape == (3, 32, 32)
     assert sets.val[1].shape == (3, 48, 48)

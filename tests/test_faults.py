@@ -228,8 +228,8 @@ FAULTS = {
     "a width beyond measure": (*train("network.width=8000"), "network.width: got 8000; allowed: an integer"),
     "a name too long for a file": (*train(f"style.name={'a' * 245}"), "style.name: got aaaaaaaaaaaaaaaaaaaa…; allowed"),
     "a folder for a file": (*train("style.name=folder.jpg", "output_dir=mine/there"), "safetensors: is a folder"),
-    "weights that are there": (*train("style.name=b", "output_dir=mine/there"), "b.safetensors is there already"),
-    "settings that are no run's": (*train("style.name=c", "output_dir=mine/other"), "config.yaml is there already"),
+    "weights that are there": (*train("style.name=b", "output_dir=mine/there"), "b.safetensors already exists"),
+    "settings that are no run's": (*train("style.name=c", "output_dir=mine/other"), "config.yaml already exists"),
     "a painting in a place of the run's": (
         *train("style.image=mine/other/preview.png", "output_dir=mine/other", "ckpt_path=auto"), "take its place"
     ),

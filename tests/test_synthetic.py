@@ -118,7 +118,7 @@ def test_workers_share_drawn_images(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = SyntheticPhotographs(3, 48)
     loader: DataLoader = DataLoader(pool, None, num_workers=1, multiprocessing_context="fork")  # type: ignore[arg-type]
     there = [np.asarray(picture) for picture in loader]
-    monkeypatch.setattr("fast_nst.data.synthetic.pool.draw", None)  # nothing is drawn here
+    monkeypatch.setattr("fast_nst.data.synthetic.photographs.draw", None)  # nothing is drawn here
     for index, picture in enumerate(there):
         np.testing.assert_array_equal(_pixels(pool, index), picture)
 

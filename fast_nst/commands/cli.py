@@ -82,7 +82,7 @@ def explain(error: BaseException) -> str:
 
 
 def report(error: BaseException) -> int:
-    """Print what went wrong on one line; the exit code for it."""
+    """Print what went wrong, on one line, and return the exit code for it."""
     message = explain(error)
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
     if rank == "0" or not isinstance(error, RunError) or error.exit_code < 128:  # every process is interrupted

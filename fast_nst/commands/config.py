@@ -1,4 +1,7 @@
-"""Check Hydra overrides, and report errors in one line."""
+"""Check the keys, groups and types of Hydra overrides, and report errors in one line.
+
+Ranges are checked where a value is used, by `errors.check_int`, `check_number` and `check_choice`.
+"""
 
 import os
 import sys
@@ -186,7 +189,10 @@ def read_blend(value: str | dict[Any, Any]) -> Any:
 
 
 def _pairs(value: Any, plain: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key, its value in one tree, its value in the other), outermost first; a table's own keys are its affair."""
+    """Yield (key, its value in `value`, its value in `plain`) for each key of both trees, outer keys first.
+
+    The keys inside `TABLES` are not compared.
+    """
     if key:
         yield key, value, plain
     if isinstance(value, dict) and isinstance(plain, dict) and key not in TABLES:

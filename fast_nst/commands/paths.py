@@ -48,10 +48,10 @@ def parse(word: str) -> "Override | None":
 
 
 def quote_path(word: str, series: bool = False) -> str:
-    """The override `word` of a path with its value in quotes, unless Hydra reads it as more than a text.
+    """Return the override `word`, KEY=PATH, with the path quoted for Hydra.
 
-    series: commas separate several values (-m). Of null, true, a list, ${…} and what is in quotes, nothing changes; but
-    a file of that name wins.
+    A value that Hydra reads as null, a boolean, a list, ${…} or quoted text stays as it is, unless a file of that name
+    exists. series: commas separate several values (-m).
     """
     key, _, value = word.partition("=")
     if "${" in value:  # an environment variable, not one of OmegaConf's keys

@@ -72,5 +72,5 @@ def check_files(config: Path, results: Iterable[Path], inputs: Iterable[Path], n
         if file.is_dir():
             raise UserError(f"output_dir: {file}: is a folder")
         if new and file.exists() and (file != config or "ckpt_path:" not in config.read_text(errors="replace")):
-            raise UserError(f"output_dir: {file} is there already; give another folder")
+            raise UserError(f"output_dir: {file} already exists; give another folder")
         check_place(file)

@@ -10,10 +10,11 @@ from fast_nst.errors import UserError, check_choice
 
 
 class Method(NamedTuple):
-    """build: makes a run of its settings, files and the keys on the command line. label: names the run.
+    """What train.py needs to know about a method.
 
-    paints: in the style of paintings, `style.image`. unused: groups of settings that it does not use. next: what the
-    trained network does, and the command for it with what follows the weights file.
+    build: makes a `Job` from the settings, the files and the keys on the command line. label: names the run.
+    paints: whether the method learns the style of paintings (`style.image`). unused: the groups of settings that it
+    does not use. next: what the trained network does, the command for that, and what follows the weights file.
     """
 
     build: Callable[[dict[str, Any], Files, Sequence[str]], Job]

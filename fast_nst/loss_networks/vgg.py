@@ -20,7 +20,7 @@ VARIANTS = {
     "vgg16": ("D", torchvision.models.VGG16_Weights.IMAGENET1K_V1),
     "vgg19": ("E", torchvision.models.VGG19_Weights.IMAGENET1K_V1),
 }
-# ImageNet's statistics of RGB in [0, 1], which torchvision's weights require.
+# ImageNet's statistics of RGB in [0, 1], which torchvision's weights require; `LossNetwork.normalize` applies them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

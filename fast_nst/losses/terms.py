@@ -51,8 +51,8 @@ class StyleLoss:
     def __call__(self, features: Mapping[str, Tensor], grams: Mapping[str, Tensor], style: Tensor) -> Tensor:
         """Compare with the styles' Grams. grams: {layer: (S, C, C)}.
 
-        style: (B or 1, S) weights, one-hot or mixed. Their sum is the strength, whose square an item's term is
-        multiplied by, so that half the strength is a hint.
+        style: (B or 1, S) weights, one-hot or mixed. Their sum is the item's strength. The item's term is
+        multiplied by its square, so at half strength the style counts a quarter as much.
         """
         strength = style.sum(1)
         style = style / strength.clamp_min(1e-6)[:, None]

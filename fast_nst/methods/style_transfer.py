@@ -58,11 +58,11 @@ class StyleTransfer(pl.LightningModule):
     """Train `network` on batches of content images.
 
     loss: not a Module, so its loss network is not saved in checkpoints, broadcast or synchronized.
-    name: of the optimizer, one of `optimizers.OPTIMIZERS`. total_steps: length of the schedule. seed: the randomness of
-    a step depends only on the seed and the step, so a resumed run equals an uninterrupted one.
-    first_phase: the share of the steps that train only the new styles of a network of several, in the first of two
-    phases; the second trains everything. kept: styles that the network has before those; the first keeps them.
-    jitter: in pixels, see `jitter`. temporal_weight: of the temporal term, for video (`losses.temporal`); 0: none.
+    name: the optimizer's, one of `optimizers.OPTIMIZERS`. total_steps: the length of the schedule. seed: the randomness
+    of a step depends only on the seed and the step, so a resumed run equals an uninterrupted one.
+    first_phase: for a network of several styles, the share of the steps that train only the new styles; the remaining
+    steps train everything. kept: the number of styles before the new ones, which the first phase leaves unchanged.
+    jitter: in pixels, see `jitter`. temporal_weight: the temporal term's weight, for video (`losses.temporal`); 0: none.
     cuda_graphs: on one GPU, capture the step and replay it (`GraphedStep`).
     Raises UserError for values out of range.
     """
@@ -151,7 +151,11 @@ class StyleTransfer(pl.LightningModule):
         return self.global_step < self.first_phase * self.total_steps
 
     def set_phase(self) -> None:
-        """Train what this step's phase trains. Several processes compute all gradients, as DDP's buckets are fixed."""
+        """Freeze the shared parameters during the first phase.
+
+        With several processes they are never frozen, because DDP's buckets are fixed; `on_before_optimizer_step` clears
+        their gradients instead.
+        """
         trains_shared = not self.in_first_phase() or self.trainer.world_size > 1
         if self.shared[0].requires_grad != trains_shared:
             for parameter in self.shared:

@@ -59,9 +59,9 @@ class StyleBank(nn.Module):
         return [*self.down.parameters(), *self.up.parameters()]
 
     def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
-        """style: (B or 1, S) weights of the banks; what they leave, 1 - sum, is that of the features themselves.
+        """style: (B or 1, S), the weight of each bank. The remaining weight, 1 - sum, goes to the unchanged features.
 
-        None: the auto-encoder.
+        None: the auto-encoder, without banks.
         """
 
         def layers(x: Tensor) -> Tensor:

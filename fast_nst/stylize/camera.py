@@ -25,8 +25,12 @@ _TILT = 0.2  # of zoom or rotation (0.2 is 11 degrees), from where strokes would
 
 
 class Camera:
-    """Each frame is compared with a reference, and only with the frame before if it is too different from that: errors
-    of a fraction of a pixel would add up. Objects that move on their own are outvoted by the rest of the frame."""
+    """Follows the camera through a clip.
+
+    Each frame is aligned with a reference frame. Only if the two differ too much is it aligned with the previous frame,
+    because subpixel errors would add up from frame to frame. Objects that move on their own are outvoted by the rest of
+    the frame.
+    """
 
     def __init__(self) -> None:
         self.reference: Tensor | None = None

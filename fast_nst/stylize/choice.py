@@ -73,7 +73,7 @@ def runs_in_onnx(file: Path, device: str = "auto", precision: str = "auto", opti
         if device not in ("auto", "cpu"):
             raise UserError(f"{option}: got {device}; an .onnx file runs on the processor; give cpu")
         if precision == "bfloat16":
-            raise UserError("--precision: got bfloat16; an .onnx file computes in float32")
+            raise UserError("--precision: got bfloat16; an .onnx file runs only in float32; give float32")
         return True
     wanted = precision != "bfloat16" and (device == "cpu" or (device == "auto" and not machine.may_have_gpu()))
     if file != BUNDLED or not BUNDLED_ONNX.is_file() or not is_installed("onnxruntime"):

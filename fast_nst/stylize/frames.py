@@ -64,7 +64,7 @@ class FramePainter:
             )
 
     def _move_noise(self, top: int, left: int) -> None:
-        """Let the noise of an image whose first pixel is at (left, top) in the scene be the scene's there."""
+        """Give an image whose upper left pixel is at (left, top) in the scene the noise of that part of the scene."""
         for noise in self.noises:
             pixel = Slim.TILE // noise.side  # of the noise, in pixels of the content
             noise.origin = top // pixel, left // pixel

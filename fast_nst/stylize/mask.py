@@ -41,7 +41,7 @@ def read_mask(mask: Mask) -> Image.Image:
 
 
 def open_mask(mask: Mask, size: tuple[int, int], photograph: str | os.PathLike[str] = "the photograph") -> Image.Image:
-    """Return `read_mask`, of `size`, (width, height), that of `photograph`. Raises UserError."""
+    """Read a mask as `read_mask` does. Raises UserError unless its size is `size`, (width, height) of `photograph`."""
     gray = read_mask(mask)
     if gray.size != size:
         sides = f"{size[0]}x{size[1]}"

@@ -98,7 +98,7 @@ class DiskBuffer:
 
 
 class PaddedInput:
-    """The network's input: content, (1, 3, H, W) in [0, 1], reflected by `border` pixels on every side and encoded."""
+    """The network's input: content, (1, 3, H, W) in [0, 1], padded by reflection (`border` pixels) and encoded."""
 
     def __init__(self, content: RowSource, network: TiledNetwork) -> None:
         self.content, self.border, self.pixels = content, network.border, network.pixels

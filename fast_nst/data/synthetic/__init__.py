@@ -1,5 +1,8 @@
-"""Synthetic photographs (the dead-leaves model), so that training needs no data set."""
+"""Synthetic photographs (the dead-leaves model), so that training needs no data set.
 
-from fast_nst.data.synthetic.pool import SyntheticPhotographs, draw
+`photographs.py` draws them; the other modules are parts of a scene.
+"""
+
+from fast_nst.data.synthetic.photographs import SyntheticPhotographs, draw
 
 __all__ = ["SyntheticPhotographs", "draw"]
