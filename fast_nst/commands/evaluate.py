@@ -122,7 +122,7 @@ def measure(
     likeness_of: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
     shown: int,
 ) -> tuple[dict[str, dict[str, list[float]]], list[list[Image.Image]]]:
-    """Return {weights file: {score: one value a photograph}}, and the sheet's rows, one for each of the first `shown`."""
+    """Return {weights file: {score: one value a photograph}}, and the sheet's first `shown` rows."""
     tables: dict[str, dict[str, list[float]]] = {path: {} for path in trained}
     first = tables[next(iter(trained))]
     rows: list[list[Image.Image]] = []

@@ -40,7 +40,7 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
 
 
 def choose_module(cfg: dict[str, Any]) -> type[StyleTransfer]:
-    """Return the LightningModule for the network and the method. Raises UserError if only one of them is StyleBank's."""
+    """Return the LightningModule for the network and method. Raises UserError if only one of them is StyleBank's."""
     network, method, name = cfg["network"]["name"], cfg["method"]["name"], "style_bank"
     if (network == name) != (method == name):
         raise UserError(f"network={network}, method={method}: network={name} and method={name} must be used together")

@@ -62,7 +62,7 @@ class StyleTransfer(pl.LightningModule):
     of a step depends only on the seed and the step, so a resumed run equals an uninterrupted one.
     first_phase: for a network of several styles, the share of the steps that train only the new styles; the remaining
     steps train everything. kept: the number of styles before the new ones, which the first phase leaves unchanged.
-    jitter: in pixels, see `jitter`. temporal_weight: the temporal term's weight, for video (`losses.temporal`); 0: none.
+    jitter: in pixels, see `jitter`. temporal_weight: the temporal term's weight, for video (`losses.temporal`).
     cuda_graphs: on one GPU, capture the step and replay it (`GraphedStep`).
     Raises UserError for values out of range.
     """
