@@ -30,6 +30,11 @@ torch.set_num_threads(1)  # on a busy machine two threads that wait for each oth
 VGG19 = SHARED / "weights" / "vgg19_to_conv3_4.safetensors"
 
 
+def slow(*values: object) -> list[Any]:
+    """Mark the tests with these values of a parameter as slow."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 def picture(seed: int, height: int = 48, width: int = 64) -> Image.Image:
     """A small smooth random picture."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)

@@ -230,6 +230,7 @@ def test_folders_of_pictures_of_several_sizes_train(work):
     assert weights.describe(work / "zoo" / "agn.safetensors")["style"]["names"] == ["cats", "dogs"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_file(work):
     settings = [*SETTINGS, "trainer.max_steps=60"]
     result = run("train.py", *settings, "output_dir=unbroken", cwd=work)

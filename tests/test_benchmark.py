@@ -30,6 +30,7 @@ def test_baseline_equals_johnson():
         ("data", ["--root", "photographs"], {"synthetic", "folder"}),
     ],
 )
+@pytest.mark.slow
 def test_benchmark_measures_every_case(workplace, what, options, cases):
     result = run("benchmark.py", what, *options, "--rounds", 1, "--json", "figures.json", "--overwrite", cwd=workplace)
     assert result.returncode == 0, result.stderr

@@ -135,6 +135,7 @@ def test_bfloat16_features_have_gradients_for_float32_weights():
         assert float((gradient - reference).norm() / reference.norm()) < 0.1
 
 
+@pytest.mark.slow
 def test_distill_writes_a_loss_network_with_its_recipe(workplace: Path, monkeypatch, capsys):
     """The first block trains for only 5 steps, because it takes most of the time."""
     monkeypatch.setattr(distill, "low_rank", functools.partial(pca.low_rank, steps=5))

@@ -167,7 +167,7 @@ def test_small_pictures_share_a_batch(folder, monkeypatch):
     )
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["infer.py", "a.safetensors", "in", "-o", "out/", "--device", "cpu"])
-    monkeypatch.setattr(infer, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(infer, "keep_freed_memory", lambda huge_pages: None)
     assert infer.main() == 0
     assert batches == [7]
 
@@ -185,8 +185,8 @@ def test_a_full_disk_ends_a_folder_with_one_line(folder, monkeypatch, capsys):
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["infer.py", "a.safetensors", "in", "-o", "out/", "--device", "cpu"])
-    monkeypatch.setattr(infer, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr("fast_nst.image.tempfile.mkstemp", fill)
+    monkeypatch.setattr(infer, "keep_freed_memory", lambda huge_pages: None)
+    monkeypatch.setattr("fast_nst.atomic.tempfile.mkstemp", fill)
     with pytest.raises(SystemExit) as caught:
         cli.run(infer.main)
     lines = [line for line in capsys.readouterr().err.splitlines() if "photo/s" not in line and line.strip()]

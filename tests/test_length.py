@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, run, small, started
+from conftest import ENVIRONMENT, run, slow, small, started
 
 from fast_nst import weights
 from fast_nst.training.callbacks import next_report
@@ -89,7 +89,7 @@ def test_without_a_terminal_there_are_tens_of_lines():
 
 
 @pytest.mark.skipif(not hasattr(pty, "openpty"), reason="needs a pseudo-terminal")
-@pytest.mark.parametrize("notebook", [False, True])
+@pytest.mark.parametrize("notebook", [False, *slow(True)])
 def test_a_terminal_has_a_bar_with_the_time_left_and_a_notebook_lines(workplace, notebook):
     words = [*overrides(workplace), "trainer.max_steps=60", f"output_dir=notebook {notebook}"]
     environment = {**ENVIRONMENT, "COLUMNS": "120", **({"JPY_PARENT_PID": "1"} if notebook else {})}

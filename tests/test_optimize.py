@@ -61,6 +61,7 @@ def test_infinite_loss_raises():
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux only")
+@pytest.mark.slow
 def test_memory_needed_predicts_used_memory():
     code = """
 import torch

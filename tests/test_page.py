@@ -166,6 +166,7 @@ def test_several_styles_are_chosen_mixed_and_exaggerated(browser, exported):
         assert worst(tab.painted(), network(content, 1.5 * torch.tensor([[0.0, 0.8, 0.2]]))) < 2
 
 
+@pytest.mark.slow
 def test_a_large_picture_is_painted_in_tiles_without_seams(browser, exported, tmp_path):
     small = tmp_path / "small.html"
     text = exported.read_text()
@@ -187,6 +188,7 @@ def test_a_large_picture_is_painted_in_tiles_without_seams(browser, exported, tm
     assert steps.max() < 4 * steps.mean()
 
 
+@pytest.mark.slow
 def test_tiles_equal_the_whole_given_its_statistics(runtime, tmp_path):
     import onnxruntime
 
@@ -226,6 +228,7 @@ def test_the_camera_is_painted_live(browser, exported):
         assert tab.page.inner_text("#save") == "Download"
 
 
+@pytest.mark.slow
 def test_a_folder_is_a_website(browser, exported, tmp_path):
     folder = tmp_path / "site"
     weights_file = exported.with_name("slim.safetensors")

@@ -73,12 +73,12 @@ def test_home_and_variables_in_every_path_of_every_command(named, trained):
         command = [sys.executable, str(ROOT / "scripts" / script), *words]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
-    for start in ("~", "$PLACE", "${PLACE}"):
+    for a, b, c in (("~", "$PLACE", "${PLACE}"), ("${PLACE}", "~", "$PLACE")):
         result = call(
-            "train.py", f"style.image={start}/100%.jpg", f"loss_network.weights={start}/tiny.safetensors",
-            "data=folder", f"init_from={start}/w.safetensors", "network.width=8", "network.blocks=1",
-            f"data.root={start}/photos", f"output_dir={start}/new", "data.workers=foo",
-            f"style.blend={{{start.replace('{PLACE}', 'PLACE')}/Gemälde.jpg: 1}}",
+            "train.py", f"style.image={a}/100%.jpg", f"loss_network.weights={b}/tiny.safetensors",
+            "data=folder", f"init_from={c}/w.safetensors", "network.width=8", "network.blocks=1",
+            f"data.root={a}/photos", f"output_dir={b}/new", "data.workers=foo",
+            f"style.blend={{{b}/Gemälde.jpg: 1}}",
         )  # fmt: skip
         assert result.stderr.startswith("error: data.workers"), result.stderr
     result = call("infer.py", "~/w.safetensors", "$PLACE/photos/photo.png", "--output=~/out.png")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT, random_vgg_state, run, small, started, wait_until
+from conftest import ENVIRONMENT, random_vgg_state, run, slow, small, started, wait_until
 from safetensors.torch import save_file
 
 from fast_nst import weights
@@ -51,7 +51,10 @@ def stopped(workplace: Path, folder: str, number: int, step: int) -> tuple[int, 
         return process.returncode, errors
 
 
-@pytest.mark.parametrize("step", np.random.default_rng().integers(1, STEPS - 60, 3).tolist(), ids="abc")
+KILLED = np.random.default_rng().integers(1, STEPS - 60, 3).tolist()
+
+
+@pytest.mark.parametrize("step", [KILLED[0], *slow(*KILLED[1:])], ids="abc")
 def test_a_killed_run_goes_on_to_the_same_file(workplace, unbroken, step, request):
     folder = f"killed {request.node.callspec.id}"
     code, _ = stopped(workplace, folder, signal.SIGKILL, step)
@@ -88,7 +91,7 @@ def test_a_run_killed_after_its_last_step_still_writes_its_weights(workplace, un
     assert (workplace / "at the end" / "preview.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", *slow("SIGTERM", "SIGHUP", "SIGUSR1")])
 def test_a_signal_saves_first_and_tells_how_to_go_on(workplace, unbroken, name):
     number = signal.Signals[name]
     code, errors = stopped(workplace, name, number, 1)
@@ -127,7 +130,7 @@ def test_a_signal_before_the_first_step_is_told(workplace, number):
     assert last.startswith("interrupted") or "SIGTERM before the first step" in last, errors
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", *slow("SIGTERM")])
 def test_a_signal_ends_the_drawing_of_content_images(workplace, name):
     folder = f"drawing {name}"
     leaves = ["data=synthetic", "data.count=30000", "trainer.max_steps=60000", f"output_dir='{folder}'"]  # minutes

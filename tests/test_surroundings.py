@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import ENVIRONMENT, ROOT, picture, small
 
 from fast_nst.data.shards import Shards
@@ -26,6 +27,7 @@ time.time = back
 """
 
 
+@pytest.mark.slow
 def test_workers_that_are_spawned_give_the_same_network(trained, workplace):
     (workplace / "spawn.py").write_text(SPAWN)
     words = [*small(workplace), "style.image=my painting.png", "output_dir=spawned", "data.workers=1"]

@@ -220,6 +220,7 @@ def test_a_start_from_another_painting(trained, workplace):
     assert weights.describe(workplace / "started/cubist.safetensors")["init_from"].startswith("my painting (")
 
 
+@pytest.mark.slow
 def test_the_time_left_knows_the_limit_of_the_time(workplace):
     settings = [*small(workplace), "style=cubist", "trainer.max_steps=1000000", "output_dir=timed"]
     result = run("train.py", *settings, "trainer.max_time=00:00:00:12", cwd=workplace)
