@@ -183,7 +183,7 @@ FAULTS = {
         "loss_network.unit_mean: nowhere: no such folder",
     ),
     "another loss network's file": (
-        *train("loss_network=vgg16", "loss_network.weights=faulty/vgg.safetensors"), "vgg16 has none: another network?"
+        *train("loss_network=vgg16", "loss_network.weights=faulty/vgg.safetensors"), "which vgg16 lacks; give a file"
     ),
     "a layer that compact lacks": (*train("loss=lengstrom"), "loss_network=vgg16 and vgg19 have more"),
     "a layer that the file does not reach": (

@@ -245,10 +245,10 @@ def test_options_of_painting_are_refused_in_one_line(work, trained, options, mes
     ("word", "message"),
     [
         ("network.scale=3", "network.scale: got 3; allowed: 2, 4, 8"),
-        ("network.width=6", "network.width: got 6; allowed with scale 4: a multiple of it"),
+        ("network.width=6", "network.width: got 6; allowed with scale 4: a multiple of 4"),
         ("data.size=66", "data.size: got 66; allowed: a multiple of network.scale, 4"),
         ("network=slim", "network: got slim; allowed with method=super_resolution: super_resolution"),
-        ("method.feature_weight=0", "allowed: one above 0"),
+        ("method.feature_weight=0", "allowed: at least one above 0"),
         ("method.layer=relu9_9", "relu9_9"),
         ("style=cubist", "style: method=super_resolution does not use it"),
         ("loss.style_weight=3", "loss.style_weight: method=super_resolution does not use it"),

@@ -1,8 +1,8 @@
 """`compact`: a distilled low-rank VGG-16 up to relu4_3, small enough to ship with the package.
 
-The two convolutions at full size, which would take most of the time, are narrow. Each later one computes on few
+The two convolutions at full size, which would take most of the time, are narrow. Each later convolution computes on few
 channels: the leading principal components of its input and of its output (a Tucker decomposition of the kernel, Kim et
-al. 2016, arXiv 1511.06530). Its outputs have VGG-16's channels, so losses mean the same on both.
+al. 2016, arXiv 1511.06530). The outputs have VGG-16's channels, so losses mean the same on both networks.
 scripts/assets/distill.py makes the weights.
 """
 
@@ -35,8 +35,8 @@ def low_rank_vgg(narrow: Sequence[int], ranks: Sequence[Sequence[int]]) -> LossN
     """Build a low-rank VGG-16 up to relu4_3 with outputs `LAYERS` and random weights.
 
     narrow: channels of the two convolutions at full size; a linear map computes relu1_2 from them. ranks: (R, S) for
-    each later convolution, which becomes a convolution from R to S channels between two 1x1 convolutions. The first has
-    no 1x1 convolution before it, so its R must equal its input channels.
+    each later convolution, which becomes a convolution from R to S channels between two 1x1 convolutions. The first of
+    these has no 1x1 convolution before it, so its R must equal its input channels.
     """
     first, second = narrow
     modules: list[nn.Module] = [
@@ -59,8 +59,8 @@ def low_rank_vgg(narrow: Sequence[int], ranks: Sequence[Sequence[int]]) -> LossN
 def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None = None) -> LossNetwork:
     """Build the distilled loss network with outputs `layers`.
 
-    weights: a file made by scripts/assets/distill.py; None: the package's. Raises UserError for an unknown layer or an
-    invalid file.
+    weights: a file made by scripts/assets/distill.py; None: the package's file.
+    Raises UserError for an unknown layer or an invalid file.
     """
     path = ASSET if weights is None else Path(weights)
     try:
@@ -80,7 +80,9 @@ def build_compact(layers: Iterable[str], weights: str | os.PathLike[str] | None 
 
 
 def save(path: str | os.PathLike[str], network: LossNetwork, recipe: Mapping[str, Any]) -> None:
-    """Write `network` in float16 with its `recipe`, JSON values: "narrow" and "ranks" of `low_rank_vgg`, and any
-    provenance."""
+    """Write `network` in float16, with its `recipe`.
+
+    recipe: JSON values: "narrow" and "ranks" (the arguments of `low_rank_vgg`), and any provenance.
+    """
     state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     safetensors.torch.save_file(state, path, {_KEY: json.dumps(recipe)})

@@ -12,9 +12,9 @@ from fast_nst.errors import UserError
 class LossNetwork(nn.Module):
     """(B, 3, H, W) in [0, 1] -> {layer name: (B, C, h, w)}; always frozen and in evaluation mode.
 
-    features: the layers, in order. taps: {index in `features`: layer name}, the layers that have an output.
-    heads: for some layer names, a linear map from the layer's channels to those of the output.
-    mean, std: of the RGB images that the layers were trained on.
+    features: the layers, in order. taps: {index in `features`: layer name} of the layers that have an output.
+    heads: {layer name: linear map from the layer's channels to the output's channels}, for some layers.
+    mean, std: statistics of the RGB images that the layers were trained on.
     It computes in the precision of its weights, even under autocast.
     """
 
@@ -53,7 +53,7 @@ class LossNetwork(nn.Module):
         return x.to(next(self.parameters()).dtype).contiguous(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor, layers: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Compute the features. layers: only these; None: all."""
+        """Compute the features of `layers`; None: of all layers that have an output."""
         wanted = set(self.taps.values() if layers is None else layers)
         outputs: dict[str, Tensor] = {}
         with torch.autocast(image.device.type, enabled=False):

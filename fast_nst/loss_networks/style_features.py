@@ -12,9 +12,9 @@ LENGTH = 2 * (64 + 128 + 256)
 class StyleExtractor:
     """Images (B, 3, H, W) in [0, 1] -> (B, LENGTH): log(1 + x) of each channel's mean and standard deviation, float32.
 
-    These statistics are what a style is in Huang and Belongie 2017 (arXiv 1703.06868); the logarithm brings those of
-    all layers to one order of magnitude. The loss network is `compact`. Not a Module, so that it is not saved in
-    checkpoints.
+    Huang and Belongie 2017 (arXiv 1703.06868) describe a style by these statistics. The logarithm brings the statistics
+    of all layers to one order of magnitude. The loss network is `compact`. The extractor is not a Module, so that it is
+    not saved in checkpoints.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """VGG-16 and VGG-19 (Simonyan and Zisserman 2014, arXiv 1409.1556) as frozen loss networks, through torchvision.
 
-`relu3_2` is the ReLU after the second convolution of the third block.
+For example, `relu3_2` is the ReLU after the second convolution of the third block.
 """
 
 import os
@@ -46,7 +46,7 @@ def build_vgg(
     """Build VGG up to the deepest of `layers`.
 
     variant: "vgg16" or "vgg19". weights: a .safetensors or .pth file in torchvision's layout (`features.0.weight` …;
-    later layers may be missing; no pickled code runs), or None to download torchvision's own (cached).
+    later layers may be missing; no pickled code runs), or None to download torchvision's weights (cached).
     pooling: "max", or "average" (Gatys 2015, sec. Methods: slightly more appealing results).
     Raises UserError for an unknown layer, a layer missing from the file, or tensors of the wrong shape.
     """
@@ -59,7 +59,7 @@ def build_vgg(
     source = f"{variant}'s download" if weights is None else str(weights)
     expected = {f"features.{index - 1}.{part}" for index in indices.values() for part in ("weight", "bias")}
     if unknown := [key for key in state if key.startswith("features.") and key not in expected]:
-        raise UserError(f"{source}: has {unknown[0]}, {variant} has none: another network?")
+        raise UserError(f"{source}: has {unknown[0]}, which {variant} lacks; give a file of {variant}'s weights")
     _check_depth(state, indices, deepest, source)
     with torch.device("meta"):  # skips random initialization; the file's weights are assigned
         features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[VARIANTS[variant][0]])
@@ -67,7 +67,9 @@ def build_vgg(
     for key, value in features.state_dict().items():
         shape, needed = tuple(state[f"features.{key}"].shape), tuple(value.shape)
         if shape != needed:
-            raise UserError(f"{source}: features.{key} has shape {shape}, {variant} needs {needed}: another network?")
+            raise UserError(
+                f"{source}: features.{key} has shape {shape}; allowed: {needed}; give a file of {variant}'s weights"
+            )
     features.load_state_dict({key: state[f"features.{key}"].float() for key in features.state_dict()}, assign=True)
     for index, module in enumerate(features):
         if isinstance(module, nn.MaxPool2d) and pooling == "average":
@@ -79,9 +81,9 @@ def build_vgg(
 def rescale_to_unit_mean(network: LossNetwork, images: Iterable[Tensor]) -> None:
     """Scale each filter of a VGG in place to a mean activation of 1 over `images` (Gatys 2015, sec. Methods).
 
-    images: (B, 3, H, W) in [0, 1] each. Every convolution undoes the scale of its inputs, so the network computes the
-    same up to one factor per filter. Filters that never activate are not scaled.
-    Raises UserError for a network that is not a VGG.
+    images: batches (B, 3, H, W) in [0, 1]. Every convolution undoes the scale of its inputs, so the network computes
+    the same features up to one factor per filter. Filters that never activate are not scaled.
+    Raises UserError if `network` is not a VGG or there are no images.
     """
     if len(network.heads):
         raise UserError("loss_network.unit_mean: only a VGG can be rescaled; use loss_network=vgg19 or vgg16")
@@ -91,7 +93,7 @@ def rescale_to_unit_mean(network: LossNetwork, images: Iterable[Tensor]) -> None
     undo: Tensor | None = None
     for module in network.features:
         if isinstance(module, nn.Conv2d):
-            assert module.bias is not None  # torchvision's VGG has them
+            assert module.bias is not None  # torchvision's VGG has biases
             if undo is not None:
                 module.weight *= undo[None, :, None, None]
             sums = torch.stack([module(x).relu().mean((2, 3)).sum(0) for x in activations])
@@ -125,7 +127,7 @@ def _download(variant: str) -> dict[str, Tensor]:
     weights = VARIANTS[variant][1]
     path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     try:
-        if not path.exists():  # torchvision would announce the download before it can fail
+        if not path.exists():  # torchvision would announce the download, even if it then failed
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(weights.url, str(path), path.stem.rpartition("-")[2])
         return dict(weights.get_state_dict(progress=False, check_hash=True))

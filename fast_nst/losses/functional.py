@@ -1,7 +1,7 @@
 """The losses as pure functions (Johnson 2016 sec. 3, Gatys 2015). Legend: B batch, C channels, H height, W width.
 
-All of them sum in float32 under any autocast, because a style loss is a small difference of large Grams, which
-bfloat16 cannot represent.
+All of them sum in float32 under any autocast, because a style loss is a small difference of large Grams, which would
+be lost in bfloat16.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 class _Gram(torch.autograd.Function):
-    """F F^T / (C H W), with a gradient of one product in the precision of the features.
+    """F F^T / (C H W), with a gradient that takes one matrix product, in the precision of the features.
 
     Plain twin: `torch.einsum("bihw,bjhw->bij", f, f) / (C * H * W)` in float32. Its gradient takes two float32 products
     and keeps a float32 copy of the features.
@@ -76,41 +76,41 @@ def gram(features: Tensor) -> Tensor:
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of features (Johnson 2016 eq. 2): two (B, C, H, W) -> (B,) float32."""
+    """Return the mean squared difference of features (Johnson 2016 eq. 2): two (B, C, H, W) -> (B,) float32."""
     return _MeanSquare.apply(features - target)  # the difference of close numbers is exact in any precision
 
 
 def content_half_sum(features: Tensor, target: Tensor) -> Tensor:
-    """Half the summed squared difference (Gatys 2015 eq. 1): two (B, C, H, W) -> (B,) float32."""
+    """Return half the summed squared difference (Gatys 2015 eq. 1): two (B, C, H, W) -> (B,) float32."""
     return (_at_least_float32(features) - _at_least_float32(target)).square().sum((1, 2, 3)) / 2
 
 
 def content_quarter_sum(features: Tensor, target: Tensor) -> Tensor:
-    """A quarter of the summed squared difference (TNST): two (B, C, H, W) -> (B,) float32."""
+    """Return a quarter of the summed squared difference (TNST): two (B, C, H, W) -> (B,) float32."""
     return content_half_sum(features, target) / 2
 
 
 def style_loss(grams: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of Gram matrices: (B, C, C), (B or 1, C, C) -> (B,) float32."""
+    """Return the mean squared difference of Gram matrices: (B, C, C), (B or 1, C, C) -> (B,) float32."""
     return (grams - target).square().mean((1, 2))
 
 
 def energy(x: Tensor) -> Tensor:
-    """Mean square of each item: (B, ...) -> (B,) float32. A normalized loss divides by it."""
+    """Return the mean square of each item: (B, ...) -> (B,) float32. A normalized loss divides by it."""
     return _MeanSquare.apply(x)
 
 
 def tv_mean(image: Tensor) -> Tensor:
-    """Total variation: mean squared horizontal plus vertical differences of neighbors, (B, 3, H, W) -> (B,)."""
+    """Return the total variation, the mean squared horizontal plus vertical differences: (B, 3, H, W) -> (B,)."""
     image = _at_least_float32(image)
     across, down = image.diff(dim=3), image.diff(dim=2)
     return across.square().mean((1, 2, 3)) + down.square().mean((1, 2, 3))
 
 
 def tv_half_sum(image: Tensor) -> Tensor:
-    """Total variation, half the sum of squared differences without the last row and column: (B, 3, H, W) -> (B,).
+    """Return the total variation as half the sum of squared differences, without the last row and column.
 
-    fast-neural-style's TotalVariation.lua defines only a gradient; this function has that gradient.
+    (B, 3, H, W) -> (B,). fast-neural-style's TotalVariation.lua defines only a gradient, which this function has.
     """
     image = _at_least_float32(image)
     across, down = image.diff(dim=3)[:, :, :-1], image.diff(dim=2)[:, :, :, :-1]
@@ -121,8 +121,8 @@ def light_loss(image: Tensor, target: Tensor, divisor: int = 8, noise: float = 0
     """Compare the large light and dark areas of two images, ignoring brightness and contrast (ours).
 
     Two (B, 3, H, W) -> (B,) float32, from 0 to 2: one minus the correlation of their luminance, averaged over blocks
-    `divisor` pixels wide. noise: a target whose luminance has a smaller standard deviation counts as flat and
-    constrains nothing.
+    `divisor` pixels wide. noise: a target whose luminance has a much smaller standard deviation counts as flat and
+    constrains almost nothing.
     """
     a, b = (_flat_luminance(F.avg_pool2d(_at_least_float32(x), divisor)) for x in (image, target))
     floor = noise**2 * a.shape[1]

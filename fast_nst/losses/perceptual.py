@@ -19,24 +19,25 @@ MULTIPLE = 8  # minimum side at the coarsest scale: three poolings before relu4
 
 
 class PerceptualLoss:
-    """Compare outputs with content and styles: the weighted sum of all terms.
+    """The weighted sum of all terms, which compare outputs with content and styles.
 
     Call it with outputs and content, both (B, 3, H, W) in [0, 1], and optionally `style`, (B, S) weights of the styles.
-    It returns float32 scalars: {"loss", "content", "style", and "light", "tv" if they have a weight}, where "loss"
-    is the weighted sum of the others. If `style` is given and the terms are normalized, "photo" (`PhotoLoss`) is one.
+    It returns float32 scalars by name: "loss", the weighted sum of the others; "content" and "style"; "light" and "tv"
+    if their weights are positive; "photo" (`PhotoLoss`) if `style` is given and `normalize` is true.
 
     loss_network: must have every layer named below. styles: one style image, (1, 3, H, W) in [0, 1], or several.
-    style_weights: for one style that is the weighted mean of the images' Grams; None: each image is a style.
+    style_weights: if given, the one style is the mean of the images' Grams with these weights; None: each image is a
+    style.
     content_layers, style_layers: {layer name: weight within its term}.
     content_scales, style_scales: {divisor: weight}; at 2, the output and its target are averaged to half size, so the
     same layers see shapes twice as large.
     normalize: divide each layer's term by the energy of its target, so that one set of weights suits every style,
     layer and loss network. False: the published formulas.
-    light_weight: of `functional.light_loss`. content_reduction: "mean", or without `normalize` "half_sum" (Gatys)
-    or "quarter_sum" (TNST). tv_reduction: "mean", or "half_sum" (fast-neural-style, TNST). pixel_range: the images'
-    range in the published TV formula.
+    light_weight: the weight of `functional.light_loss`. content_reduction: "mean" or, without `normalize`, "half_sum"
+    (Gatys) or "quarter_sum" (TNST). tv_reduction: "mean", or "half_sum" (fast-neural-style, TNST). pixel_range: the
+    images' range in the published TV formula.
 
-    A plain object, not a Module, so that its owner does not save, broadcast or train the loss network.
+    It is a plain object, not a Module, so that its owner does not save, broadcast or train the loss network.
     Raises UserError with the argument, the value given and the values allowed.
     """
 
@@ -69,11 +70,11 @@ class PerceptualLoss:
         if style_weights is not None:
             total = sum(check_number("style.blend", share, 0) for share in style_weights)
             if not total:
-                raise UserError(f"style.blend: got only weights of 0: {list(style_weights)}; one must be positive")
+                raise UserError(f"style.blend: got only weights of 0: {list(style_weights)}; give at least one above 0")
             self.blend = torch.tensor([[share / total for share in style_weights]])  # (1, images)
         self.num_styles = len(self.styles) if self.blend is None else 1
         full_size = {1: 1.0}
-        tables = [  # empty if the term's weight is 0, so that it costs nothing
+        tables = [  # each is empty if its term's weight is 0, so that the term costs nothing
             layer_weights("content_layers", content_layers, content_weight),
             layer_weights("style_layers", style_layers, style_weight),
             scale_weights("content_scales", full_size if content_scales is None else content_scales, content_weight),
@@ -86,7 +87,7 @@ class PerceptualLoss:
         minimum = MULTIPLE * max((1, *self.style_scales))
         for height, width in (image.shape[2:] for image in self.styles):
             if style_weight and min(height, width) < minimum:
-                raise UserError(f"style.size: got {width}x{height} pixels; the loss needs {minimum} a side")
+                raise UserError(f"style.size: got {width}x{height} pixels; the loss needs at least {minimum} a side")
         self.to(self.styles[0].device)
 
     @property
@@ -95,7 +96,7 @@ class PerceptualLoss:
         return MULTIPLE * max((1, *self.style_scales, *self.content_scales))
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
-        """Move to `device`, compute features in `dtype`, and compute the styles' Grams."""
+        """Move to `device`, set the precision of features to `dtype` and compute the styles' Grams."""
         self.loss_network.to(device=device, dtype=dtype)
         self.styles = [image.to(device) for image in self.styles]
         self.grams: dict[int, dict[str, Tensor]] = {}  # {divisor: {layer: (S, C, C)}}

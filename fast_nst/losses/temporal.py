@@ -1,8 +1,8 @@
-"""The temporal loss: a picture and a moved, noisy copy of it must look the same after the network.
+"""The temporal loss: a picture and a moved, noisy copy of it must give the same output, apart from the motion.
 
 It needs no videos. Source: ReReVST (Wang, Yang, Xu, Liu 2020, IEEE TIP, "Consistent Video Style Transfer via Relaxation
 and Regularization"), `TemporalLoss` in train/loss_networks.py. Legend: B batch, H height, W width. Motion is in pixels,
-(1, 2, H, W): to the right, then down; the pixel p of the second frame shows p - motion(p) of the first.
+(1, 2, H, W): to the right, then down; pixel p of the second frame shows pixel p - motion(p) of the first.
 """
 
 import torch
@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _BEND = 8.0  # standard deviation of the motion at the points of the grid, in pixels
-_GRID = _BLUR = 100  # distance of the points, side of the box that blurs the motion, in pixels
+_GRID = _BLUR = 100  # distance between the points, and side of the box that blurs the motion, in pixels
 _SHIFT = 10  # largest motion of the whole picture along an axis, in pixels
-_NOISE = 0.001  # smallest standard deviation of the noise, of images in [0, 1]; the largest is twice that
+_NOISE = 0.001  # smallest standard deviation of the noise on images in [0, 1]; the largest is twice as large
 
 
 def bend(points: Tensor, shift: Tensor, height: int, width: int) -> Tensor:
@@ -28,10 +28,10 @@ def bend(points: Tensor, shift: Tensor, height: int, width: int) -> Tensor:
 
 
 def warp(image: Tensor, motion: Tensor) -> Tensor:
-    """Move `image`, (B, C, H, W), by `motion`: the nearest pixel; outside the image, that of its border.
+    """Move `image`, (B, C, H, W), by `motion`. Sample the nearest pixel; outside the image, the nearest border pixel.
 
-    ReReVST's code scales coordinates for corners at pixel centers and samples for corners at pixel edges, half a pixel
-    off at the border. Here both are at pixel centers.
+    ReReVST's code scales coordinates as if corners were pixel centers, but samples as if they were pixel edges, which
+    is half a pixel off at the border. Here corners are pixel centers in both steps.
     """
     height, width = image.shape[2:]
     y, x = (torch.arange(side, device=image.device, dtype=torch.float32) for side in (height, width))
@@ -42,7 +42,10 @@ def warp(image: Tensor, motion: Tensor) -> Tensor:
 
 
 def temporal_loss(first: Tensor, second: Tensor, motion: Tensor) -> Tensor:
-    """Mean absolute difference of the moved first output and the second: two (B, 3, H, W) -> a float32 scalar."""
+    """Return the mean absolute difference of the moved first output and the second, a float32 scalar.
+
+    first, second: (B, 3, H, W).
+    """
     return (warp(first.float(), motion) - second.float()).abs().mean()
 
 
@@ -53,7 +56,7 @@ def random_motion(height: int, width: int) -> Tensor:
 
 
 def second_frame(content: Tensor, motion: Tensor) -> Tensor:
-    """Return `content`, (B, 3, H, W), moved and with Gaussian noise, which is drawn on the CPU."""
+    """Return `content`, (B, 3, H, W), moved by `motion`, with Gaussian noise, which is drawn on the CPU."""
     deviation = _NOISE * (1 + torch.rand(()))
     noise = deviation * torch.randn(content.shape)
     return warp(content, motion) + noise.to(content)

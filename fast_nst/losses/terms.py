@@ -23,7 +23,7 @@ TV: dict[str, Callable[[Tensor], Tensor]] = {"mean": functional.tv_mean, "half_s
 class ContentLoss:
     """The weighted sum over `layers` of the difference of features (Johnson 2016 eq. 2, Gatys 2015 eq. 1).
 
-    normalize: divide each layer's by the energy of the target features (ours).
+    normalize: divide each layer's difference by the energy of its target features (ours).
     """
 
     def __init__(self, layers: Mapping[str, float], normalize: bool, reduction: str = "mean") -> None:
@@ -43,16 +43,19 @@ class ContentLoss:
 
 
 class StyleLoss:
-    """The weighted sum over `layers` of the difference of Grams (Johnson 2016 eq. 4). normalize: as `ContentLoss`."""
+    """The weighted sum over `layers` of the difference of Grams (Johnson 2016 eq. 4).
+
+    normalize: divide each layer's difference by the energy of its target Gram.
+    """
 
     def __init__(self, layers: Mapping[str, float], normalize: bool) -> None:
         self.layers, self.normalize = dict(layers), normalize
 
     def __call__(self, features: Mapping[str, Tensor], grams: Mapping[str, Tensor], style: Tensor) -> Tensor:
-        """Compare with the styles' Grams. grams: {layer: (S, C, C)}.
+        """Compare features with the styles' Grams. grams: {layer: (S, C, C)}.
 
         style: (B or 1, S) weights, one-hot or mixed. Their sum is the item's strength. The item's term is
-        multiplied by its square, so at half strength the style counts a quarter as much.
+        multiplied by the strength squared, so at half strength the style counts a quarter as much.
         """
         strength = style.sum(1)
         style = style / strength.clamp_min(1e-6)[:, None]
@@ -65,9 +68,10 @@ class StyleLoss:
 
 
 class PhotoLoss:
-    """The difference of pixels from the content, for items whose strength is below 1, so that 0 gives the content.
+    """The pixels' difference from the content, for items of a strength below 1, so that strength 0 gives the content.
 
-    Per item the mean square over the variance of the content's pixels, times (1 - strength) squared.
+    For each item it is the mean squared difference, divided by the variance of the content's pixels and multiplied by
+    (1 - strength) squared.
     """
 
     def __call__(self, output: Tensor, content: Tensor, style: Tensor) -> Tensor:
@@ -85,7 +89,7 @@ class LightLoss:
 
 
 class TVLoss:
-    """Total variation. reduction: "mean", or "half_sum", summed over the batch as in fast-neural-style."""
+    """Total variation. reduction: "mean", or "half_sum", which is summed over the batch as in fast-neural-style."""
 
     def __init__(self, reduction: str = "mean", pixel_range: float = 1.0) -> None:
         self.measure = TV[check_choice("loss.tv_reduction", reduction, tuple(TV))]
@@ -108,7 +112,7 @@ def layer_weights(name: str, table: Mapping[Any, float], term_weight: float) -> 
 
 
 def scale_weights(name: str, table: Mapping[int, float], term_weight: float) -> dict[int, float]:
-    """Like `layer_weights`, for a table whose keys are divisors of the size."""
+    """Do the same as `layer_weights`, for a table whose keys are divisors of the size."""
     weights = layer_weights(name, table, term_weight)
     for divisor in table:
         if not isinstance(divisor, int) or divisor < 1:

@@ -1,7 +1,8 @@
 """Adversarial generation (AGN): a generator makes images in a given style from noise; a discriminator judges them.
 
-Goodfellow et al. 2014 (arXiv 1406.2661), with one output of the discriminator for each style: output i is the
-probability that an image is real and of style i. Legend: B batch, K styles, F numbers that describe a style.
+The method is that of Goodfellow et al. 2014 (arXiv 1406.2661), but the discriminator has one output for each style:
+output i is the probability that an image is real and of style i. Legend: B batch, K styles, F numbers that describe a
+style.
 """
 
 from typing import Any, cast
@@ -20,13 +21,13 @@ from fast_nst.training import optimizers
 from fast_nst.training.divergence import check_finite
 from fast_nst.training.resume import seed_step, set_learning_rate
 
-BETAS = (0.5, 0.999)  # of Adam, as in DCGAN
-REFERENCES = 8  # real images of a step whose styles are extracted, at least
-MEMORY = 0.01  # share of a step in the features that the generator keeps for each style
+BETAS = (0.5, 0.999)  # Adam's, as in DCGAN
+REFERENCES = 8  # minimum number of real images per step whose features are extracted
+MEMORY = 0.01  # weight of one step in the mean features that the generator keeps for each style
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, style: Tensor) -> Tensor:
-    """Return half the cross-entropy of real images' logits with their style, plus half of generated ones' with 0.
+    """Return the mean of two cross-entropies: of real images' logits with their style, and of generated images' with 0.
 
     All are (B, K); `style` is one-hot.
     """
@@ -35,16 +36,16 @@ def discriminator_loss(real: Tensor, fake: Tensor, style: Tensor) -> Tensor:
 
 
 def generator_loss(fake: Tensor, style: Tensor) -> Tensor:
-    """Return the cross-entropy of generated images' logits, (B, K), with "real", at the style that was asked for."""
+    """Return the cross-entropy of generated images' logits, (B, K), with "real", for each image's own style only."""
     logits = (fake * style).sum(1)
     return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
 
 
 def gradient_penalty(real: Tensor, logits: Tensor, style: Tensor) -> Tensor:
-    """Return half the squared norm of the gradient of real images' logits, at their style, by the images.
+    """Return half the squared norm of the gradient, with respect to real images, of the logits of their styles.
 
-    This is R1 (Mescheder et al. 2018, arXiv 1801.04406). The norm is that of functions on the unit square: the same at
-    any size. real: (B, 3, H, W), which requires a gradient. logits, style: (B, K).
+    This is R1 (Mescheder et al. 2018, arXiv 1801.04406). The norm is that of functions on the unit square, so it does
+    not depend on the size. real: (B, 3, H, W), must require a gradient. logits, style: (B, K).
     """
     (gradient,) = torch.autograd.grad((logits * style).sum(), real, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean() * real[0, 0].numel() / 2
@@ -53,11 +54,11 @@ def gradient_penalty(real: Tensor, logits: Tensor, style: Tensor) -> Tensor:
 class Adversarial(pl.LightningModule):
     """Train `network`, the generator, and `discriminator` in turn, one step each, on real images of K styles.
 
-    Every generated image gets the features of a real one of its style, from the same batch. extractor: makes them.
-    name, learning_rate, schedule, warmup_steps: of both optimizers; name must be "adam". total_steps: length of the
-    schedule. seed: the noise of a step depends on the seed and the step only. penalty_weight: of `gradient_penalty`,
-    which keeps the discriminator from winning. style_weight: of the squared difference between the features of
-    generated images and those they were given; 0: none. Raises UserError.
+    Every generated image gets the features of a real image of its style, which `extractor` computes from the same
+    batch. name, learning_rate, schedule, warmup_steps: settings of both optimizers; name must be "adam". total_steps:
+    length of the schedule. seed: the noise of a step depends on the seed and the step only. penalty_weight: the weight
+    of `gradient_penalty`, which keeps the discriminator from winning. style_weight: the weight of the squared
+    difference between the features of generated images and those they were given; 0: no such term. Raises UserError.
     """
 
     def __init__(
@@ -92,7 +93,8 @@ class Adversarial(pl.LightningModule):
         self.remember(features, style)
         fake = self.network(self.draw_noise(len(real)), features)
 
-        # Lightning counts the steps of its own wrapper: the generator's, so that a step is one of both.
+        # Lightning counts the steps of its wrappers. Only the generator's optimizer is wrapped, so that a step of both
+        # networks counts once.
         optimizer = cast(list[Any], self.optimizers())[0]
         other = cast(list[Any], self.optimizers(use_pl_optimizer=False))[1]
         real.requires_grad_(self.penalty_weight > 0)
@@ -113,7 +115,7 @@ class Adversarial(pl.LightningModule):
         return {"loss": values["discriminator"] + values["generator"], **values}
 
     def features(self, real: Tensor, style: Tensor) -> Tensor:
-        """Return (B, F): for each image, the features of a real one of its style. Styles take turns in a batch."""
+        """Return for each image the features of a real image of its style, (B, F). Styles take turns in a batch."""
         period = style.shape[1]
         count = min(len(real), -(-REFERENCES // period) * period)
         with torch.no_grad():
@@ -136,7 +138,7 @@ class Adversarial(pl.LightningModule):
     def update(self, optimizer: Any, loss: Tensor, network: nn.Module) -> None:
         """Take a step with the gradient of `loss`, averaged over all processes, for the parameters of `network`.
 
-        Without backward(), which would also fill the other network's gradients and start DDP's reduction of all.
+        It avoids backward(), which would also fill the other network's gradients and start DDP's reduction of them all.
         """
         parameters = list(network.parameters())
         gradients = torch.autograd.grad(loss, parameters)
@@ -186,7 +188,7 @@ class Adversarial(pl.LightningModule):
         set_learning_rate(checkpoint, self.learning_rate)
 
     def memory_needed(self, batch_size: int, size: int, bf16: bool = False) -> int:
-        """Estimate the bytes of a step on a CPU for `batch_size` images; their size is the generator's."""
+        """Estimate the bytes of a step on a CPU for `batch_size` images of the generator's size; `size` is ignored."""
         noise, style = torch.zeros(2, self.network.noise), torch.zeros(2, self.network.features)
 
         def compute() -> None:
@@ -195,6 +197,6 @@ class Adversarial(pl.LightningModule):
 
         before = {name: value.clone() for name, value in self.network.named_buffers()}
         needed = round(1.5 * device.kept_bytes(compute) * batch_size / 2)
-        for name, value in self.network.named_buffers():  # those of the batch norms
+        for name, value in self.network.named_buffers():  # the batch norms' statistics
             value.copy_(before[name])
         return needed

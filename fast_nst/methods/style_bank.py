@@ -9,15 +9,16 @@ from fast_nst.data.batch import Batch
 from fast_nst.methods.style_transfer import StyleTransfer
 from fast_nst.networks.style_bank import StyleBank
 
-STYLIZING = 2  # steps between two of the auto-encoder; T in the paper
+STYLIZING = 2  # stylizing steps between two auto-encoder steps; T in the paper
 
 
 class StyleBankTransfer(StyleTransfer):
-    """Train a `StyleBank` by turns (sec. 3.3): `STYLIZING` steps of `StyleTransfer`, one of only encoder and decoder.
+    """Train a `StyleBank` by turns (sec. 3.3): `STYLIZING` steps of `StyleTransfer`, then one of the auto-encoder.
 
-    The auto-encoder's gradient is scaled to the norm that the last stylizing step's had in encoder and decoder, which
-    is saved in checkpoints. In the first phase, which trains new banks, all steps stylize. The arguments are those of
-    `StyleTransfer`, without CUDA graphs, because a step runs only the banks of its batch.
+    An auto-encoder step trains only encoder and decoder. Its gradient is scaled to the norm of the last stylizing
+    step's gradient in encoder and decoder, which is saved in checkpoints. In the first phase, which trains new banks,
+    all steps stylize. The arguments are those of `StyleTransfer`. There are no CUDA graphs, because a step runs only
+    the banks of its batch.
     """
 
     style_norm: torch.Tensor
@@ -37,7 +38,7 @@ class StyleBankTransfer(StyleTransfer):
             terms = {"loss": loss, "autoencoder": loss.detach()}
         else:
             terms = super().training_step(batch, batch_idx)
-        if self.trainer.world_size > 1:  # DDP waits for every gradient, also of the banks that the batch does not need
+        if self.trainer.world_size > 1:  # DDP waits for all gradients, even those of banks that the batch does not use
             unused = torch.stack([parameter.sum() for parameter in self.network.parameters()]).sum()
             terms["loss"] = terms["loss"] + 0 * unused
         return terms

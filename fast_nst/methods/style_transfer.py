@@ -37,9 +37,9 @@ def training_terms(
 ) -> dict[str, Tensor]:
     """Run `network` on `batch`, crop output and content alike (`jitter`) and return the loss terms.
 
-    kept: the number of styles that the network has before those of the batch and of the loss. temporal_weight: of
-    `temporal.temporal_loss`, if the batch has a second frame; both frames get the same noise, because they are one
-    batch of the network.
+    kept: the number of the network's styles that come before the styles of the batch and the loss. temporal_weight: the
+    weight of `temporal.temporal_loss`, if the batch has a second frame. Both frames get the same noise, because they
+    form one batch of the network.
     """
     content, style = batch["content"], batch.get("style")
     weights = style if style is None else F.pad(style, (kept, 0))
@@ -58,11 +58,12 @@ class StyleTransfer(pl.LightningModule):
     """Train `network` on batches of content images.
 
     loss: not a Module, so its loss network is not saved in checkpoints, broadcast or synchronized.
-    name: the optimizer's, one of `optimizers.OPTIMIZERS`. total_steps: the length of the schedule. seed: the randomness
-    of a step depends only on the seed and the step, so a resumed run equals an uninterrupted one.
-    first_phase: for a network of several styles, the share of the steps that train only the new styles; the remaining
+    name: the optimizer's name, one of `optimizers.OPTIMIZERS`. total_steps: the length of the schedule. seed: the
+    randomness of a step depends only on the seed and the step, so a resumed run equals an uninterrupted one.
+    first_phase: for a network with several styles, the share of the steps that train only the new styles; the remaining
     steps train everything. kept: the number of styles before the new ones, which the first phase leaves unchanged.
-    jitter: in pixels, see `jitter`. temporal_weight: the temporal term's weight, for video (`losses.temporal`).
+    jitter: in pixels, see `training.jitter`. temporal_weight: the temporal term's weight, for video
+    (`losses.temporal`).
     cuda_graphs: on one GPU, capture the step and replay it (`GraphedStep`).
     Raises UserError for values out of range.
     """
@@ -103,13 +104,13 @@ class StyleTransfer(pl.LightningModule):
         )
         self.shared = shared_parameters(network)
         if first_phase and not is_conditional(network):
-            raise errors.UserError("method.first_phase: needs a network with several styles, network=conditional")
+            raise errors.UserError("method.first_phase: needs a network with several styles; use network=conditional")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         if self.temporal_weight:  # drawn here, because a CUDA graph would repeat its draws
             motion = temporal.random_motion(*batch["content"].shape[2:]).to(batch["content"].device)
             batch = {**batch, "moved": temporal.second_frame(batch["content"], motion), "motion": motion}
-        # `graphed_terms` is the same, replayed as a CUDA graph.
+        # `graphed_terms` computes the same, replayed as a CUDA graph.
         terms = self.terms(self.network, batch) if self.graphed is None else self.graphed_terms(batch)
         values = {name: term.detach() for name, term in terms.items()}
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -129,12 +130,12 @@ class StyleTransfer(pl.LightningModule):
         )
 
     def setup(self, stage: str) -> None:
-        # Before DDP reads the layouts.
+        # This must happen before DDP reads the layouts.
         if prefers_channels_last(self.trainer.strategy.root_device):
             self.network.to(memory_format=torch.channels_last)
 
     def on_fit_start(self) -> None:
-        # The whole loss network is bfloat16; sums are still float32 (losses.functional).
+        # With bf16, the whole loss network is bfloat16; sums are still float32 (losses.functional).
         bf16 = str(self.trainer.precision).startswith("bf16")
         self.loss.to(self.device, torch.bfloat16 if bf16 else torch.float32)
         self.set_phase()
@@ -169,14 +170,14 @@ class StyleTransfer(pl.LightningModule):
             clear_gradients(self.network, self.kept)
 
     def graphed_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Return `training_terms` by the CUDA graph; if it cannot be captured, warn and train without it."""
+        """Compute `training_terms` with the CUDA graph; if it cannot be captured, warn and train without it."""
         assert self.graphed is not None
         try:
             return self.graphed(batch)  # type: ignore[arg-type]
         except CaptureError as error:
             reason = str(error)
         self.close_graph()
-        torch.cuda.empty_cache()  # a captured graph reserves a step's memory
+        torch.cuda.empty_cache()  # frees the memory that the graph reserved for a step
         warnings.warn(f"the step cannot be captured as a CUDA graph; steps are slower ({reason})", stacklevel=2)
         return self.terms(self.network, batch)
 
@@ -204,7 +205,7 @@ class StyleTransfer(pl.LightningModule):
     def memory_needed(self, batch_size: int, size: int, bf16: bool = False) -> int:
         """Estimate the bytes of a step on a CPU for `batch_size` images with sides of `size` pixels.
 
-        This is what autograd saves for the gradient, and half as much again while it is computed.
+        It is the memory that autograd saves for the gradient, plus half as much again while the gradient is computed.
         """
         self.loss.to("cpu", torch.bfloat16 if bf16 else torch.float32)
         frames = 2 if self.temporal_weight else 1

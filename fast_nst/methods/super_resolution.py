@@ -1,4 +1,4 @@
-"""Super-resolution with a perceptual loss (Johnson 2016, sec. 4.2): train a network to undo that images were shrunk."""
+"""Super-resolution with a perceptual loss (Johnson 2016, sec. 4.2): train a network to restore shrunk images."""
 
 import copy
 from typing import Any
@@ -19,10 +19,11 @@ from fast_nst.training.resume import set_learning_rate
 
 
 class Restoration(pl.LightningModule):
-    """Train `network` so that network(content) is like the target; both are in the batch.
+    """Train `network` so that its output for the batch's content matches the batch's target.
 
     loss: not a Module, so its loss network is not saved in checkpoints. name, learning_rate, schedule, warmup_steps:
-    the optimizer's, see `optimizers`. total_steps: length of the schedule. Raises UserError for values out of range.
+    the optimizer's settings, see `optimizers`. total_steps: length of the schedule.
+    Raises UserError for values out of range.
     """
 
     def __init__(

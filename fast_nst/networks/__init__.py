@@ -17,9 +17,9 @@ __all__ = ["NETWORKS", "Network", "build"]
 
 
 def build(name: str, **arguments: Any) -> Network:
-    """Build the network `name` with its constructor's `arguments`, initialized from torch's global generator.
+    """Build the network `name` with its constructor's `arguments`; torch's global random generator initializes it.
 
-    Raises UserError with the argument, the value given and the values allowed.
+    Raises UserError for an unknown `name` or an invalid argument.
     """
     if name not in NETWORKS:
         raise UserError(f"network.name: got {name!r}; allowed: {', '.join(NETWORKS)}")

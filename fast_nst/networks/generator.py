@@ -14,22 +14,22 @@ from torch import Tensor, nn
 from fast_nst.errors import UserError, check_int
 from fast_nst.networks.layers import LARGEST
 
-SMALLEST = 4  # side at the bottom of the U
+SMALLEST = 4  # side of the features at the bottom of the U-Net
 
 
 class Generator(nn.Module):
     """Noise (B, `noise`) and a style (B, F) -> images (B, 3, S, S) in [0, 1].
 
-    A fully convolutional U-Net. A linear map spreads noise and style to S x S; convolutions halve the size down to 4
-    pixels; transposed convolutions double it again, each next to the features of the same size on the way down. Norms
-    and ReLUs are those of DCGAN (Radford et al. 2015, arXiv 1511.06434). The style also scales and shifts the features
-    on the way up.
-    size: S, a power of 2. noise: numbers of the noise, drawn from N(0, I). width: channels at half of S, twice as many
-    with each halving, up to 8 times. features: F. styles: K, the styles that it was trained on; `known`, (K, F), holds
-    their features.
+    A linear map spreads noise and style over S x S pixels. A U-Net follows: convolutions halve the size down to 4
+    pixels and transposed convolutions double it again. On the way up, the features of the same size from the way down
+    are appended. Norms and ReLUs follow DCGAN (Radford et al. 2015, arXiv 1511.06434). The style also scales and
+    shifts the features on the way up.
+    size: S, a power of 2. noise: the length of the noise vector, which is drawn from N(0, I). width: the channels at
+    side S / 2; each halving doubles them, up to 8 times `width`. features: F. styles: K, the number of styles that it
+    is trained on; the buffer `known`, (K, F), holds their features.
     """
 
-    SPREAD, EMBEDDED = 4, 64  # channels at S, numbers that the style is mapped to
+    SPREAD, EMBEDDED = 4, 64  # channels at side S; length of the embedded style
 
     def __init__(self, size: int = 64, noise: int = 100, width: int = 16, features: int = 896, styles: int = 2) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Generator(nn.Module):
         for name, value in (("noise", noise), ("width", width), ("features", features), ("styles", styles)):
             check_int(name, value, 1, LARGEST)
         if size & (size - 1):
-            raise UserError(f"size: got {size}; allowed: a power of 2 from 16 on")
+            raise UserError(f"size: got {size}; allowed: a power of 2 from 16 to 1024")
         self.size, self.noise, self.features = size, noise, features
         self.register_buffer("known", torch.zeros(styles, features))
         self.embed = nn.Sequential(nn.Linear(features, self.EMBEDDED), nn.ReLU())
@@ -56,13 +56,13 @@ class Generator(nn.Module):
             self.scales.append(nn.Linear(self.EMBEDDED, 2 * outputs))
             inputs = 2 * outputs
         self.last = nn.ConvTranspose2d(inputs, 3, 4, 2, 1)
-        if not self.last.weight.is_meta:  # at first each number gives smooth maps: white ones would pass the skips
+        if not self.last.weight.is_meta:  # smooth maps at first, because white noise would pass through the skips
             maps = torch.randn(noise + self.EMBEDDED, self.SPREAD, SMALLEST, SMALLEST) / self.EMBEDDED**0.5
             maps = F.interpolate(maps, (size, size), mode="bicubic", align_corners=False)
             self.spread.weight.data = maps.flatten(1).T.contiguous()
 
     def forward(self, noise: Tensor, style: Tensor) -> Tensor:
-        """Raises UserError if a length differs from the generator's."""
+        """Generate images. Raises UserError if the noise or the style has the wrong shape."""
         for name, value, length in (("noise", noise, self.noise), ("style", style, self.features)):
             if value.dim() != 2 or value.shape[1] != length:
                 raise UserError(f"{name}: got {tuple(value.shape)}; allowed: (B, {length})")
@@ -90,11 +90,11 @@ def build(name: str, **arguments: Any) -> Generator:
 
 
 class Discriminator(nn.Module):
-    """Images (B, 3, S, S) in [0, 1] -> logits (B, K); the sigmoid of output i is the probability of "real, of style i".
+    """Images (B, 3, S, S) in [0, 1] -> logits (B, K); the sigmoid of logit i is the probability of "real, of style i".
 
-    Three fully connected layers, the first narrower than the second. widths: of these two. Adam moves the weights
-    of all pixels alike, so with more pixels its steps would be larger, and the discriminator would win; `gain` evens
-    this out.
+    It has three fully connected layers. widths: the widths of the first two. Adam moves the weights of all pixels
+    alike, so with more pixels its steps would have a larger effect and the discriminator would win. `gain` scales the
+    input to compensate.
     """
 
     def __init__(self, size: int, styles: int, widths: tuple[int, int] = (256, 512)) -> None:

@@ -1,7 +1,7 @@
 """The image transformation network of Johnson, Alahi, Fei-Fei 2016 (arXiv 1603.08155, supplementary table 1).
 
-A 9x9 convolution, two strided 3x3 convolutions, residual blocks at quarter size, two x2 upsamplings, a 9x9 convolution.
-Published variants are options: see configs/network and configs/experiment.
+Its layers: a 9x9 convolution, two strided 3x3 convolutions, residual blocks at quarter size, two x2 upsamplings, a 9x9
+convolution. Published variants are options: see configs/network and configs/experiment.
 """
 
 from collections.abc import Sequence
@@ -30,13 +30,14 @@ def _check_sizes(filters: Sequence[int], blocks: int, kernel: int) -> None:
 class Johnson(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1], for any H and W.
 
-    filters: channels at full, half and quarter size. blocks: residual blocks. kernel: size of the first and last.
-    norm: "instance" or "batch". upsampling: "nearest" (then a convolution) or "transposed" (convolution).
+    filters: channels at full, half and quarter size. blocks: number of residual blocks. kernel: size of the first and
+    the last kernel. norm: "instance" or "batch". upsampling: "nearest" (then a convolution) or "transposed"
+    (convolution).
     padding: "reflection", "zero" or "tensorflow" (lengstrom, see `ConvBlock`) at every convolution; or
-    "reflection_once", as in the paper's supplement: the input is padded by 8 pixels per block (40) and the residual
-    blocks are unpadded, which restores the size.
-    pixels: the pixel format inside the network, see `layers.encode`. final_norm: normalize the last layer (lengstrom).
-    init_std: standard deviation of truncated normal weights; None: torch's default initialization.
+    "reflection_once", as in the paper's supplement: the input is padded by 8 pixels per residual block (40 by default),
+    which the unpadded residual blocks remove again.
+    pixels: the pixel format inside the network, see `layers.encode`. final_norm: whether the last layer has a norm
+    (lengstrom). init_std: standard deviation of truncated normal weights; None: torch's default initialization.
     Raises UserError with the argument, the value given and the values allowed.
     """
 
@@ -98,7 +99,7 @@ class Johnson(nn.Module):
             x = F.pad(x, (0, pad_w, 0, pad_h), mode="replicate")
         if self.border:
             x = F.pad(x, (self.border,) * 4, mode="reflect")
-        y = self.up(self.blocks(self.down(x)))  # each side is a multiple of 4 and at least as large as the input
+        y = self.up(self.blocks(self.down(x)))  # each side is a multiple of 4 and at least the input's
         return decode(y[:, :, :height, :width], self.pixels)
 
     def stages(self) -> list[tuple[str, nn.Module]]:

@@ -12,28 +12,28 @@ from fast_nst.errors import UserError
 from fast_nst.ops.channels_last import instance_norm, pad, rectify, upsample_convolve
 
 LARGEST = 4096  # upper limit of a network's integer arguments
-SMALLEST = 16  # pixels a side that reflection padding needs after two halvings
+SMALLEST = 16  # minimum side in pixels, so that reflection padding works after two halvings
 
 
 class InstanceNorm(nn.GroupNorm):
     """Instance normalization with a learned scale and shift (Ulyanov, Vedaldi, Lempitsky 2016, arXiv 1607.08022).
 
-    A group norm with one channel per group: the same result, and faster than `nn.InstanceNorm2d` on a CPU.
+    It is a group norm with one channel per group: the same result as `nn.InstanceNorm2d`, and faster on a CPU.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, channels, eps=eps)
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        """Normalize each channel of each image. relu: apply a ReLU too, which costs nothing on a GPU."""
+        """Normalize each channel of each image. relu: also apply a ReLU; the Triton kernels do it at no extra cost."""
         return instance_norm(x, self.weight, self.bias, self.eps, relu)
 
 
 def mix(table: Tensor, style: Tensor) -> Tensor:
     """Mix the rows of a table of parameters: (S + 1, …) with weights (B, S) -> (B, …).
 
-    Row 0 belongs to the content itself and has the weight that the others leave: 1 - sum. So weights that sum to 0 give
-    the content, to 1 the styles, and to more than 1 an exaggeration.
+    Row 0 belongs to the content itself and gets the remaining weight, 1 - sum. So weights that sum to 0 give the
+    content, weights that sum to 1 give the styles, and a larger sum exaggerates the styles.
     """
     weights = torch.cat([1 - style.sum(1, keepdim=True), style], 1)
     # Not a matrix product, which autocast would compute in bfloat16.
@@ -53,12 +53,12 @@ class ConditionalInstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_styles + 1, channels))
 
     def forward(self, x: Tensor, style: Tensor, relu: bool = False) -> Tensor:
-        """Normalize x, (B, C, H, W), with the parameters that `style`, (B or 1, S), mixes. relu: apply a ReLU too."""
+        """Normalize x, (B, C, H, W), with parameters mixed by `style`, (B or 1, S). relu: also apply a ReLU."""
         return instance_norm(x, mix(self.weight, style), mix(self.bias, style), self.eps, relu)
 
 
 def make_norm(kind: str, channels: int, eps: float, num_styles: int = 0) -> nn.Module:
-    """Build the norm `kind`: "instance", conditional on `num_styles` styles if there are any, or "batch" (Johnson)."""
+    """Build a norm. kind: "instance", which is conditional if `num_styles` is positive, or "batch" (Johnson)."""
     if kind == "instance":
         return ConditionalInstanceNorm(num_styles, channels, eps) if num_styles else InstanceNorm(channels, eps)
     if kind == "batch":
@@ -69,10 +69,10 @@ def make_norm(kind: str, channels: int, eps: float, num_styles: int = 0) -> nn.M
 class ConvBlock(nn.Module):
     """Padding, convolution, norm, ReLU. `upsampling` doubles the size, `stride=2` halves it.
 
-    padding: "reflection", "zero", "none", or "tensorflow": zeros as TensorFlow's "SAME" adds them, at a stride of 2
-    after an even side and at both ends of an odd one. upsampling: None, "nearest" (followed by a 3x3 convolution,
-    which avoids checkerboards: Odena, Dumoulin, Olah 2016) or "transposed". norm: "instance", "batch" or None. groups:
-    of channels, each with kernels of its own; only without upsampling.
+    padding: "reflection", "zero", "none", or "tensorflow": zeros as TensorFlow's "SAME" adds them; with a stride of 2,
+    that is one zero at the end of an even side and at both ends of an odd side. upsampling: None, "nearest" (followed
+    by a 3x3 convolution, which avoids checkerboards: Odena, Dumoulin, Olah 2016) or "transposed". norm: "instance",
+    "batch" or None. groups: number of channel groups, each with its own kernels; only without upsampling.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class ConvBlock(nn.Module):
         self.relu = relu
 
     def convolve(self, x: Tensor, height: int | None = None) -> Tensor:
-        """Upsample, pad and convolve, without norm and ReLU. height: of the image, if `x` is a strip of it."""
+        """Upsample, pad and convolve, without norm and ReLU. height: that of the whole input, if `x` is a strip."""
         if self.same and self.upsampling is not None:
             return self.conv(x)[:, :, : 2 * x.shape[2], : 2 * x.shape[3]]
         if self.same:
@@ -118,7 +118,7 @@ class ConvBlock(nn.Module):
         return self.conv(pad(x, self.pixels, self.mode) if self.pixels else x)
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
-        """style: (B or 1, S), for a conditional norm."""
+        """Apply the block. style: weights (B or 1, S), for a conditional norm."""
         x = self.convolve(x)
         if isinstance(self.norm, ConditionalInstanceNorm):
             assert style is not None
@@ -163,12 +163,12 @@ class ResidualBlock(nn.Module):
         return x + y
 
 
-# Pixel formats of published networks, converted from and to RGB, (B, 3, H, W) in [0, 1].
+# Pixel formats, ours and those of published networks; `encode` and `decode` convert RGB, (B, 3, H, W) in [0, 1].
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 @functools.cache
-@torch.inference_mode(False)  # cached during validation, it must work in training too
+@torch.inference_mode(False)  # a tensor cached during validation must work in training too
 def _caffe_mean(device: torch.device) -> Tensor:
     return torch.tensor(_CAFFE_MEAN_BGR, device=device)[:, None, None]
 
@@ -176,7 +176,7 @@ def _caffe_mean(device: torch.device) -> Tensor:
 def encode(x: Tensor, pixels: str) -> Tensor:
     """Convert RGB to the format `pixels`.
 
-    "centred" (ours), "rgb255" (pytorch/examples), "unit" (lengstrom) or "caffe" (Lua).
+    pixels: "centred" (ours), "rgb255" (pytorch/examples), "unit" (lengstrom) or "caffe" (Lua).
     """
     if pixels == "centred":
         return (x * 4).sub_(2)  # about unit variance for photographs
@@ -210,5 +210,5 @@ def run_layers(layers: Callable[[Tensor], Tensor], content: Tensor, margin: int,
     pad_h, pad_w = (max(0, max(SMALLEST, margin + 1) - side) for side in (height, width))
     if pad_h or pad_w:
         content = F.pad(content, (0, pad_w, 0, pad_h), mode="replicate")
-    y = layers(encode(pad(content, margin, "reflect"), pixels))  # sides: multiples of 4, at least the input's
+    y = layers(encode(pad(content, margin, "reflect"), pixels))  # each side is a multiple of 4 and at least the input's
     return decode(y[:, :, margin : margin + height, margin : margin + width], pixels)

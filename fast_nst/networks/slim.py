@@ -17,17 +17,17 @@ from fast_nst.networks.layers import LARGEST, ConvBlock, ResidualBlock, mix, run
 class Slim(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1], for any H and W.
 
-    width: channels at half size; half as many at full size, twice as many at quarter size. blocks: residual blocks.
-    noise: initial standard deviation of the noise (`Noise`) added to the input of the residual blocks; 0: none. In flat
-    regions, such as a clear sky, the only spatial cue is the stride phase, which produces a lattice; noise breaks the
-    symmetry.
+    width: channels at half size; half as many at full size, twice as many at quarter size. blocks: number of residual
+    blocks. noise: initial standard deviation of the noise (`Noise`) added to the input of the residual blocks; 0: none.
+    In flat regions, such as a clear sky, the only spatial cue is the stride phase, which produces a lattice; noise
+    breaks the symmetry.
     margin: pixels of reflection added around the content and cropped from the output, a multiple of 4. Networks paint a
-    frame next to their padding; the margin moves it outside the output. Not used in training, where the frame absorbs
-    what the style's Gram matrices require and the content has no place for.
+    frame next to their padding; the margin moves it outside the output. Training uses no margin: there, the frame
+    absorbs patterns that the style's Gram matrices require but that have no place in the content.
     fine_noise: the same as `noise`, at half size. Without it, long training can cover the sky with lines two or three
-    pixels apart. Older weights files have none.
-    num_styles: S; the norms and the noise have parameters of their own for each style, and `style` chooses and mixes
-    them (Dumoulin et al. 2017, arXiv 1610.07629). 0: one style, and no `style`.
+    pixels apart. Older weights files have no fine noise.
+    num_styles: S; each style has its own parameters in the norms and the noise, and `style` selects and mixes them
+    (Dumoulin et al. 2017, arXiv 1610.07629). 0: one style, and `style` is ignored.
     """
 
     TILE = 1024  # period of the noise, in pixels of the content
@@ -72,7 +72,7 @@ class Slim(nn.Module):
         )
 
     def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
-        """style: (B or 1, S) weights, if there are several styles; their sum is the strength. None: equal weights."""
+        """Stylize `content`. style: weights (B or 1, S), whose sum is the strength; None: equal weights."""
         if style is None:
             style = content.new_full((1, self.num_styles), 1 / self.num_styles, dtype=torch.float32)
 
@@ -93,19 +93,19 @@ class Slim(nn.Module):
 class Noise(nn.Module):
     """Add a linear map of `octaves` octaves of noise to features (Ulyanov et al. 2016, arXiv 1603.03417, sec. 3.1).
 
-    (B, channels, h, w) -> the same shape. std: initial standard deviation of what is added. The noise is a periodic
-    tile, `side` pixels wide, the same at every call; in training it is shifted at random. num_styles: as in `Slim`; the
-    content itself gets none.
+    (B, channels, h, w) -> the same shape. std: initial standard deviation of the added noise. The noise is a periodic
+    tile with sides of `side` pixels. It is the same at every call, but shifted at random in training. num_styles: as in
+    `Slim`; the weights of the content itself start at 0.
     """
 
     def __init__(self, octaves: int, channels: int, side: int, std: float, num_styles: int = 0) -> None:
         super().__init__()
         self.side = self.max_shift = side
-        # A table is without the 1x1, because torch has no channels_last for five dimensions.
+        # A table has no 1x1 dimensions, because torch has no channels_last for five dimensions.
         shape = (num_styles + 1, channels, octaves) if num_styles else (channels, octaves, 1, 1)
         self.weight = nn.Parameter(torch.empty(shape))
         self.shift: Tensor | None = None  # rows and columns, (2,), in training; None: random
-        self.origin = (0, 0)  # of the image in the tile, rows and columns; a clip's frames move it (`stylize.frames`)
+        self.origin = (0, 0)  # row and column of the tile where the image starts; `stylize.frames` moves it
         self.register_buffer("tile", noise_tile(octaves, side), persistent=False)
         if not self.weight.is_meta:  # on a meta tensor torch would import its compiler, which takes a second
             nn.init.normal_(self.weight, std=std * octaves**-0.5)
@@ -121,7 +121,7 @@ class Noise(nn.Module):
         b, _, *sides = features.shape
         for dim, first, length in zip((2, 3), shift, sides, strict=True):
             tile = tile.index_select(dim, (torch.arange(length, device=tile.device) + first) % self.side)
-        if self.weight.dim() == 4:  # expanded, because summing the gradient over the batch would be slow
+        if self.weight.dim() == 4:  # expanded: broadcasting would sum the gradient over the batch, which is slow
             return features + F.conv2d(tile.expand(b, -1, -1, -1), self.weight)
         assert style is not None
         weights = mix(self.weight, style)[..., None, None].expand(b, -1, -1, -1, -1)

@@ -1,6 +1,7 @@
-"""StyleBank: an encoder and a decoder for all styles, and convolutions for each (Chen et al. 2017, arXiv 1703.09210).
+"""StyleBank: an encoder and a decoder for all styles, and a bank of convolutions for each style.
 
-Without a bank, encoder and decoder are an auto-encoder. Between them, a style's bank repaints the content's features.
+Source: Chen et al. 2017, arXiv 1703.09210. Without a bank, encoder and decoder are an auto-encoder. Between them, a
+style's bank repaints the content's features.
 """
 
 from collections.abc import Sequence
@@ -18,12 +19,12 @@ class StyleBank(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 3, H, W), about [0, 1], for any H and W.
 
     width: channels at half size; half as many at full size, twice as many at quarter size, where the banks are. blocks:
-    residual blocks of a bank. noise, margin: as in `Slim`; the noise is the first layer of a bank. num_styles: S.
+    residual blocks in a bank. noise, margin: as in `Slim`; the noise is the first layer of a bank. num_styles: S.
 
     The layers are those of `Slim`, so a picture of one style takes the same time. By default encoder and decoder have
     47,000 weights and each bank has 370,000. The paper's encoder and decoder have instance norms. A norm removes the
-    content's brightness and contrast, which the auto-encoder has to restore. So the encoder has none here, and the
-    auto-encoder leaves out those of the decoder, without which banks learn styles badly.
+    content's brightness and contrast, which the auto-encoder has to restore. So the encoder has no norms here. The
+    decoder has norms, because banks learn styles badly without them, but the auto-encoder skips them.
     """
 
     scale = 1
@@ -55,13 +56,13 @@ class StyleBank(nn.Module):
                 nn.init.zeros_(module.second.norm.weight)  # type: ignore[arg-type]
 
     def without_norm(self) -> list[nn.Parameter]:
-        """Return the parameters of encoder and decoder, which Muon's large steps would drive until pixels saturate."""
+        """Return the parameters of encoder and decoder. With Muon's large steps for them, pixels would saturate."""
         return [*self.down.parameters(), *self.up.parameters()]
 
     def forward(self, content: Tensor, style: Tensor | None = None) -> Tensor:
-        """style: (B or 1, S), the weight of each bank. The remaining weight, 1 - sum, goes to the unchanged features.
+        """Stylize `content`, or encode and decode it without banks if `style` is None.
 
-        None: the auto-encoder, without banks.
+        style: (B or 1, S), the weight of each bank. The remaining weight, 1 - sum, goes to the unchanged features.
         """
 
         def layers(x: Tensor) -> Tensor:
@@ -80,7 +81,10 @@ class StyleBank(nn.Module):
         return features
 
     def mix(self, features: Tensor, style: Tensor) -> Tensor:
-        """Run each bank on those of the features, (B, C, h, w), that have a weight for it in `style`, (B, S)."""
+        """Mix the features, (B, C, h, w), and the banks' outputs with the weights `style`, (B, S).
+
+        A bank runs only on the items that have a weight for it.
+        """
         mixed = (1 - style.sum(1)).view(-1, 1, 1, 1) * features
         for weights, bank in zip(style.unbind(1), self.banks, strict=True):
             items = weights.nonzero()[:, 0]
@@ -91,7 +95,7 @@ class StyleBank(nn.Module):
 
     @torch.no_grad()
     def select(self, style: Tensor) -> "SingleStyle":
-        """Return a network that paints the mixture `style`, (S,), by plain layers, which `stylize.tiles` can run."""
+        """Return a network of plain layers, which `stylize.tiles` can run, for the mixture of weights `style`, (S,)."""
         weights = {bank: weight for bank, weight in zip(self.banks, style.tolist(), strict=True) if weight}
         rest = 1 - sum(weights.values())
         branches: list[tuple[float, nn.Module | None]] = [(weight, bank) for bank, weight in weights.items()]
@@ -101,9 +105,9 @@ class StyleBank(nn.Module):
         return SingleStyle([*self.down, *middle, *self.up], self.margin).train(self.training)
 
     def _merged(self, branches: Sequence[tuple[float, nn.Module | None]]) -> list[nn.Module]:
-        """Return layers that compute the weighted sum of `branches`, banks side by side as groups of channels.
+        """Return layers that compute the weighted sum of `branches`. The banks become groups of channels.
 
-        A branch without a bank has parameters of 0, so that its residual blocks return the features.
+        A branch without a bank gets parameters of 0, so that its residual blocks return the features unchanged.
         """
         count, channels = len(branches), 2 * int(self.arguments["width"])
         device = next(self.parameters()).device
@@ -127,9 +131,9 @@ class StyleBank(nn.Module):
 
     @torch.no_grad()
     def replace(self, kept: Sequence[int], new: int) -> "StyleBank":
-        """Return a network with the banks `kept` of this one and `new` more, each a copy of its first bank.
+        """Return a network with the banks `kept` of this one, given by index, and `new` copies of its first bank.
 
-        With the weights it has, a kept style gives the same output, bit for bit.
+        Until it is trained, the new network gives the same output for a kept style, bit for bit.
         """
         with torch.random.fork_rng(devices=()):
             changed = StyleBank(**self.arguments, num_styles=len(kept) + new)

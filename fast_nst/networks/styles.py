@@ -1,7 +1,7 @@
-"""The styles of a network that has several: choose one for good, keep, add or drop them.
+"""Change the styles of a network that has several: reduce it to one style, or keep, drop and add styles.
 
-What belongs to a style of a conditional network is a row of each of its tables of parameters, (S + 1, …), whose row 0
-belongs to the content itself (`layers.mix`). In a `StyleBank` it is a bank. Everything else is shared.
+In a conditional `Slim`, each style has a row in every table of parameters, (S + 1, …). Row 0 belongs to the content
+itself (`layers.mix`). In a `StyleBank`, each style has a bank. All other parameters are shared.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ Conditional = Slim | StyleBank
 
 
 def is_conditional(network: nn.Module) -> TypeGuard[Conditional]:
-    """Return whether `network` has parameters of its own for each style, and one style or more."""
+    """Return whether `network` has parameters for each style: a `StyleBank`, or a `Slim` with `num_styles` above 0."""
     return isinstance(network, Slim | StyleBank) and network.conditional
 
 
 def tables(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the tables of styles of `network` by name, each (S + 1, …); none if it is not a conditional `Slim`."""
+    """Return the style tables of `network` by name, each (S + 1, …); none unless it is a conditional `Slim`."""
     found: dict[str, nn.Parameter] = {}
     for name, module in network.named_modules():
         if isinstance(module, ConditionalInstanceNorm) or (isinstance(module, Noise) and module.weight.dim() == 3):
@@ -38,7 +38,7 @@ def shared_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 
 def clear_gradients(network: nn.Module, kept: int) -> None:
-    """Leave only the gradients of the styles after the first `kept`, so that a step changes nothing else."""
+    """Clear all gradients but those of the styles after the first `kept`, so that a step changes nothing else."""
     for parameter in shared_parameters(network):
         parameter.grad = None
     for table in tables(network).values():
@@ -50,7 +50,7 @@ def clear_gradients(network: nn.Module, kept: int) -> None:
 
 
 def _same_but(network: Slim, num_styles: int) -> Slim:
-    """Return a new network like `network`, with other styles; its parameters are on the same device."""
+    """Return a newly initialized network like `network`, on the same device, but with `num_styles` styles."""
     with torch.random.fork_rng(devices=()):
         new = Slim(**network.arguments, num_styles=num_styles)
     return new.to(next(network.parameters()).device).train(network.training)
@@ -58,9 +58,9 @@ def _same_but(network: Slim, num_styles: int) -> Slim:
 
 @torch.no_grad()
 def select(network: Conditional, style: Tensor) -> Slim | SingleStyle:
-    """Return a network of one style, the mixture `style` of those of `network`.
+    """Return a network of one style: the mixture of the styles of `network` with the weights `style`.
 
-    style: (S,) weights, whose sum is the strength.
+    style: (S,); its sum is the strength.
     """
     if isinstance(network, StyleBank):
         return network.select(style)
@@ -74,10 +74,11 @@ def select(network: Conditional, style: Tensor) -> Slim | SingleStyle:
 
 @torch.no_grad()
 def replace(network: Conditional, kept: Sequence[int], new: int) -> Conditional:
-    """Return a network with the styles `kept` of `network` and `new` more.
+    """Return a network with the styles `kept` of `network`, given by index, and `new` more styles.
 
-    With the weights it has, a kept style gives the same output, bit for bit. A new one is the mean of all styles of a
-    conditional network; a bank is a copy of the first, because the mean of convolutions paints nothing.
+    Until it is trained, the new network gives the same output for a kept style, bit for bit. In a `Slim`, a new style
+    starts as the mean of all styles. In a `StyleBank` it starts as a copy of the first bank, because the mean of
+    convolutions paints nothing.
     """
     if isinstance(network, StyleBank):
         return network.replace(kept, new)

@@ -1,9 +1,9 @@
 """A network whose output is larger than its input (Johnson, Alahi, Fei-Fei 2016, arXiv 1603.08155, sec. 4.2).
 
 As in the paper's supplement, residual blocks work at the size of the input, and upsamplings follow. There are three
-departures. The output is the input, enlarged by bicubic interpolation, plus what the layers compute, so that training
-starts from bicubic interpolation. There is no norm, so that a pixel depends on its neighborhood only and large pictures
-can be enlarged in strips. The last convolution is small and the channels halve with each upsampling, as in `slim`.
+departures. The layers compute a correction that is added to the input enlarged by bicubic interpolation, so training
+starts from that interpolation. There is no norm, so a pixel depends only on its neighborhood and large pictures can be
+enlarged in strips. The last convolution is small and the channels halve with each upsampling, as in `slim`.
 """
 
 import math
@@ -23,7 +23,7 @@ _BLUR = 1.0  # standard deviation in pixels of the large image, sec. 4.2
 class SuperResolution(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 3, scale H, scale W), about [0, 1], for any H and W.
 
-    scale: 2, 4 or 8. width: channels at the input's size, a multiple of `scale`. blocks: residual blocks.
+    scale: 2, 4 or 8. width: channels at the input's size, a multiple of `scale`. blocks: number of residual blocks.
     """
 
     num_styles = 1
@@ -36,7 +36,7 @@ class SuperResolution(nn.Module):
         check_int("width", width, scale, LARGEST)
         check_int("blocks", blocks, 0, LARGEST)
         if width % scale:
-            raise UserError(f"width: got {width}; allowed with scale {scale}: a multiple of it")
+            raise UserError(f"width: got {width}; allowed with scale {scale}: a multiple of {scale}")
         self.scale, doublings = scale, int(math.log2(scale))
         plain: Any = {"norm": None}
         self.first = ConvBlock(3, width, 5, **plain)
@@ -45,9 +45,9 @@ class SuperResolution(nn.Module):
             *(ConvBlock(width >> k, width >> k + 1, 3, upsampling="nearest", **plain) for k in range(doublings))
         )
         self.last = ConvBlock(width >> doublings, 3, 3, relu=False, **plain)
-        # Rows and columns of the input on which a row or column of the output depends, on each side of it.
+        # The number of input rows or columns, on each side, that a row or column of the output depends on.
         self.reach = 2 + 2 * blocks + doublings + 1 + 2
-        # Channels of the widest layer, for each pixel of the input.
+        # The channels of the widest layer, counted per pixel of the input.
         self.widest = max(width, (width >> doublings) * scale**2)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
@@ -69,9 +69,9 @@ def enlarge(image: Tensor, scale: int) -> Tensor:
 
 
 def shrink(image: Tensor, scale: int) -> Tensor:
-    """Blur and shrink (B, C, scale H, scale W) to (B, C, H, W), as sec. 4.2 makes inputs from photographs.
+    """Blur and shrink (B, C, scale H, scale W) to (B, C, H, W), as sec. 4.2 does to make inputs from photographs.
 
-    The blur is Gaussian, with a standard deviation of 1 pixel; the interpolation is bicubic, as Pillow shrinks.
+    The blur is Gaussian, with a standard deviation of 1 pixel; the interpolation is bicubic, as in Pillow.
     """
     offsets = torch.arange(-3, 4, device=image.device, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets / _BLUR).square())

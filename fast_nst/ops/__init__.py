@@ -1,1 +1,1 @@
-"""Operations faster than torch's own, each with its plain torch twin named: CPU gradients, Triton, CUDA graphs."""
+"""Operations faster than torch's own: CPU gradients, Triton kernels, CUDA graphs. Each names its plain torch twin."""

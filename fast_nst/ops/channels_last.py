@@ -15,20 +15,21 @@ from torch import Tensor
 
 from fast_nst.errors import one_line
 
-# Which taps of a 3-tap kernel on doubled pixels each of the two phases' 2-tap kernels on single pixels sums: (phase, 2,
-# 3). In both dimensions, (9, 16): the taps of a 3x3 kernel, and those of the four phases' 2x2 kernels.
+# A 3-tap kernel on doubled pixels equals a 2-tap kernel on single pixels, one for each of two phases. _TAPS_1D, (phase,
+# 2, 3), says which of the three taps each of the two sums. _TAPS_2D, (9, 16), does so in both dimensions: from the taps
+# of a 3x3 kernel to those of the four phases' 2x2 kernels.
 _TAPS_1D = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
 _TAPS_2D = torch.einsum("pum,qvn->mnpquv", _TAPS_1D, _TAPS_1D).reshape(9, 16)
 
 
 @functools.cache
-@torch.inference_mode(False)  # cached during validation, it must work in training too
+@torch.inference_mode(False)  # a tensor cached during validation must work in training too
 def _taps(device: torch.device) -> Tensor:
     return _TAPS_2D.to(device)
 
 
 def prefers_channels_last(device: torch.device) -> bool:
-    """Return whether networks train faster in channels_last on `device`: where the operations below are fast."""
+    """Return whether networks train faster in channels_last on `device`: if the operations below are fast there."""
     return device.type == "cpu" or (device.type == "cuda" and _triton_norm(device) is not None)
 
 
@@ -41,7 +42,7 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 class _Pad(torch.autograd.Function):
-    """F.pad by "reflect" or "replicate" with a gradient in one pass over memory.
+    """F.pad with the mode "reflect" or "replicate", and a gradient in one pass over memory.
 
     torch's own gradient is slower than many convolutions on a CPU, and changes the layout on a GPU.
     """
@@ -64,7 +65,7 @@ class _Pad(torch.autograd.Function):
 
 
 def _pad_channels_last(x: Tensor, pixels: int, mode: str) -> Tensor:
-    """F.pad of a channels_last tensor, which torch pads pixel by pixel."""
+    """Pad a channels_last tensor line by line; torch's own `F.pad` works pixel by pixel."""
     b, c, h, w = x.shape
     padded = x.new_empty(b, h + 2 * pixels, w + 2 * pixels, c).permute(0, 3, 1, 2)
     rows = padded[:, :, pixels:-pixels]
@@ -108,10 +109,10 @@ def upsample_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str)
 
     Plain twin: `F.conv2d(F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1,) * 4, mode=mode), weight, bias)`.
 
-    A 3x3 window over doubled pixels covers 2x2 different ones, so each of the four phases of the output is a 2x2
+    A 3x3 window over doubled pixels covers 2x2 different pixels, so each of the four phases of the output is a 2x2
     convolution of `x` with sums of the weights (Shi et al. 2016, arXiv 1609.07009): the same result with 4/9 of the
-    products and no large copy of `x`. x: (B, C, H, W); weight: (K, C, 3, 3) -> (B, K, 2H, 2W). mode: "reflect" or
-    "constant" (zeros), at the large size. Reflecting doubled pixels equals replicating single ones.
+    products and no large copy of `x`. x: (B, C, H, W); weight: (K, C, 3, 3) -> (B, K, 2H, 2W). mode: how to pad at the
+    large size, by "reflect" or "constant" (zeros). Reflecting doubled pixels equals replicating single ones.
     """
     outputs, inputs = weight.shape[:2]
     with torch.autocast(x.device.type, enabled=False):  # sum in the weights' own precision
@@ -161,7 +162,7 @@ class _Interleave(torch.autograd.Function):
 class _InstanceNorm(torch.autograd.Function):
     """Group norm with one channel per group, and a fast gradient for channels_last on a CPU.
 
-    torch's own gradient takes 20 times as long; that of a batch norm, item by item, is the same and does not.
+    torch's own gradient takes 20 times as long. A batch norm of each item has the same gradient, which is fast.
     """
 
     @staticmethod
@@ -189,12 +190,12 @@ class _InstanceNorm(torch.autograd.Function):
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool = False) -> Tensor:
     """Normalize each channel of each item of x, (B, C, H, W), to mean `bias` and standard deviation `weight`.
 
-    weight, bias: (C,), or (B, C) or (1, C) with different ones for each item. relu: apply a ReLU too.
+    weight, bias: (C,) or (1, C) for all items, or (B, C) with a row for each item. relu: also apply a ReLU.
     Plain twin: `F.group_norm(x, C, weight, bias, eps)`, then `F.relu`.
     """
     if weight.dim() == 2 and len(weight) == 1:
         weight, bias = weight[0], bias[0]
-    if weight.dim() == 2 and x.device.type == "cpu":  # items at once would take another pass over memory
+    if weight.dim() == 2 and x.device.type == "cpu":  # all items at once would take another pass over memory
         parts = zip(x.split(1), weight, bias, strict=True)
         return torch.cat([instance_norm(item, w, b, eps, relu) for item, w, b in parts])
     if weight.dim() == 2:
@@ -222,8 +223,8 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: boo
 def _triton_norm(device: torch.device) -> Any:
     """Return `triton_norm.InstanceNorm` if it works on `device`, else None.
 
-    Warn once with the reason if it fails: Triton may find no compiler, or not support the GPU. Without Triton or
-    without a CUDA device there is nothing to warn about.
+    Warn once with the reason if it fails: Triton may find no compiler, or not support the GPU. Do not warn if Triton is
+    not installed or there is no CUDA device.
     """
     if not torch.cuda.is_available() or find_spec("triton") is None:
         return None
@@ -242,5 +243,5 @@ def _triton_norm(device: torch.device) -> Any:
 
 
 def rectify(x: Tensor) -> Tensor:
-    """Apply a ReLU, in place without a gradient, which saves memory but is slower. Plain twin: `F.relu(x)`."""
+    """Apply a ReLU: in place if gradients are off, which saves memory but is slower. Plain twin: `F.relu(x)`."""
     return F.relu(x, inplace=not torch.is_grad_enabled())

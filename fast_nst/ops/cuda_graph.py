@@ -1,6 +1,6 @@
 """A training step as one CUDA graph: captured once, then replayed by one call.
 
-Small networks are launch-bound on fast GPUs; a graph replaces thousands of kernel launches by one.
+Small networks are launch-bound on fast GPUs; a graph replaces thousands of kernel launches with one.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ class CaptureError(RuntimeError):
 class CapturedGraph(NamedTuple):
     """A captured step and its results, which each replay overwrites.
 
-    names, values: of the loss terms, "loss" first. gradients: of "loss", one per parameter.
+    names, values: the names and values of the loss terms, "loss" first. gradients: those of "loss", one per parameter.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -50,14 +50,14 @@ class _Replay(torch.autograd.Function):
 
 
 class GraphedStep:
-    """Compute the loss terms of a training step on one GPU by a CUDA graph, captured at the first call.
+    """Compute the loss terms of a training step on one GPU with a CUDA graph, which is captured at the first call.
 
     Plain twin: `terms(network, batch)`.
 
-    network: its parameters must not move. Its modules with `max_shift` and `shift` (`Noise`) read their random shift
-    from `shift`, (2,), which is written to the GPU before each replay. terms: called with network, batch and offset,
-    (2,) random integers below `jitter`; returns {"loss": …, …}. bf16: autocast to bfloat16. All batches must have one
-    shape. Take the loss's gradient before the next call, which overwrites it.
+    network: its parameters must stay in place in memory. Its modules with `max_shift` and `shift` (`Noise`) read their
+    random shift from `shift`, (2,), which is written to the GPU before each replay. terms: a function of network, batch
+    and offset (two random integers below `jitter`) that returns {"loss": …, …}. bf16: autocast to bfloat16. All batches
+    must have the same shapes. Take the loss's gradient before the next call, which overwrites it.
     """
 
     def __init__(self, network: nn.Module, terms: Callable[[Any, Any, Tensor], Terms], jitter: int, bf16: bool) -> None:
@@ -96,14 +96,14 @@ class GraphedStep:
 
     @contextlib.contextmanager
     def _keep_buffers(self) -> Iterator[None]:
-        """Restore running statistics after warm-up steps."""
+        """Restore the network's buffers, such as running statistics, when the block ends."""
         buffers = {buffer: buffer.clone() for buffer in self.network.buffers()}
         yield
         for buffer, before in buffers.items():
             buffer.copy_(before)
 
     def _compute(self) -> tuple[Terms, tuple[Tensor, ...]]:
-        # New leaves on the same memory: those of an earlier step wait for another stream.
+        # New leaves on the same memory: the leaves of an earlier step wait for another stream.
         leaves = {name: value.detach().requires_grad_() for name, value in self.parameters.items()}
 
         def network(*arguments: Tensor | None) -> Tensor:
@@ -125,12 +125,12 @@ class GraphedStep:
         current.wait_stream(self.side_stream)
         try:
             graph = torch.cuda.CUDAGraph()
-            # Capture only this thread: the one that pins the next batches would invalidate the capture.
+            # Capture only this thread: the thread that pins the next batches would invalidate the capture.
             capture = torch.cuda.graph(graph, stream=self.side_stream, capture_error_mode="thread_local")
             with capture, torch.enable_grad():
                 terms, gradients = self._compute()
                 values = torch.stack([term.detach() for term in terms.values()])
         except RuntimeError as error:
-            torch.cuda.set_stream(current)  # a failed capture leaves its stream set
+            torch.cuda.set_stream(current)  # a failed capture leaves its own stream current
             raise CaptureError(one_line(error)) from error
         return CapturedGraph(graph, list(terms), values, gradients)

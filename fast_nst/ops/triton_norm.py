@@ -17,7 +17,7 @@ ELEMENTS, WARPS = 4096, 8  # per block: 16 elements per thread
 
 @triton.jit
 def _tile(pixels, channels, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return the offsets of this block's elements within the item, the mask of those that exist, and the channels."""
+    """Return the offsets of this block's elements within the item, a mask of existing elements, and channel indices."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, WIDTH)
     exists = (rows < pixels)[:, None] & (columns < channels)[None, :]
@@ -26,7 +26,7 @@ def _tile(pixels, channels, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def _moments(x, x_item, moments, pixels, channels, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Store the mean and the sum of squares about it of each block: x (B, N, C) -> moments (B, P, 2, C)."""
+    """Store each block's mean and its sum of squared deviations: x (B, N, C) -> moments (B, P, 2, C)."""
     block, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
     offsets, exists, columns = _tile(pixels, channels, ROWS, WIDTH)
     value = tl.load(x + b * x_item + offsets, mask=exists, other=0).to(tl.float32)
