@@ -24,7 +24,7 @@ def give(monkeypatch, total, free):
 def test_a_run_with_little_shared_memory_does_not_start(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     give(monkeypatch, 2**14, 2**14)
-    with pytest.raises(UserError, match=r"^data.workers: 2 need 0\.\d MiB of shared memory.*set data.workers=0"):
+    with pytest.raises(UserError, match=r"^data.workers: 2 workers need 0\.\d MiB of shared.*set data.workers=0"):
         fast_nst.train("cubist", output_dir="shared small", overrides=[*small(workplace), "data.workers=2"])
 
 

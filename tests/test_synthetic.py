@@ -124,7 +124,7 @@ def test_workers_share_drawn_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pool_larger_than_memory_raises() -> None:
-    with pytest.raises(ValueError, match=r"data\.count=1000000000000: pictures of 64 x 64 .* take 1.14e\+07 GiB"):
+    with pytest.raises(ValueError, match=r"data\.count: got 1000000000000; pictures of 64 x 64 .* take 1.14e\+07 GiB"):
         SyntheticPhotographs(10**12, 64)
 
 

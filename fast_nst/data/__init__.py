@@ -42,11 +42,11 @@ def build(
     cache_mib: int = 512,
     max_unreadable: float = 0.5,
 ) -> Sets:
-    """Build the sets from the source `name`: "synthetic" (`count` images), "folder" (`root`), "shards" or "mnist".
+    """Build the sets from the source `name`: "synthetic" (`count` images), or "folder", "shards" or "mnist" (`root`).
 
-    size: side of the square crops, pixels. crop, scale, ratio: see `dataset.ContentImages`. val_images: how many
-    readable images to hold out, at most a fifth; val_size: side of their center crop. A single image is in both sets.
-    cache_mib, max_unreadable: see `image_cache.ImageCache`. Raises UserError.
+    size: the side of the square crops, in pixels. crop, scale, ratio: see `dataset.ContentImages`. val_images: the
+    number of readable images to hold out, at most a fifth of all. val_size: the side of their center crop, in pixels. A
+    single image is in both sets. cache_mib, max_unreadable: see `image_cache.ImageCache`. Raises UserError.
     """
     errors.check_choice("data.name", name, SOURCES)
     errors.check_int("data.size", size, 16)
@@ -56,7 +56,7 @@ def build(
     source: Source
     unreadable: set[int] = set()
     if name == "synthetic":
-        # Twice the crop size: crops of half a side are not enlarged.
+        # Twice the crop size, so that a crop of half an image's side is not enlarged.
         source = SyntheticPhotographs(errors.check_int("data.count", count, 1), max(2 * size, val_size), seed)
     elif root is None:
         raise image.ImageError(f"data.root: data={name} needs data.root=DIR, the folder of photographs")
@@ -68,7 +68,7 @@ def build(
         source = Mnist(root)
     shuffled = np.random.default_rng((seed, 0)).permutation(len(source))
     order = [int(i) for i in shuffled if i not in unreadable]
-    # Check held-out images now: validation comes late in a run.
+    # Check the held-out images now, because validation comes late in a run.
     readable = order if name in _NEVER_DAMAGED else (i for i in order if source[i] is not None)
     val = list(itertools.islice(readable, min(val_images, max(1, len(order) // 5))))
     if not val:
@@ -82,9 +82,9 @@ def build(
 
 
 def _probe(source: Source, max_unreadable: float) -> set[int]:
-    """Read a few images spread over `source` and return the indices of unreadable ones.
+    """Read a few images spread over `source` and return the indices of those that cannot be read.
 
-    Raises ImageError if there are too many, so that a damaged folder is reported before a run starts.
+    Raises ImageError if these are too many, so that a damaged folder is reported before a run starts.
     """
     indices = sorted({round(i) for i in np.linspace(0, len(source) - 1, _PROBES)})
     failed = {i for i in indices if source[i] is None}

@@ -21,17 +21,17 @@ from fast_nst.data.synthetic import SyntheticPhotographs
 from fast_nst.errors import UserError
 from fast_nst.machine import count_cores
 
-GRACE = 20.0  # seconds that a worker survives SIGTERM
+GRACE = 20.0  # seconds that a worker lives on after SIGTERM
 
 
 class ContentData(pl.LightningDataModule):
-    """Endless training batches, {"content": (B, 3, S, S) in [0, 1]}, and validation batches.
+    """Endless training batches and the validation batches, {"content": (B, 3, S, S) in [0, 1]}.
 
-    wrap: called with the images of a set and whether they train; returns the data set of batches that a method needs.
-    batch_size: images per process and step; of fewer images, several crops each. workers: processes that decode and
-    crop, or "auto". "auto" uses none if all images are drawn before the first step (`drawing`), because cropping is
-    cheaper than a worker that competes for the cores. A resumed run continues with the next step. Raises UserError for
-    values out of range.
+    wrap: a function of a set's images and of whether they are for training; returns the data set that a method needs.
+    batch_size: images per process and step; fewer images give several crops each. workers: the number of processes that
+    decode and crop, or "auto". "auto" uses none if all images are drawn before the first step (`drawing`), because
+    cropping costs less than a worker that competes for the cores. A resumed run continues with the next step's batch.
+    Raises UserError for values out of range.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class ContentData(pl.LightningDataModule):
         self.workers = None if workers == "auto" else errors.check_int("data.workers", workers, 0)
 
     def notes(self) -> list[str]:
-        """What there is to say about few images, a sentence each."""
+        """Return notes for the user if there are few images, one sentence each."""
         count, same = len(self.sets.train), set(self.sets.train.indices) == set(self.sets.val.indices)
         notes = [f"few content images: each step takes {self.batch_size} crops of {count}"]
         notes = notes if count < self.batch_size else []
-        return [*notes, "the held-out losses are of the same image"] if same else notes
+        return [*notes, "the held-out losses are measured on the training image"] if same else notes
 
     def _draws_first(self) -> bool:
         assert self.trainer is not None
@@ -66,7 +66,7 @@ class ContentData(pl.LightningDataModule):
         if workers is None:
             # Forking validation workers during training would also split the huge pages (`keep_freed_memory`).
             workers = 0 if self._draws_first() else max(1, min(8, count_cores() - 1))
-        # Two batches wait for each worker, in float32.
+        # Each worker keeps two batches ready, in float32.
         shared_memory.check_space(workers, 2 * self.batch_size * 3 * getattr(images, "size", 0) ** 2 * 4)
         items: Any = images if self.wrap is None else self.wrap(images, training)
         return DataLoader(
@@ -79,10 +79,11 @@ class ContentData(pl.LightningDataModule):
         return StepSampler(self.batch_size, self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size)
 
     def drawing(self) -> DataLoader[int] | None:
-        """Return a loader that draws on all cores, one image per item, all images that this process will need.
+        """Return a loader that draws the images that this process still needs, one per item, on all cores.
 
-        On a CPU, exhaust it before the first step: a worker that draws during training takes a core from the steps.
-        None if images are read from files, on a GPU, or if workers do not share memory with this process.
+        Exhaust it before the first step, because a worker that draws during training takes a core from the steps.
+        Returns None on a GPU, for images from files, and if there are no workers or they do not share memory with this
+        process.
         """
         if not self._draws_first():
             return None
@@ -103,12 +104,12 @@ class ContentData(pl.LightningDataModule):
         return self._loader(self.sets.train, True, batch_sampler=self._sampler())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        # Every process validates on all images: they are few, and unequal shares would have other means.
+        # Every process validates on all images: they are few, and averaging over unequal shares would change the mean.
         return self._loader(self.sets.val, False, batch_size=self.batch_size)
 
 
 def _collate(items: list[Any]) -> Batch:
-    """Stack images, (3, S, S) each, or the items of another data set, into a batch."""
+    """Stack images, (3, S, S) each, or the items of a wrapped data set into a batch."""
     batch: Any = default_collate(items)
     return {"content": batch} if isinstance(batch, Tensor) else batch
 
@@ -116,7 +117,7 @@ def _collate(items: list[Any]) -> Batch:
 def _survive_signals(worker: int) -> None:
     """Keep a worker alive when a signal reaches the whole process group (Ctrl-C, `timeout`, a service manager).
 
-    The current step still needs it. It ends with its parent process, or at the latest `GRACE` seconds after SIGTERM.
+    The current step still needs it. It exits when its parent process ends, at the latest `GRACE` seconds after SIGTERM.
     """
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):

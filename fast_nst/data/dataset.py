@@ -23,7 +23,7 @@ CROPS = ("random_resized", "random", "center")
 
 
 class Source(Protocol):
-    """N images by index; None if an image cannot be read."""
+    """N images by index; an image that cannot be read is None."""
 
     def __len__(self) -> int: ...
 
@@ -54,14 +54,14 @@ def random_resized_box(
 
 
 def random_box(rng: np.random.Generator, width: int, height: int, side: int) -> Box:
-    """Draw a square of `side` pixels anywhere in an image; of a smaller image, the largest one."""
+    """Draw a square of `side` pixels, or the largest one that fits, anywhere in an image."""
     side = min(side, width, height)
     left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
     return left, top, left + side, top + side
 
 
 def center_box(width: int, height: int) -> Box:
-    """Return the largest centered square: resized to S, it is the center crop of an image with shorter side S."""
+    """Return the largest centered square; resized to S, it is the center crop of the image with shorter side S."""
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
@@ -75,9 +75,9 @@ def center_square(picture: Image.Image, side: int) -> Image.Image:
 class ContentImages(Dataset[Tensor]):
     """Map a position to a crop, (3, size, size) in [0, 1], of image `position mod N` in the order of its epoch.
 
-    source: the images. indices: those of this set. crop: "random_resized", "random" (not resized), both flipped with
-    probability 1/2, or "center". scale, ratio: of the resized crop. shuffle: a new order each epoch; otherwise the
-    order of `indices`.
+    indices: this set's indices in `source`. crop: "random_resized" or "random" (not resized), both flipped with
+    probability 1/2, or "center". scale, ratio: ranges for `random_resized_box`. shuffle: whether each epoch has a new
+    order; otherwise it is the order of `indices`.
     An unreadable image is replaced by the next readable one; `source` reports it.
     """
 
@@ -156,8 +156,7 @@ class ContentImages(Dataset[Tensor]):
 class StyledImages(Dataset[Batch]):
     """Add the style of each item to `images`: {"content": (3, S, S), "style": (num_styles,)}.
 
-    Styles take turns. strengths: half of the items have a strength of 1, the others one from 0 to 2 (`draw_strength`);
-    without, all have 1.
+    Styles take turns. strengths: whether to draw each item's strength (`draw_strength`); otherwise it is 1.
     """
 
     def __init__(self, images: ContentImages, num_styles: int, strengths: bool) -> None:

@@ -10,7 +10,7 @@ from fast_nst.listing import list_pictures
 
 
 class Folder:
-    """The RGB images below `root` by index; None if an image cannot be read. See `image_cache.ImageCache`."""
+    """The RGB images below `root` by index; an image that cannot be read is None. See `image_cache.ImageCache`."""
 
     def __init__(
         self,
@@ -20,7 +20,7 @@ class Folder:
         max_unreadable: float = 0.5,
         name: str = "data.root",
     ) -> None:
-        """name: what errors call `root`. Raises ImageError in the same cases as `list_pictures`."""
+        """name: the name of `root` in errors. Raises ImageError in the same cases as `list_pictures`."""
         self.paths = list_pictures(root, name)
         self.images = ImageCache(len(self.paths), shorter, cache_mib, max_unreadable)
 

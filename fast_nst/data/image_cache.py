@@ -10,10 +10,10 @@ from fast_nst.listing import UnreadablePictureWarning
 
 
 class ImageCache:
-    """Decode images by index, shrink them and keep them in memory; warn once about an unreadable one and return None.
+    """Decode images by index, shrink them and keep them in memory. An unreadable image is None, after one warning.
 
-    total: number of images. shorter: larger images are resized to this shorter side, pixels.
-    cache_mib: limit of the decoded images kept in memory, per worker process.
+    total: the number of images. shorter: larger images are shrunk to this many pixels on the shorter side.
+    cache_mib: the limit for decoded images in memory, in MiB per worker process.
     max_unreadable: the largest share of unreadable images; more raise ImageError.
     """
 
@@ -26,7 +26,7 @@ class ImageCache:
         self.failed = 0
 
     def read(self, index: int, decode: Callable[[int], image.Picture]) -> Image.Image | None:
-        """Return image `index` from the cache or `decode(shorter)`. Raises ImageError if too many are unreadable."""
+        """Return image `index` from the cache or from `decode`. Raises ImageError if too many are unreadable."""
         if index in self.cache:
             return self.cache[index]
         try:

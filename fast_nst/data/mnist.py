@@ -10,9 +10,9 @@ from fast_nst.errors import UserError, one_line
 
 
 class Mnist:
-    """The training digits by index, RGB, 28x28, 60,000 if they are all there; read from `root`, downloaded if missing.
+    """The training digits by index, RGB, 28x28, 60,000 in the full set; read from `root`, downloaded if missing.
 
-    train: False for the test digits. labels: which digit each is. Raises UserError if the download fails.
+    train: False for the test digits. labels: the digit that each image shows. Raises UserError if the download fails.
     """
 
     def __init__(self, root: str | os.PathLike[str], train: bool = True) -> None:

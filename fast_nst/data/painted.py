@@ -1,4 +1,4 @@
-"""Digits in several styles, for adversarial generation: a style has an ink and a ground, colors or paintings."""
+"""Digits in several styles, for adversarial generation: a style is an ink and a ground, each a color or a painting."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -20,9 +20,9 @@ from fast_nst.errors import UserError
 class PaintedDigits(Dataset[Batch]):
     """{"content": (3, S, S), "style": (K,)}: digits, painted in the K `styles` in turn.
 
-    digits: white on black, (3, S, S) each. styles: names such as "black_on_white" or "white_on_starry_night", of a
-    color by its CSS name or of a bundled painting. An item depends on the seed of `digits` and its position only.
-    Raises UserError for a name that means nothing.
+    digits: white on black, (3, S, S) each. styles: names such as "black_on_white" or "white_on_starry_night", made
+    of CSS colors and bundled paintings. An item depends only on the seed of `digits` and its position. Raises UserError
+    for an unknown name.
     """
 
     def __init__(self, digits: ContentImages, styles: Sequence[str]) -> None:
@@ -39,13 +39,13 @@ class PaintedDigits(Dataset[Batch]):
 
 
 def paint(digit: Tensor, style: tuple[Tensor, Tensor], rng: np.random.Generator) -> Tensor:
-    """Paint a digit, white on black, (3, S, S), in a style of `parse_style`, with a random part of its paintings."""
+    """Paint a white-on-black digit, (3, S, S), in a style from `parse_style`; crop its paintings at random."""
     ink, ground = (_crop(paint, digit.shape[1], rng) for paint in style)
     return torch.lerp(ground, ink, digit)
 
 
 def parse_style(name: str, size: int) -> tuple[Tensor, Tensor]:
-    """Return the ink and the ground of the style "INK_on_GROUND": a color, (3, 1, 1), or a painting, (3, h, w).
+    """Return the ink and the ground of "INK_on_GROUND", each a color, (3, 1, 1), or a painting, (3, h, w).
 
     The shorter side of a painting is 1.5 times `size`. Raises UserError.
     """
@@ -68,7 +68,7 @@ def _parse_paint(name: str, size: int) -> Tensor:
 
 
 def _crop(paint: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-    """Return a random square of a painting; a color as it is."""
+    """Return a random square of a painting, or a color unchanged."""
     if paint.shape[1] == 1:
         return paint
     top, left = (int(rng.integers(side - size + 1)) for side in paint.shape[1:])

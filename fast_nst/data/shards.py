@@ -1,11 +1,11 @@
 """Content images from tar shards (WebDataset's format), local or at any URL that fsspec reads.
 
-The files of a sample share a name up to the suffix.
+The files of a sample share their name up to its first dot.
 
 Why not webdataset or litdata: both stream. With shards of unequal size and several processes, an epoch then repeats or
 drops samples, and a run stopped in mid-epoch does not resume at the same sample. A tar file needs no streaming: its
-headers give the offset of each file. They are read once and cached; a sample is then one read of known length, so
-shards have the same order, workers and resume as other sources. This needs only tarfile and fsspec (which Lightning
+headers give the offset of each file. They are read once and cached. A sample is then one read of known length, so
+order, workers and resuming are the same as with other sources. This needs only tarfile and fsspec (which Lightning
 depends on).
 """
 
@@ -68,9 +68,9 @@ def expand(root: str | os.PathLike[str]) -> list[str]:
 
 
 class Shards:
-    """The RGB images of tar shards by index; None if an image cannot be read. See `image_cache.ImageCache`.
+    """The RGB images of tar shards by index; an image that cannot be read is None. See `image_cache.ImageCache`.
 
-    If a sample has several images, the first is used. index_dir: where the offsets of the images are cached, by the
+    If a sample has several images, the first is used. index_dir: the folder that caches the images' offsets, by the
     shard's URL, size and time; None: the user's cache folder. Raises UserError if a shard cannot be read.
     """
 
@@ -112,7 +112,7 @@ class Shards:
 
 
 def _index(url: str, folder: Path) -> Shard:
-    """Return the offsets of the images in the shard at `url`, cached in `folder` or read from its headers."""
+    """Return the shard at `url`, with its offsets from the cache in `folder` or else from its headers."""
     try:
         files, path = fsspec.core.url_to_fs(url)
         info: dict[str, Any] = files.info(path)
@@ -130,7 +130,7 @@ def _index(url: str, folder: Path) -> Shard:
 
 
 def _kept(cached: Path) -> np.ndarray | None:
-    """Return the spans in the cache, (N, 2); None if there are none, or damaged ones."""
+    """Return the cached spans, (N, 2); None if they are missing or damaged."""
     try:
         spans: np.ndarray = np.load(cached)
     except (OSError, ValueError, EOFError):
@@ -139,7 +139,7 @@ def _kept(cached: Path) -> np.ndarray | None:
 
 
 def _keep(cached: Path, spans: np.ndarray) -> None:
-    """Cache the spans, if there is a home folder that can be written."""
+    """Cache the spans, unless there is no home folder or the file cannot be written."""
     with contextlib.suppress(OSError, UserError):
         if cached.is_absolute():
             with atomic_write(cached) as temporary, open(temporary, "wb") as file:

@@ -8,7 +8,7 @@ from fast_nst.networks.super_resolution import shrink
 
 
 class ShrunkImages(Dataset[Batch]):
-    """{"content": (3, S / scale, S / scale), "target": (3, S, S)}: each of `images`, shrunk by `shrink`, and itself."""
+    """{"content": (3, S / scale, S / scale), "target": (3, S, S)}: each image after `shrink`, and the image itself."""
 
     def __init__(self, images: ContentImages, scale: int) -> None:
         self.images, self.scale = images, scale

@@ -16,9 +16,9 @@ from fast_nst.listing import list_pictures
 
 
 class StyleFolders(Dataset[Batch]):
-    """{"content": (3, S, S), "style": (K,)}: the images of K sets in turn, as many of each.
+    """{"content": (3, S, S), "style": (K,)}: images of K sets in turn, equally many of each.
 
-    indices: (set, index) of each image.
+    indices: the (set, index) of each image.
     """
 
     source = None
@@ -36,7 +36,7 @@ class StyleFolders(Dataset[Batch]):
 
 
 def build(root: str | os.PathLike[str] | None, seed: int, **content: Any) -> tuple[data.Sets, list[str]]:
-    """Build the sets of the folders in `root`, and return the folders' names, the styles.
+    """Build the sets from the folders in `root`, one for each style; return the sets and the folders' names.
 
     content: the other arguments of `data.build`. Raises UserError for fewer than two folders, or one without pictures.
     """

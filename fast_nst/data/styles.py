@@ -18,7 +18,7 @@ LONGEST = 8192  # pixels of the longer side after resizing
 def find(name: str | os.PathLike[str]) -> Path:
     """Return the path of a style image: a file, `bundled:NAME` for one in the package, or a bundled style's name.
 
-    Raises ImageError if the package has no such image, or if a bare name names no file.
+    Raises ImageError if the package has no such image, or if a bare name is neither a file nor a bundled style.
     """
     text, folder = os.fspath(name), Path(str(files("fast_nst"))) / "assets" / "styles"
     if not text.startswith(BUNDLED):
@@ -35,7 +35,7 @@ def find(name: str | os.PathLike[str]) -> Path:
 
 
 def find_all(names: str | os.PathLike[str] | Sequence[str]) -> list[Path]:
-    """Return the paths of one style image (`find`), of a list of them, or of all in a folder. Raises UserError."""
+    """Return the paths of one style image (`find`), of several, or of all pictures in a folder. Raises UserError."""
     items = [names] if isinstance(names, str | os.PathLike) else list(names)
     paths: list[Path] = []
     for item in items:
@@ -50,9 +50,10 @@ def find_all(names: str | os.PathLike[str] | Sequence[str]) -> list[Path]:
 
 
 def load(path: str | os.PathLike[str], size: int | None = 256, side: str = "shorter") -> Tensor:
-    """Load a style image, (1, 3, H, W) in [0, 1], its `side` ("shorter" or "longer") resized to `size` unless None.
+    """Load a style image, (1, 3, H, W) in [0, 1]. Resize its `side`, "shorter" or "longer", to `size` unless None.
 
-    Raises ImageError if it cannot be read or has a single color, UserError for a size out of range.
+    Raises ImageError if it cannot be read, is too small or too narrow, or has a single color; UserError for a size out
+    of range.
     """
     errors.check_choice("style.side", side, SIDES)
     picture = image.open_picture(path).on_white()

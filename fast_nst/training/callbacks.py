@@ -1,4 +1,4 @@
-"""Progress bar and weights file of a run."""
+"""Callbacks of a run: its progress, its threads and its weights file."""
 
 import math
 import os
@@ -22,27 +22,27 @@ from fast_nst.training.length import UNKNOWN
 
 
 def seconds_left(trainer: pl.Trainer) -> float:
-    """Return the seconds until trainer.max_time; infinity if there is none."""
+    """Return the seconds until trainer.max_time; infinity if it is not set."""
     timers = [callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)]  # type: ignore[attr-defined]
     return min((max(0.0, left) for timer in timers if (left := timer.time_remaining()) is not None), default=math.inf)
 
 
 def is_terminal() -> bool:
-    """Return whether stderr can show a bar: not a file, nor the output of a notebook's cell."""
+    """Return whether stderr can show a bar: it is neither a file nor the output of a notebook cell."""
     if not sys.stderr.isatty() or "JPY_PARENT_PID" in os.environ:
         return False
     return os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
 def next_report(elapsed: float) -> float:
-    """Return the seconds to the next line without a terminal: tens of lines, also for a run of days."""
+    """Return the seconds to the next progress line without a terminal: 5 at first, later up to 15 minutes."""
     return 5.0 if elapsed < 5 else min(max(15.0, elapsed / 8), 900.0)
 
 
 class Progress(pl.callbacks.ProgressBar):
-    """Show steps, steps per second, time left and each loss: as a bar, or now and then as a line without a terminal.
+    """Show steps, steps per second, time left and each loss: as a bar, or without a terminal as an occasional line.
 
-    It first draws the content images (`ContentData.drawing`), with a bar of its own.
+    First draw the content images (`ContentData.drawing`), with a separate bar.
     """
 
     FORM = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} steps, {remaining} left, {rate_fmt}{postfix}"
@@ -63,7 +63,7 @@ class Progress(pl.callbacks.ProgressBar):
         self.enabled = False
 
     def _draw(self, trainer: pl.Trainer, drawing: DataLoader[int]) -> None:
-        """Draw all content images, or stop early at a signal or at trainer.max_time."""
+        """Draw all content images; stop early on a signal or at trainer.max_time."""
         next_update = start = time.monotonic()
         bar = tqdm(drawing, "drawing", leave=False, unit="image", disable=not (self.enabled and self.terminal))
         for done, _ in enumerate(bar, 1):
@@ -75,7 +75,7 @@ class Progress(pl.callbacks.ProgressBar):
         bar.close()
 
     def _start(self, trainer: pl.Trainer) -> None:
-        """Draw the images and open the bar, once. By now signal handlers, trainer.max_time and all processes are up."""
+        """Draw the images and open the bar, once. Signal handlers, trainer.max_time and all processes are up by now."""
         if self.started:
             return
         self.started = True
@@ -106,7 +106,7 @@ class Progress(pl.callbacks.ProgressBar):
         now = time.monotonic()
         self.in_steps += now - self.step_start
         self.first_end = self.first_end or now
-        # Reading a loss waits for the device, so not at every step.
+        # Reading a loss waits for the device, so do it only for a report.
         if not self.enabled or (time.monotonic() < self.next_update and trainer.global_step < trainer.max_steps):
             return
         losses = "  ".join(f"{name} {value.detach().item():.4g}" for name, value in outputs.items())
@@ -149,7 +149,7 @@ class Progress(pl.callbacks.ProgressBar):
 
 
 class UseFreeCores(pl.Callback):
-    """Gives way to other programs on a CPU, unless the run has several processes."""
+    """Give way to other programs on a CPU, unless the run has several processes (`AdaptiveThreads`)."""
 
     threads: AdaptiveThreads | None = None
 
@@ -167,10 +167,10 @@ class UseFreeCores(pl.Callback):
 
 
 class SaveWeights(pl.Callback):
-    """Save the weights file at the end of the run, also when a signal or trainer.max_time ends it early.
+    """Save the weights file at the end of the run, even when a signal or trainer.max_time ends it early.
 
-    Its metadata has the step, the length of the run, and the held-out losses at that step, if they are known. At the
-    last step it makes Lightning validate.
+    The file's metadata has the step, the length of the run and, if known, the held-out losses at that step. After the
+    last step the callback makes Lightning validate.
     """
 
     def __init__(self, path: Path, description: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: written at intervals and on signals, atomically."""
+"""Write checkpoints at intervals and on signals, atomically."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ def signalled(trainer: pl.Trainer) -> bool:
 
 
 class Interrupted(RunError):
-    """A signal stopped the run, which saves its network in `weights`; `command` resumes it."""
+    """A signal stopped the run. Its network is saved in `weights`; `command` resumes it."""
 
     def __init__(self, number: int, step: int, weights: Path, command: str) -> None:
         by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
@@ -40,17 +40,17 @@ class StoppedBeforeStart(RunError):
 
 
 class SaveCheckpoint(pl.Callback):
-    """Save `path` every `every_n_steps`, at the end, and on SIGINT, SIGTERM, SIGHUP or SIGUSR1.
+    """Save the checkpoint `path` every `every_n_steps` steps, at the end, and on SIGINT, SIGTERM, SIGHUP or SIGUSR1.
 
     A signal saves after the current step and ends the run with `Interrupted`. A second one has its usual effect.
-    settings: stored in the checkpoint (`resume.KEY`). weights: where `SaveWeights` saves the network. command: resumes
-    from the checkpoint.
+    settings: the settings to store in the checkpoint (`resume.KEY`). weights: the file in which `SaveWeights` saves the
+    network. command: the command that resumes from the checkpoint.
     """
 
     SIGNALS = tuple(
         getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
     )
-    SIGNAL_CHECK_INTERVAL = 10  # steps between checks for signals of other processes, which wait for all of them
+    SIGNAL_CHECK_INTERVAL = 10  # steps between checks for other processes' signals; each check waits for all
 
     def __init__(
         self, path: Path, every_n_steps: int, settings: Mapping[str, Any], weights: Path, command: str,
@@ -93,10 +93,10 @@ class SaveCheckpoint(pl.Callback):
         checkpoint[resume.KEY] = self.settings
 
     def listen(self, numbers: Sequence[int] = (signal.SIGINT,)) -> None:
-        """Handle the signals `numbers` from now on, after the current step.
+        """Handle the signals `numbers` from now on: they take effect after the current step.
 
         Call it with SIGINT before the run reports its start, because a shell's background jobs ignore SIGINT. Lightning
-        needs its own handlers of the other signals until training starts.
+        needs its own handlers for the other signals until training starts.
         """
         for number in {*numbers} & {*self.signals} - {*self.handlers}:
             if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:  # SIGHUP, under nohup

@@ -15,19 +15,22 @@ class Diverged(RunError):
     def __init__(self, step: int, what: str) -> None:
         super().__init__(
             f"stopped at step {step}: {what} is NaN or infinite. Try a lower optimizer.learning_rate, a longer "
-            f"optimizer.warmup_steps, or trainer.precision=32-true; any checkpoint is from before"
+            f"optimizer.warmup_steps, or trainer.precision=32-true; any checkpoint was saved before that"
         )
 
 
 def check_finite(network: nn.Module, step: int) -> None:
-    """Raise Diverged if a parameter is not finite, before a diverged run overwrites good files."""
+    """Raise Diverged if a parameter is not finite, so that a diverged run does not overwrite good files."""
     for name, value in network.named_parameters():
         if not torch.isfinite(value).all():
             raise Diverged(step, f"the parameter {name}")
 
 
 class StopOnNan(pl.Callback):
-    """Raise `Diverged` when the loss is NaN or infinite. Checked every `every_n_steps`, because reading it waits."""
+    """Raise `Diverged` when the loss is NaN or infinite.
+
+    Check it only every `every_n_steps` steps, because reading it waits for the device.
+    """
 
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps

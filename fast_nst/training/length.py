@@ -1,4 +1,4 @@
-"""The length of a run that is given in minutes: measured during the warm-up, then fixed as a number of steps."""
+"""Turn a run's length in minutes into a number of steps, by measuring the speed during the warm-up."""
 
 import time
 from collections.abc import Callable
@@ -7,15 +7,15 @@ from typing import Any
 import pytorch_lightning as pl
 
 UNKNOWN = 2**40  # trainer.max_steps until the speed is known
-LEAST, SECONDS, SHARE = 10, 4.0, 0.1  # steps and seconds to measure, or this share of the minutes
+LEAST, SECONDS, SHARE = 10, 4.0, 0.1  # measure so many steps and seconds, or this share of the minutes
 
 
 class FitMinutes(pl.Callback):
-    """Set the number of steps so that the run ends `minutes` after the time.monotonic() `started`.
+    """Set the number of steps so that the run ends `minutes` after `started`, a time.monotonic().
 
-    No learning rate of the first `measured_steps` depends on the length of the run (`learning_rate_factor`), so a run
-    with trainer.max_steps of the result gives the same network. reserve: what comes after the last step, in steps.
-    on_set: called once with the length, in every process.
+    The learning rates of the first `measured_steps` steps do not depend on the length of the run
+    (`learning_rate_factor`), so a run with trainer.max_steps set to the result gives the same network. reserve: the
+    time for the work after the last step, in steps. on_set: called once with the length, in every process.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class FitMinutes(pl.Callback):
             self.on_set(total)
 
     def _total(self, step: int, now: float) -> int:
-        """Return the length of the run, or 0 to measure further. The first step is left out: it prepares much."""
+        """Return the length of the run, or 0 to keep measuring. The first step, which also sets up, is left out."""
         if self.first_step < 0:
             self.first_step, self.first_time = step, now
             return 0 if step < self.measured_steps else step

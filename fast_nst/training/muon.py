@@ -16,11 +16,11 @@ class Muon(torch.optim.Adam):
 
     Muon replaces a kernel's momentum, as a matrix with one row per output channel, by the nearest orthogonal matrix, so
     that steps have equal length in every direction (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
-    torch.optim.Muon, since torch 2.9, takes only matrices. 1x1 convolutions and those with at most 3 outputs (pixels)
-    are left to Adam, and the parameters that the network's `without_norm()` lists, if it has one.
+    torch.optim.Muon, since torch 2.9, takes only matrices. Adam also updates 1x1 convolutions, those with at most 3
+    outputs (pixels), and the parameters that the network's `without_norm()` lists, if it has this method.
 
-    network: its parameters that require a gradient are trained. learning_rate: of the kernels, whose steps are matrices
-    of unit singular values.
+    network: the network whose parameters that require a gradient are trained. learning_rate: the kernels' learning
+    rate; their steps are matrices of unit singular values.
     """
 
     def __init__(self, network: nn.Module, learning_rate: float) -> None:
@@ -66,15 +66,15 @@ class Muon(torch.optim.Adam):
 
 
 def is_kernel(parameter: Tensor) -> bool:
-    """Return whether Muon updates this parameter: convolution weights larger than 1x1, with more than 3 outputs."""
+    """Return whether Muon updates this parameter: a convolution kernel larger than 1x1, with more than 3 outputs."""
     return parameter.dim() == 4 and parameter.shape[0] > 3 and parameter[0, 0].numel() > 1
 
 
 def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Return the approximately nearest orthogonal matrices, with singular values of 0.7 to 1.2.
 
-    Five steps of a Newton-Schulz iteration. The matrices, (R, C) of any shapes, are padded with zeros and computed as
-    one batch, because a few large operations are faster than many small ones. The zeros stay zeros.
+    This takes five steps of a Newton-Schulz iteration. The matrices, (R, C) of any shapes, are padded with zeros to
+    form one batch, because a few large operations are faster than many small ones. The zeros stay zeros.
     """
     a, b, c = COEFFICIENTS
     wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
@@ -84,7 +84,7 @@ def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
         padded[: matrix.shape[0], : matrix.shape[1]] = matrix
     with torch.autocast(x.device.type, enabled=False):
         x /= torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-20)
-        # x <- (a + b x x' + c (x x')^2) x; all factors are polynomials of the first x x', which is small.
+        # x <- (a + b x x' + c (x x')^2) x; all factors are polynomials in the first x x', which is small.
         product = torch.bmm(x, x.transpose(1, 2))
         unit = torch.eye(rows, device=x.device).expand_as(product)
         factors = unit

@@ -23,7 +23,7 @@ def build(name: str, network: nn.Module, learning_rate: float) -> torch.optim.Ad
 
 
 def learning_rate_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> float:
-    """Return the learning rate's factor at `step`, from 0: linear warm-up, then constant, or cosine or linear to 0.
+    """Return the learning rate's factor at `step` (from 0): linear warm-up, then constant, or cosine or linear to 0.
 
     Up to step `warmup_steps` it does not depend on the length of the run.
     """
@@ -41,10 +41,10 @@ def schedule(
     total_steps: Callable[[], int],
     first_phase: float = 0.0,
 ) -> OptimizerLRSchedulerConfig:
-    """Return what Lightning takes: the optimizer, and its schedule `kind`, which is called after each step.
+    """Return `optimizer` and a schedule of `kind` for Lightning, which steps the schedule after each training step.
 
-    first_phase: the share of the steps that train only new styles. In it, Muon's rate for parameters that are not
-    kernels is multiplied by `ALONE`; otherwise it is small, because the kernels train too.
+    first_phase: the share of the steps that train only new styles. In this phase, Muon's rate for parameters that are
+    not kernels is multiplied by `ALONE`. Otherwise it is small, because the kernels train too.
     """
 
     def kernels(step: int) -> float:
@@ -61,7 +61,7 @@ def schedule(
 
 
 def match_layouts(optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Give states the layout of their parameters: it may differ after resuming, and fused optimizers require it."""
+    """Give states the layout of their parameters: fused optimizers require it, and after resuming it may differ."""
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
             for key, value in state.items():

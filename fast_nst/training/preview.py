@@ -1,4 +1,4 @@
-"""The preview of a run: a picture of what the network makes so far."""
+"""The preview of a run: a picture of what the network makes at this point."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +18,9 @@ from fast_nst.stylize.sheet import sheet, stack, tile
 
 
 class Preview(pl.Callback):
-    """Write the picture that `draw` makes of the method to TensorBoard and to `path`.
+    """Write the picture that `draw` makes from the method to TensorBoard and to `path`.
 
-    It does so every `every_n_steps` and at the end. The method's `network` is in evaluation mode meanwhile.
+    Do so every `every_n_steps` steps and at the end. During `draw` the method's `network` is in evaluation mode.
     """
 
     def __init__(self, path: Path, draw: Callable[[Any], Image.Image], every_n_steps: int) -> None:
@@ -51,9 +51,10 @@ class Preview(pl.Callback):
 
 
 class StylizedSheet:
-    """Draw a sheet of each style, some content images and their outputs.
+    """Draw a sheet for each style, with its image, some content images and their outputs.
 
-    styles: images, (1, 3, h, w) each; the last styles of a network of several. contents: of which `count` are shown.
+    styles: the style images, (1, 3, h, w) each, of the last styles if the network has several. contents: the content
+    images, of which the first `count` are shown.
     """
 
     def __init__(self, styles: Sequence[Tensor], contents: ContentImages, count: int) -> None:
@@ -71,9 +72,9 @@ class StylizedSheet:
 
 
 class EnlargedSheet:
-    """Draw rows of a shrunk image, enlarged by bicubic interpolation, of the output, and of the original.
+    """Draw a row for each image: the shrunk image enlarged by bicubic interpolation, the output, and the original.
 
-    originals: of which `count` are shown. scale: of the network.
+    originals: the images, of which the first `count` are shown. scale: the network's scale.
     """
 
     def __init__(self, originals: ContentImages, scale: int, count: int) -> None:
@@ -89,7 +90,7 @@ class EnlargedSheet:
 
 
 class GeneratedSheet:
-    """Draw 64 images of a generator from the same noise at every call: a row of 8 for each of its styles in turn."""
+    """Draw 64 images of a generator, from the same noise at every call, in rows of 8 that take its styles in turn."""
 
     def __init__(self, styles: int, noise: int) -> None:
         self.noise = torch.randn(64, noise, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Resume from a checkpoint: read its settings and check which may differ now."""
+"""Resume from a checkpoint: read its settings and check whether those that changed may differ."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from fast_nst.errors import UserError
 from fast_nst.safe_load import load_pickle
 
 SEED_STRIDE = 0x9E3779B1  # an odd number: Knuth's multiplicative hash
-KEY = "fast_nst"  # of the settings in a checkpoint
+KEY = "fast_nst"  # the key of the settings in a checkpoint
 # Settings that do not affect the result.
 _IGNORED = (
     "output_dir", "ckpt_path", "preview", "checkpoint", "data.workers", "trainer.accelerator",
@@ -26,7 +26,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         checkpoint = load_pickle(path)
         return {"settings": dict(checkpoint[KEY]), "step": int(checkpoint["global_step"])}
     except (UserError, LookupError, ValueError, TypeError):
-        raise UserError(f"ckpt_path: {os.fspath(path)}: damaged, or not a checkpoint of train") from None
+        raise UserError(f"ckpt_path: {os.fspath(path)}: damaged, or not a checkpoint of train.py") from None
 
 
 def check(before: Mapping[str, Any], now: Mapping[str, Any], step: int, steps: int) -> list[str]:
@@ -47,7 +47,7 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], step: int, steps: i
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
-        # Network arguments that only one of the two versions has are at their default.
+        # Arguments that only one of the two versions has are at their default.
         missing = _is_under(name, ("network", "data", "loss_network", "method")) and not (
             name in before and name in now
         )
@@ -68,7 +68,7 @@ def _is_under(name: str, groups: tuple[str, ...]) -> bool:
 
 
 def set_learning_rate(checkpoint: dict[str, Any], learning_rate: float) -> None:
-    """Scale the optimizer and scheduler states of `checkpoint` to `learning_rate`, so that it is not restored."""
+    """Scale the optimizer and scheduler states of `checkpoint` to `learning_rate`, so that it replaces the old rate."""
     groups = [group for state in checkpoint.get("optimizer_states", ()) for group in state["param_groups"]]
     before = groups[-1]["initial_lr"] if groups else 0  # the last group is the kernels'
     if before in (0, learning_rate):

@@ -50,8 +50,8 @@ RANKS = (  # of the later convolutions
 )  # fmt: skip
 SIDE, CROP = 192, 144  # side in pixels of the networks' images, and of their crops for the student at full size
 NUM_NETWORKS = 3  # on-policy networks at a time
-LIFETIMES = (150, 1500)  # range of their numbers of steps
-SYNC_INTERVAL = 50  # steps between copies of the student for them
+LIFETIMES = (150, 1500)  # range of the number of steps of each
+SYNC_INTERVAL = 50  # steps between updates of their copy of the student
 
 
 class OnPolicyNetwork:
@@ -100,13 +100,13 @@ class OnPolicyPool:
         self.networks = [self.new() for _ in range(NUM_NETWORKS)]
 
     def new(self) -> OnPolicyNetwork:
-        """A network with a random style and number of steps."""
+        """Build a network with a random style and number of steps."""
         style = augment_style(self.styles[int(self.rng.integers(len(self.styles)))], self.rng)
         steps = round(math.exp(self.rng.uniform(math.log(LIFETIMES[0]), math.log(LIFETIMES[1]))))
         return OnPolicyNetwork(style, self.student, steps, self.rng)
 
     def next(self, step: int, student: LossNetwork) -> OnPolicyNetwork:
-        """The network of `step`; they take turns."""
+        """Return the network for `step`. The networks take turns."""
         if step % SYNC_INTERVAL == 0:
             self.student.load_state_dict(student.state_dict())
             for network in self.networks:
@@ -131,7 +131,7 @@ def augment_style(style: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def crop(images: Tensor, height: int, width: int, rng: np.random.Generator) -> Tensor:
-    """The same random (height, width) part of all images."""
+    """Return the same random (height, width) part of all images."""
     top, left = (
         int(rng.integers(full - side + 1)) for side, full in zip((height, width), images.shape[2:], strict=True)
     )
@@ -148,7 +148,7 @@ def add_noise(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-    """The student's features computed in bfloat16, as in a training, with gradients for its float32 weights."""
+    """Return the student's features, computed in bfloat16 as in training, with gradients for its float32 weights."""
     weights = {name: weight.bfloat16() for name, weight in student.named_parameters()}
     features: dict[str, Tensor] = torch.func.functional_call(student, weights, (batch,))
     return {name: value.float() for name, value in features.items()}
@@ -156,12 +156,12 @@ def in_bfloat16(student: nn.Module, batch: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def teacher_features(vgg: LossNetwork, images: Tensor) -> dict[str, Tensor]:
-    """VGG-16's features of (B, 3, H, W), computed in bfloat16."""
+    """Return VGG-16's features of (B, 3, H, W), computed in bfloat16."""
     return {name: features.float() for name, features in vgg(images).items()}
 
 
 def relative_error(error: Tensor, reference: Tensor) -> Tensor:
-    """Squared norm of each item's error over that of its reference: two (B, …) -> (B,)."""
+    """Divide the squared norm of each item's error by that of its reference: two (B, …) -> (B,)."""
     return error.flatten(1).square().sum(1) / reference.flatten(1).square().sum(1).clamp_min(1e-8)
 
 
@@ -171,10 +171,10 @@ def errors(
     student_style: dict[str, Tensor],
     teacher_style: dict[str, Tensor],
 ) -> dict[str, dict[str, Tensor]]:
-    """Relative squared errors of the student by kind and layer, each (B,).
+    """Return the student's relative squared errors by kind and layer, each (B,).
 
     Kinds: "features", "Grams", and the "direction" from an image's Gram to that of the style, in which an error that
-    both Grams share cancels. Arguments: features of images and of the style.
+    both Grams share cancels. The arguments are the features of images and of the style.
     """
     result: dict[str, dict[str, Tensor]] = {"features": {}, "Grams": {}, "direction": {}}
     for name, reference in teacher.items():
@@ -190,7 +190,7 @@ def errors(
 
 
 def distill(arguments: argparse.Namespace) -> None:
-    """Distill VGG-16 as the command's arguments say, and save the student every 200 steps."""
+    """Distill VGG-16 with the command's arguments, and save the student every 200 steps."""
     rng = np.random.default_rng(arguments.seed)
     torch.manual_seed(arguments.seed)
     try:

@@ -4,7 +4,7 @@ python scripts/assets/paint_styles.py
 python scripts/assets/paint_styles.py --only starry_night --output painted
 
 The modules in `painting/` paint every style image, so none is under anybody's copyright. They need only numpy and
-Pillow and take about a minute. With the same library versions the files are identical to the byte.
+Pillow and take about a minute. With the same library versions the files are identical byte for byte.
 """
 
 import hashlib

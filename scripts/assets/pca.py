@@ -24,27 +24,26 @@ class Moments:
         self.second = self.second + (flat @ flat.transpose(1, 2) / flat.shape[2]).sum(0).double()
 
     def uncentered(self) -> Tensor:
-        """The uncentered second moment (C, C)."""
+        """Return the uncentered second moment (C, C)."""
         return self.second / self.images
 
     def centered(self) -> tuple[Tensor, Tensor]:
-        """The covariance (C, C) and the mean (C,)."""
+        """Return the covariance (C, C) and the mean (C,)."""
         mean = self.first / self.images
         return self.uncentered() - torch.outer(mean, mean), mean
 
 
 def leading(moment: Tensor, components: int) -> Tensor:
-    """Eigenvectors (C, K) of the K largest eigenvalues of a symmetric (C, C)."""
+    """Return the eigenvectors (C, K) of the K largest eigenvalues of a symmetric (C, C)."""
     return torch.linalg.eigh(moment)[1].flip(1)[:, :components]
 
 
 def fit_first_block(
     teacher: LossNetwork, images: Sequence[Tensor], block: nn.Sequential, steps: int, rng: np.random.Generator
 ) -> Tensor:
-    """Train `block`, two narrow convolutions with ReLUs, and return a linear map (64, C) from its outputs to the
-    teacher's relu1_2.
+    """Train `block`, two narrow convolutions with ReLUs, and a linear map from its outputs to the teacher's relu1_2.
 
-    Both are fitted to relu1_2 before and after the pooling.
+    Return the map (64, C). Both are fitted to relu1_2 before and after the pooling.
     """
     last = block[2]
     assert isinstance(last, nn.Conv2d)
@@ -86,7 +85,7 @@ def low_rank(
     rng: np.random.Generator,
     steps: int = 600,
 ) -> LossNetwork:
-    """Approximate `teacher`, VGG-16 up to relu4_3, by `compact.low_rank_vgg` of `narrow` and `ranks`.
+    """Approximate `teacher`, VGG-16 up to relu4_3, by `compact.low_rank_vgg(narrow, ranks)`.
 
     The first block is trained for `steps` steps. Each later convolution's input is projected onto its leading
     uncentered principal components over `images`, each (B, 3, H, W), and its output, before the ReLU, onto its

@@ -33,7 +33,7 @@ class BaselineResidual(nn.Module):
 
 
 def baseline_network() -> nn.Module:
-    """The image transformation network, with pixels of 0-255 in and out; 1,679,235 parameters."""
+    """Build the image transformation network, with pixels of 0-255 in and out; 1,679,235 parameters."""
     return nn.Sequential(
         BaselineConv(3, 32, 9), BaselineConv(32, 64, 3, 2), BaselineConv(64, 128, 3, 2),
         *(BaselineResidual(128) for _ in range(5)),
@@ -42,7 +42,7 @@ def baseline_network() -> nn.Module:
 
 
 def baseline_step(batch: Tensor, style: Tensor) -> Step:
-    """A training step of the baseline, with VGG-16 up to relu4_3, all in float32."""
+    """Return a training step of the baseline, with VGG-16 up to relu4_3, all in float32."""
     network = baseline_network().to(batch.device)
     vgg = torchvision.models.vgg16(weights=None).features[:23].to(batch.device).requires_grad_(False)
     layers = (3, 8, 15, 22)  # relu1_2, relu2_2, relu3_3, relu4_3

@@ -47,7 +47,7 @@ PEAKS = {"A100": 312.0, "H100": 989.0, "H200": 989.0, "L40S": 362.0, "L4": 121.0
 
 
 def interleave(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Median seconds that each case reports over `rounds` rounds of all cases, after one round of warm-up."""
+    """Return the median seconds that each case reports over `rounds` rounds of all cases, after one warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for index in tqdm(range(rounds + 1), unit="round", leave=False):
         for name, case in cases.items():
@@ -58,7 +58,7 @@ def interleave(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, 
 
 
 def ceilings(device: torch.device) -> dict[str, tuple[Step, float]]:
-    """Calls that measure the machine's peak rates: {name: (call, its operations, or bytes for the copy)}."""
+    """Return calls that measure the machine's peak rates: {name: (call, its operations, or bytes for the copy)}."""
     calls: dict[str, tuple[Step, float]] = {}
     for dtype, label in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
         x = torch.randn(4, 128, 64, 64, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
@@ -100,7 +100,7 @@ class CaseProcess:
         self.operations = int(self.read())
 
     def read(self) -> str:
-        """The process's next line. Raises UserError with its last line on stderr if it ended."""
+        """Return the process's next line. Raises UserError with its last line on stderr if it has ended."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -115,12 +115,12 @@ class CaseProcess:
         return float(self.read())
 
     def finish(self) -> float:
-        """End the process and return its peak memory in MiB, on a GPU the device's."""
+        """End the process and return its `peak_memory`."""
         return float(self.process.communicate()[0])
 
 
 def serve(arguments: argparse.Namespace, device: torch.device) -> None:
-    """Run as a `CaseProcess`: read a size per line from stdin, run the case once and print its seconds."""
+    """Run as a `CaseProcess`: for each size, a line of stdin, run the case once and print its seconds."""
     (name,) = arguments.cases
     if name != BASELINE:
         keep_freed_memory()
@@ -198,7 +198,7 @@ def measure_infer(arguments: argparse.Namespace, device: torch.device) -> dict[s
 
 
 def peak_memory(device: torch.device) -> float:
-    """Peak memory of this process, or of a GPU `device`, in MiB."""
+    """Return the peak memory of this process in MiB; on a GPU, its peak GPU memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[256, 512, 1024], help="infer: sides of square images, in pixels"
     )
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of fast_nst")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="for fast_nst")
     parser.add_argument("--compile", action="store_true", help="compile fast_nst with torch.compile")
     parser.add_argument("--root", metavar="DIR", help="data: photographs to decode")
     parser.add_argument("--rounds", type=int, default=5)

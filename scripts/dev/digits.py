@@ -22,13 +22,13 @@ from fast_nst.errors import check_int
 from fast_nst.stylize.choice import load_style
 from fast_nst.stylize.image import stylize_tensor
 
-SIDE = 32  # pixels of what the classifier sees
+SIDE = 32  # side of the classifier's input in pixels
 BATCH = 100
-SHOWN = 40  # digits of the sheet
+SHOWN = 40  # digits on the sheet
 
 
 def classifier() -> nn.Sequential:
-    """Build a network that gives ten scores to each of (B, 3, SIDE, SIDE)."""
+    """Build a network that gives ten scores to each image of (B, 3, SIDE, SIDE)."""
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 16), (16, 32), (32, 64)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
@@ -63,7 +63,7 @@ def train(digits: Tensor, labels: Tensor, epochs: int = 4) -> nn.Sequential:
 
 
 def read_digits(root: str, train: bool, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return the digits, (N, 3, 28, 28) in [0, 1], and which they are, (N,)."""
+    """Return the digits, (N, 3, 28, 28) in [0, 1], and their labels, (N,)."""
     source = Mnist(root, train)
     count = len(source) if count is None else min(count, len(source))
     pictures = torch.cat([image.to_tensor(source[index]) for index in range(count)])
@@ -94,8 +94,8 @@ def main() -> None:
     parser = cli.Parser(description="Measure how legible painted digits are.")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="+", help="a weights file, FILE:STYLE or a bundled style")
     parser.add_argument("--root", default="data", metavar="DIR", help="folder of MNIST (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=64, help="pixels of a digit (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=1000, help="test digits, at most (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=64, help="side of a digit in pixels (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=1000, help="largest number of test digits (default: %(default)s)")
     parser.add_argument("--sheet", metavar="FILE", help="write a picture of some painted digits")
     arguments: argparse.Namespace = parser.parse_args()
     check_int("--size", arguments.size, 16)

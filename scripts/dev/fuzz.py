@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 
 def real_files() -> list[Case]:
-    """A small valid file of each format."""
+    """Return a small valid file of each format."""
     with Image.open(styles.find("bundled:starry_night.jpg")) as painting:
         small = painting.resize((48, 36))
     alpha = small.convert("RGBA")
@@ -149,7 +149,7 @@ class Reader:
         self.process.join()
 
     def read(self, path: Path) -> str:
-        """The outcome of `read` in the process, or "hang", "crash" or "memory" with details."""
+        """Return the outcome of `read` in the process, or "hang", "crash" or "memory" with details."""
         self.connection.send(path)
         if not self.connection.poll(SECONDS if self.base else 60):
             self.stop()
@@ -183,7 +183,7 @@ def fuzz(minutes: float, seed: int, keep: Path) -> int:
             path = Path(folder) / f"valid{case.suffix}"
             path.write_bytes(case.data)
             outcome = reader.read(path)
-            if outcome != "ok" and case.suffix != ".pth":  # its network has other sizes than pytorch/examples'
+            if outcome != "ok" and case.suffix != ".pth":  # its network is smaller than that of pytorch/examples
                 raise UserError(f"cannot read the valid {case.suffix} file: {outcome}")
         while time.monotonic() < end:
             case = mutate(rng.choice(files), files, rng)

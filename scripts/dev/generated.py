@@ -3,8 +3,8 @@
 python scripts/dev/generated.py agn.safetensors --root data --json scores.json
 
 A classifier is trained first, in a minute, on training digits painted in the generator's styles; it names style and
-digit. The generator is asked for each style by pictures of test digits in that style. A generated digit is no copy if
-its nearest training digit, painted in the same colors, is about as far away as that of a test digit.
+digit. Pictures of test digits in each style tell the generator which style to make. A generated digit is no copy if its
+nearest training digit, painted in the same colors, is about as far away as a test digit's.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from fast_nst.errors import UserError, check_int
 from fast_nst.loss_networks.style_features import StyleExtractor
 from fast_nst.networks.generator import Generator
 
-SURE = 0.9  # confidence of a legible digit
-STEPS, PICTURES = 600, 16  # of the classifier's training; of a style
+SURE = 0.9  # confidence above which a digit is legible
+STEPS, PICTURES = 600, 16  # the classifier's training steps; pictures that give a style
 
 
 class Digits:
-    """Digits painted in chosen styles. root: of MNIST. size: pixels a side."""
+    """Digits painted in chosen styles. root: the folder of MNIST. size: the side in pixels."""
 
     def __init__(self, root: str, train: bool, size: int, styles: list[str]) -> None:
         source = Mnist(root, train)
@@ -44,18 +44,18 @@ class Digits:
         self.rng = np.random.default_rng(0)
 
     def paint(self, indices: list[int], styles: list[int]) -> Tensor:
-        """Return (B, 3, S, S): a digit and a style each."""
+        """Return the digits at `indices`, each painted in one of `styles`, (B, 3, S, S)."""
         pairs = zip(indices, styles, strict=True)
         return torch.stack([paint(self.images[index], self.styles[style], self.rng) for index, style in pairs])
 
 
 def see(pictures: Tensor) -> Tensor:
-    """Resize (B, 3, H, W) to what the classifier sees."""
+    """Convert (B, 3, H, W) in [0, 1] to the classifier's input: SIDE pixels a side, in [-1, 1]."""
     return 2 * F.interpolate(pictures, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False) - 1
 
 
 def train(digits: Digits, steps: int) -> nn.Sequential:
-    """Train a classifier with ten scores for the digit, then one for each style."""
+    """Train a classifier that gives ten scores for the digit, then one for each style."""
     network, count = classifier(), len(digits.styles)
     network[-1] = nn.Linear(network[-1].in_features, 10 + count)  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
@@ -74,7 +74,7 @@ def train(digits: Digits, steps: int) -> nn.Sequential:
 
 @torch.inference_mode()
 def classify(network: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return digit, its confidence, and style of each of (B, 3, H, W)."""
+    """Return the digit, its confidence and the style of each of `pictures`, (B,) each."""
     scores = torch.cat([network(see(part)) for part in pictures.split(BATCH)])
     confidence, digit = scores[:, :10].softmax(1).max(1)
     return digit, confidence, scores[:, 10:].argmax(1)
@@ -82,7 +82,7 @@ def classify(network: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor, Tens
 
 @torch.inference_mode()
 def make(network: Generator, test: Digits, style: int, count: int) -> Tensor:
-    """Generate `count` images in the style of pictures of test digits."""
+    """Generate `count` images in the style of pictures of test digits painted in `style`."""
     pictures = test.paint(test.rng.integers(len(test.images), size=PICTURES).tolist(), [style] * PICTURES)
     features, noise = StyleExtractor()(pictures), torch.randn(count, network.noise)
     parts = [generate(network, row[None], noise[k::PICTURES]) for k, row in enumerate(features)]
@@ -90,7 +90,7 @@ def make(network: Generator, test: Digits, style: int, count: int) -> Tensor:
 
 
 def distances(pictures: Tensor, train: Digits, style: int) -> Tensor:
-    """Return the distance of each picture to the nearest training digit in that style: root mean square of pixels."""
+    """Return each picture's distance to the nearest training digit in that style: root mean square over pixels."""
     nearest = torch.full((len(pictures),), float("inf"))
     flat = see(pictures).flatten(1) / 2
     for start in range(0, len(train.images), 1000):
@@ -128,9 +128,9 @@ def score(network: Generator, names: list[str], root: str, count: int, steps: in
 def parse() -> argparse.Namespace:
     parser = cli.Parser(description="Score the digits that a generator makes.")
     parser.add_argument("weights", metavar="WEIGHTS")
-    parser.add_argument("--root", required=True, metavar="DIR", help="of MNIST, as data.root")
-    parser.add_argument("--images", type=int, default=1000, help="to generate (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the classifier (default: %(default)s)")
+    parser.add_argument("--root", required=True, metavar="DIR", help="folder of MNIST, as data.root")
+    parser.add_argument("--images", type=int, default=1000, help="images to generate (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of the classifier (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
     return parser.parse_args()
@@ -144,7 +144,7 @@ def main() -> None:
     if arguments.json is not None:
         cli.check_json(arguments.json, arguments.overwrite, [arguments.weights])
     if not all("_on_" in name for name in names):
-        raise UserError(f"{arguments.weights}: its styles are not those of painted digits: {', '.join(names)}")
+        raise UserError(f"{arguments.weights}: got styles {', '.join(names)}; allowed: INK_on_GROUND (painted digits)")
     torch.manual_seed(0)
     figures = score(network, names, arguments.root, arguments.images, arguments.steps)
     print(json.dumps(figures, indent=2))

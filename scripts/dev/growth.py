@@ -2,8 +2,8 @@
 
 python scripts/dev/growth.py
 
-Prints for every case the sizes, their seconds (medians of rounds in which all sizes take turns) and the exponent e of
-seconds ~ size^e between the smallest and the largest. 1 is linear; below 1 there is a fixed part.
+For every case, print the sizes, their seconds (medians of rounds in which all sizes take turns) and the exponent e of
+seconds ~ size^e between the smallest and the largest size. 1 is linear; below 1, part of the cost is fixed.
 """
 
 import math
@@ -39,13 +39,13 @@ TRAIN = Path(__file__).parents[1] / "train.py"
 
 
 def stylizing(side: int) -> Callable[[], float]:
-    """Stylize an image of `side` x `side` pixels."""
+    """Return a call that times stylizing an image of `side` x `side` pixels."""
     network = networks.build("slim").eval().to(memory_format=torch.channels_last)
     return partial(timed, partial(stylize_tensor, network, torch.rand(1, 3, side, side)), CPU)
 
 
 def step(batch: int = 4, side: int = 128, styles: int = 1) -> Callable[[], float]:
-    """The forward and backward pass of a step with the default network, losses and loss network."""
+    """Return a call that times a forward and backward pass with the default network, losses and loss network."""
     settings = loss_settings()
     loss_network = loss_networks.build("compact", layers_needed(settings["content_layers"], settings["style_layers"]))
     loss = PerceptualLoss(loss_network, [torch.rand(1, 3, 64, 64) for _ in range(styles)], **settings)
@@ -56,7 +56,7 @@ def step(batch: int = 4, side: int = 128, styles: int = 1) -> Callable[[], float
 
 
 def training(steps: int) -> Callable[[], float]:
-    """The whole command, with a small network."""
+    """Return a call that times the whole command, with a small network."""
     words = ["style=cubist", "network=slim", "network.width=8", "network.blocks=1", "init_from=null", "data.count=8",
              "data.size=64", f"trainer.max_steps={steps}"]  # fmt: skip
 
@@ -69,7 +69,7 @@ def training(steps: int) -> Callable[[], float]:
 
 
 def opening(count: int, root: Path) -> Callable[[], float]:
-    """Find and probe the content images of a folder of `count` pictures."""
+    """Return a call that times finding and probing the content images in a folder of `count` pictures."""
     folder = root / str(count)
     folder.mkdir()
     Image.new("RGB", (64, 64)).save(folder / "0.png")
@@ -92,7 +92,7 @@ def _exchange(rank: int, count: int, file: str, gradient: Tensor, seconds: Tenso
 
 
 def exchanging(count: int, root: Path) -> Callable[[], float]:
-    """Sum the gradient of the default network over `count` processes."""
+    """Return a call that times summing the gradient of the default network over `count` processes."""
     size = sum(p.numel() for p in networks.build("conditional", num_styles=1).parameters())
 
     def run() -> float:

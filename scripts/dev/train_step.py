@@ -50,7 +50,7 @@ def flops(call: Step) -> int:
 
 
 def random_vgg(variant: str, layers: list[str]) -> LossNetwork:
-    """VGG with random weights, which are enough to measure speed."""
+    """Build VGG with random weights, which are enough to measure speed."""
     indices = layer_indices(variant)
     deepest = max(indices[name] for name in layers)
     features = getattr(torchvision.models, variant)(weights=None).features[: deepest + 1]
@@ -71,7 +71,7 @@ class TimedCall(NamedTuple):
 
 
 def fast_nst_step(case: str, batch: Tensor, style: Tensor, bf16: bool, compiled: bool) -> TimedCall:
-    """A training step of NETWORK:LOSS_NETWORK: johnson with pytorch/examples' settings, slim with the defaults."""
+    """Return a training step of NETWORK:LOSS_NETWORK: johnson as in pytorch/examples, slim with the defaults."""
     name, _, loss_name = case.partition(":")
     network = networks.build("johnson", pixels="rgb255") if name == "johnson" else networks.build("slim")
     settings = loss_settings("pytorch_examples" if name == "johnson" else "default")

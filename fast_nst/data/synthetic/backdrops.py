@@ -61,7 +61,7 @@ _GROUNDS = {  # texture, color kind, contrast, zoom
 
 
 def ground(scene: Scene, top: int, tilt: float | None = None) -> None:
-    """Fill the rows from `top` down with a slanted textured plane, hazier and flatter toward the horizon."""
+    """Fill the rows from `top` down with a slanted textured plane, hazier and smoother toward the horizon."""
     names = list(_GROUNDS)
     texture, kind, contrast, zoom = _GROUNDS[names[int(scene.rng.integers(len(names)))]]
     height = scene.height - top

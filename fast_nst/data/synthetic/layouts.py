@@ -25,7 +25,7 @@ THINGS = {"tree": tree, "bush": bush, "rock": rock, "building": building, "anima
 
 
 def populate(scene: Scene, horizon: float, names: tuple[str, ...], count: int, largest: float) -> None:
-    """Place `count` things on the ground from far to near, their sizes in perspective."""
+    """Place `count` things on the ground from far to near, with sizes in perspective."""
     sizes = np.sort(textures.power_law(scene.rng, 0.12, 1.0, count))
     for near in sizes:
         name = names[int(scene.rng.integers(len(names)))]
@@ -35,7 +35,7 @@ def populate(scene: Scene, horizon: float, names: tuple[str, ...], count: int, l
 
 
 def pick(scene: Scene, *names: str) -> tuple[str, ...]:
-    """Choose one to three of the names: one photograph shows few kinds of things."""
+    """Choose one to three of the names, because one photograph shows few kinds of things."""
     return tuple(scene.rng.choice(names, int(scene.rng.integers(1, 4))))
 
 
@@ -77,7 +77,7 @@ def close_up(scene: Scene) -> None:
 
 
 def subject(scene: Scene) -> None:
-    """Draw a large figure in front of an out-of-focus or plain background."""
+    """Draw one to three large figures in front of a background that is often out of focus."""
     if scene.chance(0.5):
         wall(scene, ("noise", "soft", "foliage", "litter", "waves", "rough"))
     else:

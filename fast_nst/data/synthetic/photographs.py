@@ -25,7 +25,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def vignette(scene: Scene, amount: float) -> None:
-    """Darken the corners by `amount`, with the squared distance from the center."""
+    """Darken the canvas with the squared distance from the center, by `amount` in the corners."""
     x = np.linspace(-1, 1, scene.width, dtype=np.float32) ** 2
     y = np.linspace(-1, 1, scene.height, dtype=np.float32) ** 2
     scene.canvas *= (1 - 0.5 * amount * (x[None] + y[:, None]))[..., None]
@@ -111,8 +111,8 @@ class SyntheticPhotographs:
             pictures, drawn = mmap.mmap(-1, self.count * bytes_each), mmap.mmap(-1, self.count)
         except (OSError, OverflowError):
             raise errors.UserError(
-                f"data.count={self.count}: pictures of {self.size} x {self.size} pixels, by data.size and "
-                f"data.val_size, take {self.count * bytes_each / 2**30:.3g} GiB of memory, more than is available"
+                f"data.count: got {self.count}; pictures of {self.size} x {self.size} pixels (data.size, val_size) "
+                f"take {self.count * bytes_each / 2**30:.3g} GiB of memory, more than is available"
             ) from None
         self._pictures = np.frombuffer(pictures, np.uint8).reshape(self.count, self.size, self.size, 3)
         self._drawn = np.frombuffer(drawn, np.bool_)

@@ -20,12 +20,12 @@ class Scene:
 
     @property
     def height(self) -> int:
-        """Return the rows of the canvas."""
+        """Return the number of rows of the canvas."""
         return self.canvas.shape[0]
 
     @property
     def width(self) -> int:
-        """Return the columns of the canvas."""
+        """Return the number of columns of the canvas."""
         return self.canvas.shape[1]
 
     @property
@@ -54,11 +54,11 @@ class Skin:
     base: np.ndarray
     other: np.ndarray | None = None  # second color of a two-tone texture
     texture: str = "noise"
-    contrast: float = 0.4  # of the texture, 0 to 1
-    zoom: float = 1.0  # of the texture
-    angle: float = 0.0  # of the texture
+    contrast: float = 0.4  # the texture's contrast, 0 to 1
+    zoom: float = 1.0  # the texture's magnification
+    angle: float = 0.0  # the texture's rotation in radians
     relief: float = 0.3  # shading of a rounded body
-    slope: float = 0.15  # shading of a flat one
+    slope: float = 0.15  # shading of a flat body
     rough: float = 0.0  # ragged edge, as a share of the radius
     blur: float = 0.0  # defocus in pixels
     shadow: float = 0.0  # darkness of the shadow it casts
@@ -90,7 +90,7 @@ def sloped(scene: Scene, height: int, width: int, amount: float) -> np.ndarray:
 
 
 def paint(scene: Scene, shape: shapes.Shape, skin: Skin) -> None:
-    """Draw one leaf, a placed shape, over the canvas."""
+    """Draw one leaf on the canvas. shape: its outline in pixels (`shapes.place`)."""
     drawn = shapes.mask(shape, scene.height, scene.width, skin.blur)
     if drawn is None:
         return
@@ -130,7 +130,7 @@ def _shade(scene: Scene, image: Image.Image, left: int, top: int, offset: float,
 
 
 def defocus(scene: Scene, radius: float) -> None:
-    """Blur everything drawn so far by `radius` pixels, as the out-of-focus background of what comes next."""
+    """Blur everything drawn so far by `radius` pixels: it becomes the out-of-focus background of later leaves."""
     image = Image.fromarray((np.clip(scene.canvas, 0, 1) * 255).astype(np.uint8))
     factor = max(1, int(radius / 1.5))
     small = image.reduce(factor).filter(ImageFilter.GaussianBlur(radius / factor))

@@ -121,9 +121,10 @@ def place(shape: Shape, x: float, y: float, radius: float, angle: float = 0.0, f
 
 
 def mask(shape: Shape, height: int, width: int, blur: float = 0.0) -> tuple[Image.Image, int, int] | None:
-    """Draw the soft mask of a placed shape on a (height, width) picture: (mode L, cropped to the shape; left; top).
+    """Draw the soft mask of a placed shape in a (height, width) picture; return it, cropped, with its left and top.
 
-    It is drawn at twice the size for soft edges, then blurred by `blur` pixels. None if the shape is outside.
+    The mask, mode L, is drawn at twice the size for soft edges, then blurred by `blur` pixels. None if the shape lies
+    outside the picture.
     """
     points = np.concatenate(shape)
     margin = 2 + 2 * blur

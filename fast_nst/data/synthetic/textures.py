@@ -42,7 +42,7 @@ def color(rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 def palette(rng: np.random.Generator, size: int = 6) -> list[np.ndarray]:
-    """Draw `size` matching colors: a photograph usually shows only two or three kinds."""
+    """Draw `size` matching colors, because a photograph usually shows only two or three kinds."""
     kinds = ["earth", "green", "blue", "gray", "dark", "white", "red", "yellow", "any"]
     base = np.array([3.0, 2.7, 1.3, 2.2, 2.2, 1.2, 0.6, 0.5, 0.4])
     # A gamma distribution of small shape makes the weights sparse, so that each image has few kinds.
@@ -51,7 +51,7 @@ def palette(rng: np.random.Generator, size: int = 6) -> list[np.ndarray]:
 
 
 def ramp(rng: np.random.Generator, base: np.ndarray, contrast: float, other: np.ndarray | None = None) -> np.ndarray:
-    """Return a table from tone to color, (256, 3) float32: shadow, base, highlight, or from `base` to `other` if given.
+    """Return a table from tone to color, (256, 3) float32: shadow, base, highlight; or `base` to `other` if given.
 
     Shadows are bluish (skylight) and highlights yellowish (sunlight). contrast: in [0, 1].
     """
@@ -71,7 +71,8 @@ def ramp(rng: np.random.Generator, base: np.ndarray, contrast: float, other: np.
 def spectral_noise(seed: int, slope: float, stretch: float = 1.0, band: float = 0.0) -> np.ndarray:
     """Return periodic Gaussian noise, (512, 512) float32, mean 0, deviation 1, amplitude spectrum f ** -slope.
 
-    stretch: above 1, elongates features along y. band: above 0, keeps only frequencies near `band` cycles per tile.
+    stretch: a value above 1 elongates features along y. band: a value above 0 keeps only frequencies near `band` cycles
+    per tile.
     """
     fy, fx = np.fft.fftfreq(_TILE)[:, None] * _TILE, np.fft.rfftfreq(_TILE)[None] * _TILE
     radius = np.hypot(fy * stretch, fx)
@@ -169,7 +170,8 @@ def crop(
 ) -> np.ndarray:
     """Crop tones, (height, width) uint8, from a tile of `name`, magnified by `zoom` and rotated by `angle` radians.
 
-    tilt: above 0, projects the texture onto a slanted ground plane, its top 1 + tilt times smaller than its bottom.
+    tilt: a value above 0 projects the texture onto a slanted ground plane, 1 + tilt times smaller at the top than at
+    the bottom.
     """
     tiles = bank()[name]
     tile = tiles[int(rng.integers(len(tiles)))]

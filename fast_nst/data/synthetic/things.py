@@ -1,7 +1,7 @@
 """Draw the things in synthetic photographs: plants, rocks, buildings, animals, people.
 
 Each stands at (x, foot) in pixels and is about 2 * `size` pixels tall. haze: share of the scene's haze color, 0 to 1.
-blur: in pixels.
+blur: the defocus in pixels.
 """
 
 from typing import Any
@@ -73,7 +73,7 @@ def building(scene: Scene, x: float, foot: float, size: float, haze: float, blur
 
 
 def windows(scene: Scene, left: float, top: float, right: float, foot: float, plain: dict) -> None:
-    """Draw a grid of windows on a wall, dark or lit."""
+    """Draw a grid of dark or lit windows on a wall."""
     columns, rows = int(scene.rng.integers(1, 7)), int(scene.rng.integers(1, 7))
     u, v = scene.uniform(0.3, 0.7), scene.uniform(0.35, 0.75)
     dx, dy = (right - left) / columns, (foot - top) / rows

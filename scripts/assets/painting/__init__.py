@@ -1,4 +1,4 @@
-"""The project's own style images, one module each, and the helpers they share."""
+"""The project's own style images, one module each, and the helpers that they share."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Irregular cells: dividing a plane into panes, and each pane's center, radius and borders for shading."""
+"""Divide a plane into irregular panes, and find each pane's center, radius and borders for shading."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from .fields import Field, Shape, blur
 
 
 def voronoi(rng: np.random.Generator, x: Field, y: Field, jitter: float = 0.9) -> Field:
-    """Integer labels of the Voronoi cells of a jittered unit lattice, at the given coordinates.
+    """Return integer labels of the Voronoi cells of a jittered unit lattice, at the given coordinates.
 
-    This is cheap because a cell's seed can only lie in the 3 x 3 squares around a point.
+    This is cheap because the nearest seed can only lie in the 3 x 3 squares around a point.
     """
     table = 0.5 + jitter * (rng.random((64, 64, 2), dtype=np.float32) - 0.5)
     column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
@@ -28,9 +28,9 @@ def voronoi(rng: np.random.Generator, x: Field, y: Field, jitter: float = 0.9) -
 
 
 def shards(rng: np.random.Generator, shape: Shape, cuts: int, angles: tuple[float, ...], smallest: float) -> Field:
-    """Labels of pieces cut in two repeatedly, by straight lines and shallow arcs at a few favored angles.
+    """Cut a plane repeatedly by lines and shallow arcs at a few favored angles; return the pieces' labels.
 
-    `smallest` is the radius, as a share of the height, below which a piece is not cut further.
+    A piece is not cut further if its radius is below `smallest`, a share of the height.
     """
     # Half size is enough for edges and takes a quarter of the work.
     half = (shape[0] // 2, shape[1] // 2)
@@ -49,7 +49,7 @@ def shards(rng: np.random.Generator, shape: Shape, cuts: int, angles: tuple[floa
 
 
 def borders(label: Field) -> Field:
-    """1 where a pixel's right or lower neighbor is in another cell."""
+    """Return 1 where a pixel's right or lower neighbor is in another cell."""
     edge = np.zeros(label.shape, np.float32)
     edge[:, :-1] += label[:, 1:] != label[:, :-1]
     edge[:-1] += label[1:] != label[:-1]
@@ -78,7 +78,7 @@ class Panes:
         return len(self.radius)
 
     def slope(self, angle: Field) -> Field:
-        """A gradient across each pane at that pane's angle, about -1 to 1 from one side to the other."""
+        """Return a gradient across each pane at its `angle`, from about -1 on one side to 1 on the other."""
         height, width = self.index.shape
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         across = (np.cos(angle) / self.radius).astype(np.float32)[self.index]
@@ -88,7 +88,7 @@ class Panes:
 
 
 def leading(label: Field, width: float) -> tuple[Field, Field]:
-    """Antialiased lines of even width along the cells' borders, and their rounded height."""
+    """Return antialiased lines of even width along the cells' borders, and their rounded height."""
     near = blur(borders(label), width / 2)
     peak = 1.0 / width
     return np.clip((near / peak - 0.30) / 0.14, 0.0, 1.0), np.sqrt(np.clip(near / peak, 0.0, 1.2))

@@ -26,7 +26,7 @@ LINE = ((28, 24, 30), (44, 32, 30))
 
 
 def _motif(size: tuple[int, int]) -> Image.Image:
-    """The still life in flat shapes, before it is broken into facets."""
+    """Draw the still life in flat shapes, before it is broken into facets."""
     k = size[1] / UNITS
     image = Image.new("RGB", size, (52, 84, 126))
     draw = ImageDraw.Draw(image)
@@ -97,7 +97,7 @@ def _motif(size: tuple[int, int]) -> Image.Image:
 
 
 def _broken(rng: np.random.Generator, motif: Field, panes: Panes, turn: float, shift: float) -> Field:
-    """The motif rotated, moved and scaled about the center of each pane."""
+    """Return the motif rotated, moved and scaled about the center of each pane."""
     height, width = panes.index.shape
     angle = rng.normal(0.0, turn, panes.count)
     scale = np.exp(rng.normal(0.0, 0.14, panes.count))
@@ -141,7 +141,7 @@ def cubist(rng: np.random.Generator) -> Image.Image:
     gray = picture.mean(axis=-1, keepdims=True)
     picture = np.clip(gray + 1.22 * (picture - gray), 0.0, 1.0)
 
-    # Hatching over it, in one direction per facet, so that each facet still reads as a plane.
+    # Hatch the picture, in one direction per facet, so that each facet still reads as a plane.
     canvas = Canvas.primed(shape, (120, 92, 64))
     both = Panes.of(large.index.astype(np.int64) * slender.count + slender.index)
     hatch = np.where(rng.random(slender.count) < 0.5, turn, turn + np.pi / 2)

@@ -11,7 +11,7 @@ Shape = tuple[int, int]
 
 
 def plane(shape: Shape) -> tuple[Field, Field]:
-    """Coordinates (u, v) of every pixel in units of the image's height, so that circles stay round."""
+    """Return every pixel's coordinates (u, v) in units of the image's height, so that circles stay round."""
     height, width = shape
     v, u = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(height)
     return u, v
@@ -28,7 +28,7 @@ def resize(field: Field, shape: Shape) -> Field:
 
 
 def noise(rng: np.random.Generator, shape: Shape, cell: float | tuple[float, float], octaves: int = 4) -> Field:
-    """Fractal value noise, mean about 0.5, about in [0, 1]; a (tall, wide) cell stretches it into streaks."""
+    """Return fractal value noise of mean about 0.5, mostly in [0, 1]; a (tall, wide) cell stretches it into streaks."""
     tall, wide = cell if isinstance(cell, tuple) else (cell, cell)
     total, weight, weights = np.zeros(shape, np.float32), 1.0, 0.0
     for _ in range(octaves):
@@ -44,7 +44,7 @@ def noise(rng: np.random.Generator, shape: Shape, cell: float | tuple[float, flo
 
 
 def blur(field: Field, radius: float) -> Field:
-    """Three box blurs, which approximate a Gaussian; Pillow blurs only 8-bit images."""
+    """Blur with three box blurs, which approximate a Gaussian; Pillow blurs only 8-bit images."""
     size = max(1, round(radius))
     for axis in (0, 1):
         for _ in range(3):
@@ -58,33 +58,33 @@ def blur(field: Field, radius: float) -> Field:
 
 
 def look_up(field: Field, x: Field, y: Field) -> Field:
-    """The field at the nearest pixel, clamped at the image's edge."""
+    """Return the field at the nearest pixel, clamped at the image's edge."""
     height, width = field.shape[:2]
     return field[np.clip(np.rint(y).astype(int), 0, height - 1), np.clip(np.rint(x).astype(int), 0, width - 1)]
 
 
 def ramp(colors: Sequence[Sequence[float]], position: Field) -> Field:
-    """Colors in [0, 1] along a palette of 8-bit colors, position 0 to 1."""
+    """Return colors in [0, 1] from a palette of 8-bit colors, at positions from 0 to 1."""
     palette = np.asarray(colors, np.float32) / 255.0
     stops = np.linspace(0.0, 1.0, len(palette))
     return np.stack([np.interp(position, stops, palette[:, c]) for c in range(3)], axis=-1).astype(np.float32)
 
 
 def pick(rng: np.random.Generator, colors: Sequence[Sequence[float]], count: int, spread: float = 0.05) -> Field:
-    """Random palette colors (count, 3), each varied a little, like paint mixed by hand."""
+    """Draw palette colors (count, 3), each varied a little, like paint mixed by hand."""
     palette = np.asarray(colors, np.float32) / 255.0
     chosen = palette[rng.integers(0, len(palette), count)]
     return np.clip(chosen + rng.normal(0.0, spread, (count, 1)) + rng.normal(0.0, spread / 2, (count, 3)), 0.0, 1.0)
 
 
 def mix(base: Field, top: Field | Sequence[float], amount: Field | float) -> Field:
-    """`top` over `base`, with a weight per pixel."""
+    """Blend `top` over `base`, with a weight per pixel."""
     weight = np.asarray(amount, np.float32)
     return base + (np.asarray(top, np.float32) - base) * (weight[..., None] if weight.ndim else weight)
 
 
 def spline(points: npt.ArrayLike, count: int = 200, closed: bool = False) -> Field:
-    """A Catmull-Rom curve (count, 2) through the points."""
+    """Return a Catmull-Rom curve (count, 2) through the points."""
     knots = np.asarray(points, np.float64)
     if closed:
         padded = np.concatenate([knots[-1:], knots, knots[:2]])
@@ -99,7 +99,7 @@ def spline(points: npt.ArrayLike, count: int = 200, closed: bool = False) -> Fie
 
 
 def flow_noise(rng: np.random.Generator, direction: Field, cell: float, reach: float) -> Field:
-    """Noise smeared along a direction field (line integral convolution): bands that follow the flow, in [0, 1]."""
+    """Return noise smeared along a direction field (line integral convolution): bands along the flow, in [0, 1]."""
     height, width = direction.shape[:2]
     small = (height // 4, width // 4)
     grain = noise(rng, small, cell / 4, 2)

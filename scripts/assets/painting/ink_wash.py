@@ -14,7 +14,7 @@ PAPER = (0.925, 0.890, 0.800)
 INK = np.asarray((0.085, 0.090, 0.105), np.float32)
 BLUE_INK = np.asarray((0.16, 0.22, 0.28), np.float32)
 
-# The lines cut into the seal (x0, y0, x1, y1), in a square of side 1 around its center.
+# The lines cut into the seal, (x0, y0, x1, y1), in a square of side 1 around its center.
 SEAL = (
     (-0.32, -0.32, -0.04, -0.32), (-0.32, -0.12, -0.04, -0.12), (-0.18, -0.36, -0.18, 0.34), (-0.32, 0.12, -0.06, 0.12),
     (-0.32, 0.34, -0.04, 0.34), (0.08, -0.32, 0.34, -0.32), (0.08, -0.32, 0.08, 0.0), (0.34, -0.32, 0.34, 0.0),
@@ -32,7 +32,7 @@ RANGES = (
 
 
 def _ridge(rng: np.random.Generator, x: Field, peaks: tuple, foot: float) -> Field:
-    """The skyline v(u) of a range: steep rounded towers, roughened."""
+    """Return the skyline v(u) of a range: steep rounded towers, roughened."""
     top = np.full(x.shape, foot)
     for center, rise, half in peaks:
         d = np.abs(x - center) / half
@@ -109,7 +109,7 @@ def _range(
 
 
 def _water(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Long horizontal strokes, denser and fainter toward the far shore."""
+    """Paint long horizontal strokes, denser, shorter and thinner toward the far shore."""
     height, width = canvas.shape
     count = 900
     far = rng.uniform(0.0, 1.0, count)
@@ -130,7 +130,7 @@ def _water(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _crag(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field) -> None:
-    """The near rock at the lower right: slabs of wet black ink with split-brush light between them."""
+    """Paint the near rock at the lower right: slabs of wet black ink with split-brush light between them."""
     edge = 0.800 - 0.22 * smoothstep(0.33, 0.80, u) + 0.15 * smoothstep(0.40, 0.24, u)
     rough = noise(rng, canvas.shape, 130, 5) - 0.5
     depth = v - edge + 0.10 * rough
@@ -174,7 +174,7 @@ def _crag(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field) -> None:
 
 
 def _pine(canvas: Canvas, rng: np.random.Generator, trunk: np.ndarray, girth: float, boughs: int) -> None:
-    """A leaning trunk, crooked boughs, and flat fans of needles on them."""
+    """Paint a leaning trunk, crooked boughs, and flat fans of needles on them."""
     height = canvas.shape[0]
     path = spline(trunk, 60) * height
     taper = np.linspace(1.0, 0.35, 59)
@@ -263,7 +263,7 @@ def _birds(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _seal(canvas: Canvas, rng: np.random.Generator, u: Field, v: Field, x: float, y: float, size: float) -> None:
-    """A carved square in cinnabar; the marks are not writing."""
+    """Paint a carved square in cinnabar; its marks are not writing."""
     a, b = (u - x) / size, (v - y) / size
     square = smoothstep(0.53, 0.49, np.maximum(np.abs(a), np.abs(b)) + 0.05 * (noise(rng, u.shape, 14, 3) - 0.5))
     cut = np.zeros(u.shape, np.float32)

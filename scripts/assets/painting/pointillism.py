@@ -21,7 +21,7 @@ PIGMENTS = np.asarray((
 
 
 def _trees(rng: np.random.Generator, u: Field, v: Field, clumps: tuple) -> tuple[Field, Field]:
-    """The mask of foliage made of ragged discs (u, v, radius), and how much sun falls on it."""
+    """Return the mask of foliage made of ragged discs (u, v, radius), and how much sun falls on it."""
     ragged = noise(rng, u.shape, 60, 4) - 0.5
     mass, light = np.zeros(u.shape, np.float32), np.zeros(u.shape, np.float32)
     for cu, cv, radius in clumps:
@@ -34,7 +34,7 @@ def _trees(rng: np.random.Generator, u: Field, v: Field, clumps: tuple) -> tuple
 
 
 def _scene(rng: np.random.Generator, u: Field, v: Field) -> Field:
-    """The scene in smooth color, before it is split into dots."""
+    """Draw the scene in smooth color, before it is split into dots."""
     shape = u.shape
     sky = ramp(((82, 138, 208), (132, 178, 222), (190, 204, 226), (236, 178, 176), (246, 186, 120)), v / HORIZON)
     cloud = smoothstep(0.52, 0.74, noise(rng, shape, (90, 330), 4) + 0.10 * np.sin(16 * v + 3 * u))
@@ -118,7 +118,7 @@ def _scene(rng: np.random.Generator, u: Field, v: Field) -> Field:
 
 
 def _form(rng: np.random.Generator, u: Field, v: Field) -> Field:
-    """The angle of the dots: level on the water, around the sun in the sky, random on leaves and grass."""
+    """Return the angle of the dots: level on the water, around the sun in the sky, random on the near bank."""
     round_sun = np.arctan2(v - SUN[1], u - SUN[0]) + np.pi / 2
     loose = 2.5 * np.pi * (noise(rng, u.shape, 120, 2) - 0.5)
     land = np.where(v < HORIZON, round_sun, 0.0)
@@ -126,7 +126,7 @@ def _form(rng: np.random.Generator, u: Field, v: Field) -> Field:
 
 
 def _pigment(rng: np.random.Generator, color: Field, spread: float) -> Field:
-    """The pigment nearest to the color after a random shift; sometimes to its complement, for contrast."""
+    """Return the pigment nearest to the color after a random shift; sometimes to its complement, for contrast."""
     push = rng.normal(0.0, spread, color.shape) + rng.normal(0.0, spread / 2, (len(color), 1))
     gray = color.mean(axis=1, keepdims=True)
     vivid = gray + 1.35 * (color - gray)

@@ -37,7 +37,7 @@ POPPIES = ((0.17, 0.80, 0.085), (0.36, 0.885, 0.075), (0.60, 0.845, 0.088), (0.0
 
 
 def _design(rng: np.random.Generator, u: Field, v: Field) -> tuple[Field, list[str]]:
-    """A label per pane, and the name of the region of each block of 10**8 labels."""
+    """Return a label per pixel, the same within a pane, and the region's name for each block of 10**8 labels."""
     warp = 0.016 * (noise(rng, u.shape, 260, 2) - 0.5)
     x, y = u + warp, v + 0.016 * (noise(rng, u.shape, 260, 2) - 0.5)
     r, turn = np.hypot(x - SUN[0], y - SUN[1]), np.arctan2(y - SUN[1], x - SUN[0])

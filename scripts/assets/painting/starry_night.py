@@ -41,7 +41,7 @@ def _ridge(u: Field, level: float, rise: float, phase: float) -> Field:
 
 
 def _sky_flow(u: Field, v: Field) -> Field:
-    """Unit vectors of the wind: a long wave across the sky, the vortices, and rings around the stars and the moon."""
+    """Return the wind's unit vectors: a long wave across the sky, the vortices, and rings around stars and moon."""
     angle = 0.42 * np.sin(5.2 * u + 1.9 + 1.4 * v) - 0.36 * smoothstep(0.5, 1.2, u) * smoothstep(0.35, 0.7, v)
     x, y = np.cos(angle), np.sin(angle)
     for cu, cv, reach, strength, pull in VORTICES:
@@ -66,12 +66,12 @@ def _sky_flow(u: Field, v: Field) -> Field:
 
 
 def _sky_tone(rng: np.random.Generator, u: Field, v: Field, flow: Field) -> Field:
-    """The sky's lightness, 0 to 1: bands along the wind, pale arms in the vortices, glow, and the ribbon of dawn."""
+    """Return the sky's lightness, about 0 to 1: bands along the wind, pale arms of vortices, glow, dawn's ribbon."""
     tone = 0.08 + 0.58 * flow_noise(rng, flow, 64, 280) + 0.10 * smoothstep(0.1, 0.6, v)
     for cu, cv, reach, _, pull in VORTICES:
         du, dv = u - cu, v - cv
         r = np.hypot(du, dv) / reach
-        # Constant along the spirals of the flow.
+        # The arms are constant along the spirals of the flow.
         arms = np.cos(2.0 * (np.arctan2(dv, du) + np.log(r + 0.02) / pull) + 1.0)
         tone += np.exp(-((r - 0.65) ** 2) * 2.4) * (0.10 + 0.20 * arms)
     for cu, cv, radius in (*STARS, MOON):

@@ -29,7 +29,7 @@ class Canvas:
 
 
 def trace(start: Field, length: Field, direction: Field, knots: int = 9, centered: bool = True) -> Field:
-    """Paths (n, knots, 2) in pixels that follow a direction field, through `start` if `centered`, otherwise from it."""
+    """Return paths (n, knots, 2) in pixels along a direction field, through `start` if `centered`, else from it."""
     half = knots // 2 if centered else 0
     step = (length / (knots - 1))[:, None].astype(np.float32)
     path = np.empty((len(start), knots, 2), np.float32)
@@ -43,7 +43,7 @@ def trace(start: Field, length: Field, direction: Field, knots: int = 9, centere
 
 
 def straight(start: Field, length: Field, angle: Field, bend: Field | float = 0.0, knots: int = 5) -> Field:
-    """Paths (n, knots, 2) centered on `start` at an angle; `bend` is their turn from end to end, in radians."""
+    """Return paths (n, knots, 2) centered on `start` at an angle; `bend` is their turn end to end, in radians."""
     t = np.linspace(-0.5, 0.5, knots, dtype=np.float32)
     turn = np.asarray(angle)[:, None] + np.asarray(bend).reshape(-1, 1) * t
     step = np.stack([np.cos(turn), np.sin(turn)], axis=-1) * (np.asarray(length) / (knots - 1))[:, None, None]
@@ -52,14 +52,14 @@ def straight(start: Field, length: Field, angle: Field, bend: Field | float = 0.
 
 
 def scatter(rng: np.random.Generator, count: int, density: Field) -> Field:
-    """Random points (n, 2) on the canvas, each kept with the probability `density` gives there."""
+    """Draw random points (n, 2) on the canvas, each kept with the probability that `density` has there."""
     height, width = density.shape
     points = rng.random((count, 2), dtype=np.float32) * np.asarray([width, height], np.float32)
     return points[rng.random(count) < look_up(density, points[:, 0], points[:, 1])]
 
 
 def _hat(count: int, knots: int) -> Field:
-    """Weights (count, knots) of linear interpolation between evenly spaced knots."""
+    """Return the weights (count, knots) of linear interpolation between evenly spaced knots."""
     at = np.linspace(0.0, knots - 1.0, count, dtype=np.float32)[:, None]
     return np.clip(1.0 - np.abs(at - np.arange(knots, dtype=np.float32)), 0.0, None)
 
@@ -78,11 +78,11 @@ def lay(
     blunt: float = 6.0,
     within: tuple[Field, Field] | None = None,
 ) -> None:
-    """Paint strokes in order, the later over the earlier.
+    """Paint strokes in order, later ones over earlier ones.
 
     Each stroke is a ribbon sampled more finely than the pixels. Its bristles make streaks of color, ridges of thickness
     and, with `dryness`, gaps toward its end. `load` is how much paint the brush carries; `blunt` is how square the ends
-    are (2 makes an ellipse). `within` is a label per pixel and one per stroke, which limits a stroke to its label.
+    are (2 makes an ellipse). `within` holds a label per pixel and one per stroke, and limits a stroke to its label.
     """
     rows, columns = canvas.shape
     flat_color, flat_thickness = canvas.color.reshape(-1, 3), canvas.thickness.reshape(-1)

@@ -7,7 +7,7 @@ from .fields import Field, Shape, blur, noise
 
 
 def relief(color: Field, thickness: Field, depth: float, gloss: float = 0.12) -> Field:
-    """`color` lit from the upper left: ridges are bright on that side and shaded on the other."""
+    """Light `color` from the upper left: ridges are bright on that side and shaded on the other."""
     smooth = blur(thickness, 1)
     dy, dx = np.gradient(smooth)
     # A surface that rises away from the light faces it.
@@ -17,14 +17,14 @@ def relief(color: Field, thickness: Field, depth: float, gloss: float = 0.12) ->
 
 
 def weave(shape: Shape, pitch: float) -> Field:
-    """The threads of a plain-woven canvas, about 0 on average."""
+    """Return the threads of a plain-woven canvas, about 0 on average."""
     v, u = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) * np.float32(np.pi / pitch)
     over = np.sin(u) * np.sin(v) > 0
     return np.where(over, np.abs(np.sin(u)), np.abs(np.sin(v))).astype(np.float32) - 0.64
 
 
 def paper(rng: np.random.Generator, shape: Shape) -> Field:
-    """Paper tooth with long fibers in all directions, about 0 on average, about in [-1, 1]."""
+    """Return paper tooth with long fibers in all directions, about 0 on average, mostly in [-1, 1]."""
     tooth = noise(rng, shape, 7, 3) - 0.5
     image = Image.new("L", (shape[1], shape[0]), 128)
     draw = ImageDraw.Draw(image)
@@ -41,6 +41,6 @@ def paper(rng: np.random.Generator, shape: Shape) -> Field:
 
 
 def finish(color: Field, size: tuple[int, int]) -> Image.Image:
-    """The picture reduced from the size it was painted at to `size`, (width, height)."""
+    """Return the picture, reduced from the size at which it was painted to `size`, (width, height)."""
     pixels = (np.clip(color, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
     return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)

@@ -37,7 +37,7 @@ Patch = tuple[Field, tuple[float, float, float], float]
 def _wash(picture: Field, rng: np.random.Generator, patches: list[Patch], tooth: Field, wet: float = 9.0) -> None:
     """Glaze the picture, in place, with one pass of wet patches (outline, pigment, strength).
 
-    Outlines waver; pigment collects at the rims and in the pits of the paper, and backruns push it aside.
+    Outlines waver. Pigment collects at the rims and in the pits of the paper, and backruns push it aside.
     """
     shape = tooth.shape
     image = Image.new("I", (shape[1], shape[0]))
@@ -95,7 +95,7 @@ def _blob(rng: np.random.Generator, x: float, y: float, r: float) -> Field:
 
 
 def _flower(rng: np.random.Generator, x: float, y: float, r: float, pigments: tuple) -> tuple[list[Patch], ...]:
-    """The patches of three passes: outer petals, inner petals, and the center with its veins."""
+    """Return the patches of three passes: outer petals, inner petals, and the center with its veins."""
     turn, petals = rng.uniform(0, 6), int(rng.integers(6, 9))
     outer, inner, heart = [], [], []
     for k in range(petals):

@@ -67,7 +67,7 @@ class Block:
 
 
 def _outline(mask: Field, width: float) -> Field:
-    """The key-block line along a mask's edge."""
+    """Return the key-block line along a mask's edge."""
     soft = blur(mask, width)
     return smoothstep(0.05, 0.16, soft) * smoothstep(0.95, 0.84, soft)
 
@@ -102,7 +102,7 @@ def _foam(
     rng: np.random.Generator, shape: Shape, edge: Field, size: float, outward: float, hook: float, depth: int,
     every: int,
 ) -> Field:  # fmt: skip
-    """The mask of claws that leave an edge (a dense path) to one side, then bend by `hook`."""
+    """Return the mask of claws that leave an edge (a dense path) to one side, then bend by `hook`."""
     block = Block(shape)
     along = np.gradient(edge, axis=0)
     for k in range(0, len(edge), every):
@@ -157,7 +157,7 @@ def woodblock_wave(rng: np.random.Generator) -> Image.Image:
     grain = _wood(rng, shape)
     cloudy = noise(rng, shape, (60, 420), 4)
 
-    # Sky: wiped from dusk blue above through paper to a warm haze; cloud bands with hard lower edges.
+    # Sky: wiped from dusk blue above through paper to a warm haze; cloud bands with hard upper edges.
     picture = ramp(((52, 88, 128), (128, 152, 160), (214, 200, 168), (234, 214, 168), (232, 184, 132), (214, 140, 104)),
                    np.clip(v / 0.72 + 0.10 * (grain - 0.5), 0.0, 1.0))  # fmt: skip
     for level, reach, where, tone in (
@@ -302,7 +302,7 @@ def _lay_foam(
 ) -> Field:  # fmt: skip
     hook = outward if hook is None else hook
     mask = _foam(rng, shape, edge, size, outward, hook, depth, every)
-    # The foam's shade: its mask again, shifted down, as a second block prints it.
+    # The foam's shade: its mask outside a copy that is shifted up and left, as a second block prints it.
     slip = int(0.010 * shape[0])
     shade = mask * np.clip(1.0 - np.roll(mask, (-slip, -slip // 2), (0, 1)), 0.0, 1.0)
     inner = _foam(rng, shape, edge, 0.62 * size, outward, hook, depth, 2 * every)
@@ -314,7 +314,7 @@ def _lay_foam(
 
 
 def _wood(rng: np.random.Generator, shape: Shape) -> Field:
-    """Wood grain, 0 to 1: growth rings cut lengthwise, which form long ovals around the knots."""
+    """Return wood grain, 0 to 1: growth rings cut lengthwise, which form long ovals around the knots."""
     u, v = plane(shape)
     rings = 26 * v + 5.0 * noise(rng, shape, (260, 900), 3)
     for x, y in ((0.98, 0.14), (0.35, 0.86), (1.30, 0.52)):
@@ -325,7 +325,7 @@ def _wood(rng: np.random.Generator, shape: Shape) -> Field:
 
 
 def _print(rng: np.random.Generator, picture: Field, grain: Field, shape: Shape) -> Field:
-    """The picture printed on paper: pigment thins along the grain and the tooth, and the paper shows through."""
+    """Print the picture on paper: pigment thins along the grain and the tooth, and the paper shows through."""
     tooth = paper(rng, shape)
     ink = 1.0 - picture.mean(axis=2)
     thin = np.clip(0.34 * (grain - 0.25) + 0.12 * tooth + 0.04, 0.0, 0.45) * (0.6 + 0.6 * ink)
