@@ -10,16 +10,17 @@ from conftest import ROOT
 PACKAGE = ROOT / "fast_nst"
 # Left to right: a part may import those left of it, and itself.
 ORDER = [
-    "errors", "foreign", "deep", "machine", "device", "threads", "safe_load", "atomic", "image", "listing", "description",
-    "ops", "networks", "loss_networks", "losses", "data", "importers", "weights", "optimize", "evaluate", "stylize",
-    "export", "training", "methods", "commands",
+    "errors", "foreign", "deep", "machine", "device", "threads", "safe_load", "atomic", "image", "listing",
+    "description", "ops", "networks", "loss_networks", "losses", "data", "importers", "weights", "optimize", "evaluate",
+    "stylize", "export", "training", "methods", "commands",
 ]  # fmt: skip
 
 
 # What repaints without torch.
 LIGHT = [
     "errors", "foreign", "deep", "machine", "atomic", "image", "listing", "description", "stylize.files",
-    "stylize.batch", "stylize.onnx", "stylize.model", "stylize.moving", "stylize.clip", "stylize.animation", "commands.infer",
+    "stylize.batch", "stylize.onnx", "stylize.model", "stylize.moving", "stylize.clip", "stylize.animation",
+    "commands.infer",
 ]  # fmt: skip
 
 
