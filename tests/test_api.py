@@ -105,7 +105,7 @@ def test_wrong_options_raise(model):
             {"mask": np.zeros((48, 64, 3), np.uint8)},
             "mask: got an array .* allowed: uint8, .H, W.",
         ),
-        ({"outside": "a"}, "outside: is for what the mask leaves"),
+        ({"outside": "a"}, "outside: got a style but no mask"),
         ({"mask": np.zeros((48, 64), np.uint8), "outside": 3}, "outside: got int; allowed: a name"),
         ({"size": "big"}, "size: got 'big'; allowed: an integer"),
         ({"keep_colors": True}, "keep_colors: got True; allowed: chroma"),

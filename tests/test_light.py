@@ -127,7 +127,7 @@ def test_a_bundled_style_paints_by_its_name(folder):
         ("infer", ["styles.onnx:cubist", "photo.jpg", "--strength", "3"], "strength: got 3.0; allowed: a number"),
         ("infer", ["styles.onnx:cubist", "photo.jpg", "--device", "cuda"], "--device: got cuda; an .onnx file runs on"),
         ("infer", ["foreign.onnx", "photo.jpg"], "foreign.onnx: damaged, or not an ONNX file"),
-        ("infer", ["cubist", "moving.gif"], "moving.gif: moves; that needs torch"),
+        ("infer", ["cubist", "moving.gif"], "moving.gif: clips and animations need torch"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_line(folder, name, words, message):

@@ -124,7 +124,7 @@ def test_the_page_paints_what_the_network_paints(browser, exported):
     with Tab(browser, exported.as_uri()) as tab:
         tab.open(photo)
         assert "96 \u00d7 64" in tab.page.inner_text("#size option:checked")
-        assert tab.page.inner_text("#engine") == "Paints on the processor (WebAssembly)."  # no real graphics card
+        assert tab.page.inner_text("#engine") == "Runs on the processor (WebAssembly)."  # no real graphics card
         assert worst(tab.painted(), stylize_tensor(network, content)) < 2
         tab.page.check("#keep")
         tab.set("#strength", 40)
@@ -221,7 +221,7 @@ def test_tiles_equal_the_whole_given_its_statistics(runtime, tmp_path):
 def test_the_camera_is_painted_live(browser, exported):
     with Tab(browser, exported.as_uri(), permissions=["camera"]) as tab:
         tab.page.click("#camera")
-        tab.page.wait_for_selector("#status:has-text('pictures a second')", timeout=60_000)
+        tab.page.wait_for_selector("#status:has-text('frames per second')", timeout=60_000)
         tab.page.click("#save")
         tab.wait()
         assert "full size" in tab.page.inner_text("#size")

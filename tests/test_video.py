@@ -591,7 +591,7 @@ def faulty_clip(folder: Path, fault: str) -> Path:
 @pytest.mark.parametrize(("fault", "message"), [
     ("cut header", "clip.mp4: not a video, or damaged"), ("empty", "clip.mp4: not a video, or damaged"),
     ("text", "clip.mp4: not a video, or damaged"), ("no frames", "clip.mp4: has no frame that can be decoded"),
-    ("sound only", "clip.mp4: has no video stream"), ("no codec", "clip.mp4: its video codec is not one"),
+    ("sound only", "clip.mp4: has no video stream"), ("no codec", "clip.mp4: its video codec cannot be decoded"),
 ])  # fmt: skip
 def test_a_clip_that_cannot_be_read_is_one_line_and_leaves_the_old_output(tmp_path, weights_file, fault, message):
     faulty_clip(tmp_path, fault)
@@ -623,7 +623,7 @@ def test_a_wrong_target_is_one_line(tmp_path, weights_file):
     for arguments, message in (
         (["clip.mp4", "-o", "out.png"], "allowed for a clip: .mp4"), (["clip.mp4", "-o", "clip.mp4"], "an input"),
         (["none.mp4"], "none.mp4: no such file"), (["moving.gif", "-o", "out.mp4"], "cannot write this format"),
-        (["clip.mp4", "--mask", "mask.png"], "--mask: is for photographs; clip.mp4 moves"),
+        (["clip.mp4", "--mask", "mask.png"], "--mask: is for photographs; clip.mp4 is a clip"),
         (["clip.mp4", "--max-memory", "0.00001"], "frames of 64 x 48; allowed: up to"),
         (["moving.gif", "--format", "png", "--depth", "16"], "8 bits a channel; leave out --depth"),
     ):  # fmt: skip

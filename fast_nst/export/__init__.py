@@ -1,1 +1,1 @@
-"""Export a trained network: an ONNX file, a program of torch.export, or a web page."""
+"""Export a trained network to an ONNX file, a torch.export program or a web page."""

@@ -1,8 +1,8 @@
-"""The graphs of a page: one model as three, which share their weights.
+"""Split one model into the graphs of a page, which share their weights.
 
 "whole" repaints an image. A large image does not fit into a browser's memory, so two more graphs repaint it in tiles.
-An instance norm needs the mean and variance of the whole image: "measure" gives those of a reduced copy, as one scale
-and one shift per channel, and "tiles" repaints a tile with them. So tiles have no seams.
+An instance norm needs the mean and variance of the whole image. "measure" computes them from a reduced copy, as one
+scale and one shift per channel, and "tiles" repaints a tile with these. So the tiles have no seams.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 _LARGE = 1024  # bytes; smaller tensors stay in the graph
-_AXES = "page.axes"  # of height and width
+_AXES = "page.axes"  # name of the tensor that holds the axes of height and width
 
 
 def split(model: ModelProto) -> tuple[dict[str, bytes], bytes]:
-    """Return the graphs of `model`, an ONNX file of `onnx.to_onnx`, by name, and their shared weights."""
+    """Return the serialized graphs of `model` (from `onnx.to_onnx`) by name, and the weights that they share."""
     shared, weights = ModelProto(), bytearray()
     shared.CopyFrom(model)
     for tensor in shared.graph.initializer:
@@ -35,7 +35,7 @@ def split(model: ModelProto) -> tuple[dict[str, bytes], bytes]:
 
 
 def _measure(model: ModelProto) -> ModelProto:
-    """content, style -> statistics, (1, T): each instance norm's scales and shifts, a number for each channel."""
+    """Build "measure": content, style -> statistics, (1, T), each instance norm's scales and shifts per channel."""
     result, nodes, parts = ModelProto(), [], []
     result.CopyFrom(model)
     for node in result.graph.node:
@@ -51,7 +51,7 @@ def _measure(model: ModelProto) -> ModelProto:
 
 
 def _statistics(node: NodeProto) -> tuple[list[NodeProto], str, str]:
-    """Return nodes that compute what `node` multiplies by and adds, (1, C) each, and the names of the two."""
+    """Return nodes that compute the scale and the shift of `node`, (1, C) each, and the names of the two outputs."""
     x, weight, bias = node.input
     made: list[NodeProto] = []
 
@@ -71,7 +71,7 @@ def _statistics(node: NodeProto) -> tuple[list[NodeProto], str, str]:
 
 
 def _tiles(model: ModelProto) -> ModelProto:
-    """content, style, statistics -> output."""
+    """Build "tiles": content, style, statistics -> output."""
     result, nodes, names, sizes = ModelProto(), [], [], []
     result.CopyFrom(model)
     shapes = {tensor.name: tensor.dims for tensor in result.graph.initializer}
@@ -94,7 +94,7 @@ def _tiles(model: ModelProto) -> ModelProto:
 
 
 def _replace(model: ModelProto, nodes: list[NodeProto], output: Any, *constants: TensorProto) -> None:
-    """Give `model` other nodes, `output` unless it is None, and the `constants` that they need."""
+    """Replace the nodes of `model`, and its output unless `output` is None; add `constants`, drop unused constants."""
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copies)

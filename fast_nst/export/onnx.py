@@ -1,4 +1,4 @@
-"""A network as an ONNX file: opset 18, one file, free batch, height and width.
+"""Convert a network to ONNX: opset 18, one file, with free batch, height and width.
 
 Inputs: "content", (batch, 3, height, width), RGB in [0, 1], and "style", (batch, styles), if there are several styles.
 Output: "output", like the content. The weights file's description is in the file's metadata, under "fast_nst".
@@ -19,7 +19,7 @@ from fast_nst.description import KEY
 from fast_nst.export.plain import PlainNetwork
 from fast_nst.stylize.onnx import SIZES_KEY
 
-OPSET = 18  # the newest whose every operation onnxruntime-web has on a GPU
+OPSET = 18  # the newest opset of which onnxruntime-web has every operation on a GPU
 _IMAGE = ("batch", "colors", "height", "width")
 _AXES = {"content": _IMAGE, "style": ("batch", "styles"), "output": _IMAGE}
 
@@ -27,7 +27,7 @@ _AXES = {"content": _IMAGE, "style": ("batch", "styles"), "output": _IMAGE}
 def to_onnx(program: ExportedProgram, plain: PlainNetwork, metadata: str, half: bool = True) -> Any:
     """Convert the `program` of `plain` to an onnx.ModelProto.
 
-    metadata: the weights file's. half: store the numbers in 16 bits; all arithmetic is in 32 bits.
+    metadata: the weights file's metadata, as JSON. half: store the weights in 16 bits; all arithmetic is in 32 bits.
     """
     inputs = ["content", "style"][: len(program.graph_signature.user_inputs)]
     with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def to_onnx(program: ExportedProgram, plain: PlainNetwork, metadata: str, half: 
 
 
 def _strip(model: Any) -> None:
-    """Remove what the exporter knows of this machine, such as stack traces, and name the axes."""
+    """Remove what the exporter recorded about this machine, such as stack traces, and name the axes."""
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
     model.doc_string = model.graph.doc_string = ""
     for item in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
@@ -82,7 +82,7 @@ def _halve(model: Any) -> None:
 
 
 def run_with_onnxruntime(path: Path, threads: int = 0) -> Callable[..., Tensor]:
-    """Return the function of an ONNX file, on the CPU. threads: 0, as many as there are cores."""
+    """Return a function that runs an ONNX file on the CPU. threads: how many; 0: as many as there are cores."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,7 +1,7 @@
-"""A web page that repaints photographs in the browser, without a server: one HTML file, or a folder for a website.
+"""Build a web page that repaints photographs in the browser, without a server: one HTML file or a website's folder.
 
-`page/` holds its HTML, CSS and JavaScript; onnxruntime-web runs the networks. Everything that the page needs is in it:
-its policy allows no request, or, for a folder, only requests for the folder's own files.
+`page/` holds its HTML, CSS and JavaScript; onnxruntime-web runs the networks. The page contains everything it
+needs: its content security policy allows no request or, for a folder, only requests for the folder's own files.
 """
 
 import base64
@@ -28,7 +28,7 @@ _FOLDER = "worker-src blob:; script-src 'self' blob: 'wasm-unsafe-eval'; style-s
 
 
 class PageModel(NamedTuple):
-    """A network of the page. model: its ONNX file (`onnx.to_onnx`). styles: what the page calls its styles."""
+    """A network of the page. model: its onnx.ModelProto (`onnx.to_onnx`). styles: the names that the page shows."""
 
     plain: PlainNetwork
     model: Any
@@ -38,7 +38,7 @@ class PageModel(NamedTuple):
 def name_styles(description: dict[str, Any], plain: PlainNetwork, fallback: str) -> list[str]:
     """Return a name for each style of a network, from the weights file's description.
 
-    A painting in several sizes of strokes gives several styles.
+    A painting trained at several sizes gives one style per size.
     """
     names, sizes = style_names(description), description.get("style", {}).get("sizes") or [None]
     if not plain.conditional:
@@ -57,10 +57,10 @@ def _title(name: str) -> str:
 def tiling(plain: PlainNetwork) -> dict[str, int]:
     """Return how the page paints a large image in tiles, in pixels of the image.
 
-    overlap: how far a pixel of the output sees, a multiple of 4. span: from tile to tile, a multiple of the period of
-    the network's noise. whole: pixels that take about 800 MB at once.
+    overlap: how far away input can affect a pixel of the output, a multiple of 4. span: from one tile's start to the
+    next, a multiple of the period of the network's noise. whole: pixels that take about 800 MB when painted at once.
     """
-    reach, size, span, widest = 0.0, 1.0, 512, 1.0  # size: pixels of the image a side for a pixel of the layer
+    reach, size, span, widest = 0.0, 1.0, 512, 1.0  # size: side of a layer's pixel, in pixels of the image
     for layer in plain.layers:
         parts: tuple[Any, ...] = (layer.first, layer.second) if isinstance(layer, PlainResidual) else (layer,)
         for part in parts:
@@ -76,7 +76,7 @@ def tiling(plain: PlainNetwork) -> dict[str, int]:
 
 
 def build_files(models: list[PageModel], runtime: Runtime) -> dict[str, bytes]:
-    """Return the page's files by name, for a folder; all but its HTML, CSS and app.js are compressed."""
+    """Return the page as {file name: bytes} for a folder; all but index.html, style.css and app.js are compressed."""
     listed, parts = _data_files(models, runtime)
     page = _fill(
         listed, policy=_POLICY + _FOLDER, style='<link rel="stylesheet" href="style.css">',
@@ -100,7 +100,7 @@ def build_page(models: list[PageModel], runtime: Runtime) -> str:
 
 
 def _data_files(models: list[PageModel], runtime: Runtime) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Return what app.js knows of each model, and the compressed files that it reads."""
+    """Return what app.js must know about each model, and the compressed files that it reads, by name."""
     engine = (_TEMPLATE / "engine.js").read_bytes()
     listed, files = [], {"engine.js": engine, "ort.mjs": runtime.script, "ort.wasm": runtime.wasm}
     for number, (plain, model, styles) in enumerate(models):

@@ -1,7 +1,7 @@
 """A network as plain layers, the form that other programs run fast.
 
-The layers that train (`fast_nst.ops`) write into slices of tensors. An exporter turns each such write into several
-operations; these layers compute the same with one. Legend: B batch, S styles, C channels, H height, W width.
+The training layers (`fast_nst.ops`) write into slices of tensors. An exporter turns each such write into several
+operations; these layers compute the same result with one. Legend: B batch, S styles, C channels, H height, W width.
 """
 
 import copy
@@ -29,17 +29,17 @@ from fast_nst.stylize.tiles import TiledNetwork
 
 
 class PlainNetwork(nn.Module):
-    """(B, 3, H, W) in [0, 1] -> the same shape and range; the sides at least `smallest` pixels.
+    """A network: (B, 3, H, W) in [0, 1] -> the same shape and range. The sides must be at least `smallest` pixels.
 
-    conditional: it takes a second argument, the weights of its styles, (B, S).
+    conditional: whether it takes a second argument, the weights of its styles, (B, S).
     """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         if isinstance(network, StyleBank):
-            raise UserError("WEIGHTS: each style is a network of its own here; name one: WEIGHTS:STYLE")
+            raise UserError("WEIGHTS: has a separate network for each style; name one: WEIGHTS:STYLE")
         if not hasattr(network, "stages") or network.scale != 1:
-            raise UserError(f"WEIGHTS: a network {type(network).__name__}, which cannot be exported")
+            raise UserError(f"WEIGHTS: a network of type {type(network).__name__} cannot be exported")
         tiled = cast(TiledNetwork, network)
         self.border, self.cut, self.pixels = tiled.border, tiled.cut, tiled.pixels
         self.smallest = max(16, getattr(network, "smallest", 0), self.border + 1)
@@ -105,7 +105,7 @@ class PlainResidual(nn.Module):
 
 
 class PlainNoise(nn.Module):
-    """`Noise`, of one style or several."""
+    """A `Noise`, of one style or several."""
 
     def __init__(self, noise: Noise) -> None:
         super().__init__()

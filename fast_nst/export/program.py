@@ -1,4 +1,4 @@
-"""A network as a program of torch.export, for sizes and batches of any kind: `-o network.pt2`."""
+"""Export a network as a torch.export program with free batch, height and width (`-o network.pt2`)."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from fast_nst.errors import RunError
 from fast_nst.export.plain import PlainNetwork
 from fast_nst.networks import Network
 
-TOLERANCE = 1 / 255  # of the largest difference between an exported network and the network itself
+TOLERANCE = 1 / 255  # largest difference allowed between an exported network and the network itself
 LARGEST_SIDE = 16384
 _CHECKED = ((1, 64, 64), (2, 50, 77), (1, 131, 96))  # batch, height, width
 
@@ -22,7 +22,7 @@ def export_program(plain: PlainNetwork) -> ExportedProgram:
     batch = Dim("batch", min=1, max=4096)
     sizes = {0: batch, 2: Dim("height", min=plain.smallest, max=LARGEST_SIDE)}
     sizes[3] = Dim("width", min=plain.smallest, max=LARGEST_SIDE)
-    example: tuple[Tensor, ...] = (torch.rand(2, 3, 256, 320),)  # a side of one would be taken as fixed
+    example: tuple[Tensor, ...] = (torch.rand(2, 3, 256, 320),)  # a dimension of 1 would be taken as fixed
     dynamic: tuple[dict[int, Dim], ...] = (sizes,)
     if plain.conditional:
         example, dynamic = (*example, torch.rand(2, plain.num_styles)), (*dynamic, {0: batch})
@@ -42,7 +42,7 @@ def save_program(program: ExportedProgram, path: Path, metadata: str) -> None:
 
 
 def load_program(path: Path) -> Callable[..., Tensor]:
-    """Return the function of a .pt2 file."""
+    """Return a function that runs the program in a .pt2 file."""
     with open(path, "rb") as file:
         return torch.export.load(file).module()
 

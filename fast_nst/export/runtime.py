@@ -1,4 +1,4 @@
-"""onnxruntime-web, which runs networks in a browser (MIT license): two files of its npm package."""
+"""Find two files of the npm package onnxruntime-web (MIT license), which runs networks in a browser."""
 
 import base64
 import hashlib
@@ -20,14 +20,14 @@ _SCRIPT, _WASM = "dist/ort.webgpu.bundle.min.mjs", "dist/ort-wasm-simd-threaded.
 
 
 class Runtime(NamedTuple):
-    """script: a JavaScript module. wasm: the WebAssembly that it starts, for WebGPU and for the CPU."""
+    """The files. script: a JavaScript module. wasm: the WebAssembly that it starts, for WebGPU and for the CPU."""
 
     script: bytes
     wasm: bytes
 
 
 def find_runtime(given: Path | None = None) -> Runtime:
-    """Read the package from `given`, its folder or .tgz; or from the user's cache, into which it is downloaded once.
+    """Read the package from `given`, a folder or .tgz, or from the user's cache, to which it is downloaded once.
 
     Raises UserError.
     """
@@ -44,12 +44,12 @@ def find_runtime(given: Path | None = None) -> Runtime:
 
 
 def cache_path() -> Path:
-    """Return where the package lies in the user's cache, if it does."""
+    """Return the package's path in the user's cache; it need not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fast_nst" / ARCHIVE
 
 
 def download() -> Path:
-    """Download the package into the user's cache, unless it is there; return its path. Raises UserError."""
+    """Download the package to the user's cache, unless it is already there. Return its path. Raises UserError."""
     path = cache_path()
     if path.exists():
         return path
@@ -63,16 +63,14 @@ def download() -> Path:
 
 
 def _download(folder: Path) -> bytes:
-    """Use npm, which knows the user's registry and proxy."""
+    """Return the package, downloaded with npm, which knows the user's registry and proxy. Raises UserError."""
     package = f"onnxruntime-web@{VERSION}"
     npm = shutil.which("npm")
     if npm is None:
-        raise UserError(
-            f"--runtime: downloading {package} needs npm; install it, or give --runtime FILE, its {ARCHIVE}"
-        )
+        raise UserError(f"--runtime: downloading {package} needs npm; install npm, or give {ARCHIVE} as --runtime FILE")
     command = [npm, "pack", package, "--pack-destination", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"--runtime: npm cannot download {package} ({reason}); give --runtime FILE, its {ARCHIVE}")
+        raise UserError(f"--runtime: npm cannot download {package} ({reason}); give {ARCHIVE} as --runtime FILE")
     return (folder / ARCHIVE).read_bytes()

@@ -1,1 +1,1 @@
-"""Run a trained network on images, by torch or by onnxruntime."""
+"""Run a trained network on images, with torch or onnxruntime."""

@@ -1,4 +1,4 @@
-"""Stylize an animated GIF, WebP or PNG with Pillow: durations, loop and transparency are kept."""
+"""Stylize an animated GIF, WebP or PNG with Pillow, keeping durations, loop and transparency."""
 
 import os
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ SUFFIXES = (".gif", ".webp", ".png", ".apng")
 
 
 def is_animation(path: str | os.PathLike[str]) -> bool:
-    """Return whether `path` is a picture of several frames that `stylize_animation` reads."""
+    """Return whether `path` has several frames and a format that `stylize_animation` reads."""
     return Path(path).suffix.lower() in SUFFIXES and image.is_animation(path)
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Raise UserError, before long work, unless an animation can be written to `path`: its suffix, its folder."""
+    """Raise UserError, before long work, if the suffix or folder of `path` rules out writing an animation."""
     if Path(path).suffix.lower() not in SUFFIXES:
         raise errors.UserError(f"{path}: cannot write this format; allowed for an animation: {', '.join(SUFFIXES)}")
     check_place(path)
@@ -47,7 +47,7 @@ def stylize_animation(
     if options.size is not None:
         errors.check_int("size", options.size, 1)
     if options.depth != 8:
-        raise errors.UserError(f"{source}: an animation, which is written with 8 bits a channel; leave out --depth")
+        raise errors.UserError(f"{source}: animations are written with 8 bits a channel; leave out --depth")
     check_target(target)
     durations, settings = _read_settings(source)
     suffix = Path(target).suffix.lower()
@@ -59,13 +59,13 @@ def stylize_animation(
         first = next(frames)
         if first.mode == "RGBA" and suffix == ".gif":
             settings["disposal"] = 2  # clear before each frame, or earlier frames show through
-        rest = frames if suffix in (".gif", ".webp") else list(frames)  # Pillow goes twice over those of a PNG
+        rest = frames if suffix in (".gif", ".webp") else list(frames)  # Pillow reads a PNG's frames twice
         first.save(temporary, save_all=True, append_images=rest, duration=durations, **settings)
     return len(durations)
 
 
 def _read_settings(path: str | os.PathLike[str]) -> tuple[list[float], dict[str, Any]]:
-    """Return the milliseconds of each frame and the options of Pillow's `save`. Raises ImageError."""
+    """Return each frame's duration in milliseconds, and options for Pillow's `save`. Raises ImageError."""
     durations: list[float] = []
     for frame in _read_frames(path):
         durations.append(frame.info.get("duration", 0))
@@ -74,7 +74,7 @@ def _read_settings(path: str | os.PathLike[str]) -> tuple[list[float], dict[str,
 
 
 def _read_frames(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Yield the frames, composed; the picture that viewers without animation show is left out. Raises ImageError."""
+    """Yield the composed frames, without the default image for viewers that do not animate. Raises ImageError."""
     try:
         with Image.open(path) as picture:
             for index in range(getattr(picture, "n_frames", 1)):

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 Pair = tuple[Path, Path]
 SMALL = 2**16  # pixels; larger pictures gain nothing from a batch
-_FILE = 2**18  # bytes of a file that may hold a small picture; the header of a larger one is not read
-_BATCH = 2**19  # pixels in a batch
+_FILE = 2**18  # bytes; a larger file counts as a large picture, and its header is not read
+_BATCH = 2**19  # most pixels in a batch
 
 
 def group_small(pairs: Iterable[Pair], size: int | None) -> list[list[Pair]]:
-    """Split (photograph, output) pairs into jobs: small pictures of one size together, each other one by itself.
+    """Group (photograph, output) pairs into jobs: small pictures of one size together, every other picture alone.
 
-    size: pixels of the longer side after resizing, or None.
+    size: pixels of the longer side after resizing; None: no resizing.
     """
     jobs: list[list[Pair]] = []
     open_jobs: dict[tuple[int, int], list[Pair]] = {}
@@ -37,14 +37,14 @@ def group_small(pairs: Iterable[Pair], size: int | None) -> list[list[Pair]]:
         if not job:
             jobs.append(job)
         job.append(pair)
-        border = 64  # at most what networks add around a small picture
+        border = 64  # pixels; an allowance for what networks add around a small picture
         if (len(job) + 1) * (sides[0] + border) * (sides[1] + border) > _BATCH:
             del open_jobs[sides]
     return jobs
 
 
 def _small_sides(source: Path, size: int | None) -> tuple[int, int] | None:
-    """Return width and height of a small picture as it will be stylized, or None."""
+    """Return the two sides, in pixels, at which `source` will be stylized; None unless it is a small picture."""
     try:
         sides = image.read_size(source) if os.path.getsize(source) <= _FILE else None
     except OSError:
@@ -59,9 +59,9 @@ def _small_sides(source: Path, size: int | None) -> tuple[int, int] | None:
 def stylize_batch(
     network: "Network | OnnxNetwork", pairs: Sequence[Pair], options: Options
 ) -> list[tuple[Pair, UserError]]:
-    """Stylize small files like `stylize_file`, in batches of one size; return those that failed, with the reason.
+    """Stylize small files as `stylize_file` does, in batches of one size. Return the failed pairs and their errors.
 
-    Raises NoSpace, and MemoryError where memory ends.
+    Raises NoSpace, and MemoryError if memory runs out.
     """
     painter = as_painter(network)
     memory = painter.free_memory() // 2 if options.memory is None else options.memory

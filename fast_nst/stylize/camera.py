@@ -1,6 +1,6 @@
-"""Follow the camera of a clip: how the pixels of each frame map to those of the scene.
+"""Follow the camera of a clip: find how the pixels of each frame map to the pixels of the scene.
 
-A matrix, (2, 3), maps (x, y, 1) in pixels from the upper left corner: a similarity, which pans, zooms and turns.
+A matrix, (2, 3), is a similarity: a pan, zoom and rotation. It maps (x, y, 1), in pixels from the upper left corner.
 """
 
 import math
@@ -12,24 +12,24 @@ from torch import Tensor
 from fast_nst.stylize.color import luma
 
 IDENTITY = torch.eye(2, 3, dtype=torch.float64)
-_SIDE = 512  # pixels of the longer side at which motion is measured
-_CLEAR = 0.15  # height of the correlation's peak, of 1: a pan gives 0.9, a zoom by 1 % 0.6, by 2 % 0.3, a cut 0.03
-_CHANCE = 10  # divided by the square root of the pixels: the peak must be higher, or noise of tiny frames would count
-_FAR = 1 / 8  # of a side; a frame that moved further becomes the next reference
-_SOFT = 0.8  # pixels, standard deviation of the peak; less would let noise of the finest detail decide
-_LEAST = 32  # pixels of a block that is compared by itself
-_NEAR = 0.3  # pixels off the motion of the others at which a block counts a quarter
-_OUTLIER = 0.5  # pixels that a block may be off the motion of the others
-_TREMBLE = 0.15  # pixels; less is an error of measurement, and the matrix stays as it is
-_TILT = 0.2  # of zoom or rotation (0.2 is 11 degrees), from where strokes would look zoomed or turned
+_SIDE = 512  # pixels; motion is measured on frames reduced to at most this longer side
+_CLEAR = 0.15  # least peak of the correlation (at most 1); a pan gives 0.9, a zoom by 1 % 0.6, by 2 % 0.3, a cut 0.03
+_CHANCE = 10  # the peak must also reach this over the square root of the pixels, or noise in tiny frames would count
+_FAR = 1 / 8  # of the longer side; a frame that moved further becomes the next reference
+_SOFT = 0.8  # pixels, standard deviation of the peak; with less, noise in the finest detail would decide
+_LEAST = 32  # least pixels a side of a block that is compared by itself
+_NEAR = 0.3  # pixels; a block this far off the common motion counts a quarter
+_OUTLIER = 0.5  # pixels; a block closer than this to the common motion agrees with it
+_TREMBLE = 0.15  # pixels; a smaller change counts as a measurement error, and the matrix stays as it is
+_TILT = 0.2  # zoom or rotation (0.2 is 11 degrees) above which strokes would look zoomed or turned
 
 
 class Camera:
     """Follows the camera through a clip.
 
-    Each frame is aligned with a reference frame. Only if the two differ too much is it aligned with the previous frame,
-    because subpixel errors would add up from frame to frame. Objects that move on their own are outvoted by the rest of
-    the frame.
+    Each frame is aligned with a reference frame, because subpixel errors would add up from frame to frame. If the two
+    differ too much, the previous frame becomes the reference. Objects that move on their own are outvoted by the rest
+    of the frame.
     """
 
     def __init__(self) -> None:
@@ -41,8 +41,10 @@ class Camera:
 
     @torch.inference_mode()
     def follow(self, frame: Tensor) -> Tensor:
-        """Return the matrix from `frame`, (1, 3, H, W), to the scene, whose pixels are those of the first frame. At a
-        cut, and after much zoom or rotation, it begins anew without zoom and rotation."""
+        """Return the matrix from `frame`, (1, 3, H, W), to the scene, whose pixels are those of the first frame.
+
+        At a cut, and after much zoom or rotation, the matrix becomes a shift by whole pixels.
+        """
         height, width = frame.shape[2:]
         scale = math.ceil(max(height, width) / _SIDE)
         gray = F.avg_pool2d(luma(frame), scale, ceil_mode=True).cpu().float()
@@ -51,7 +53,7 @@ class Camera:
             self.base = self.matrix
             return self.matrix
         before = self.matrix
-        expected = compose(inverse(self.base), compose(before, self.step))  # the camera moves on
+        expected = compose(inverse(self.base), compose(before, self.step))  # if the camera keeps moving in the same way
         found = _align(self.reference, gray, _rescale(expected, 1 / scale))
         if found is None and self.previous is not self.reference:
             self.reference, self.base = self.previous, before
@@ -91,13 +93,16 @@ def apply(matrix: Tensor, points: Tensor) -> Tensor:
 
 
 def _rescale(matrix: Tensor, factor: float) -> Tensor:
-    """The same map for pixels `factor` times as small."""
+    """Return the same map for pixels `factor` times as small."""
     return torch.cat([matrix[:, :2], matrix[:, 2:] * factor], 1)
 
 
 def warp(image: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
-    """Draw (1, C, height, width), whose pixels `matrix` maps to those of `image`, (1, C, H, W), which is reflected at
-    its border. Bicubic; on the CPU for Apple's mps, where torch has no such sampling."""
+    """Draw an image, (1, C, height, width), whose pixels `matrix` maps to those of `image`, (1, C, H, W).
+
+    Beyond its border, `image` is reflected. The interpolation is bicubic. For Apple's mps, where torch does not have
+    it, it runs on the CPU.
+    """
     source = image.cpu() if image.device.type == "mps" else image
     y, x = (torch.arange(side, dtype=torch.float64) + 0.5 for side in (height, width))
     axes = []
@@ -110,7 +115,7 @@ def warp(image: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
 
 
 def _align(reference: Tensor, frame: Tensor, matrix: Tensor) -> Tensor | None:
-    """Improve `matrix`, from `frame` to `reference`, both (1, 1, H, W); None if they show different scenes."""
+    """Refine `matrix`, from `frame` to `reference`, both (1, 1, H, W). Return None if they show different scenes."""
     height, width = frame.shape[2:]
     drawn = warp(frame, inverse(matrix), height, width)
     shift, peak = shifts(reference[0], drawn[0])
@@ -132,15 +137,16 @@ def _align(reference: Tensor, frame: Tensor, matrix: Tensor) -> Tensor | None:
 
 
 def _least_peak(height: int, width: int) -> float:
-    """The height from which a peak of this many pixels shows a motion."""
+    """Return the height from which a peak shows a motion, in images of this size."""
     return max(_CLEAR, _CHANCE / math.sqrt(height * width))
 
 
 def _agreement(source: Tensor, target: Tensor, clear: Tensor) -> Tensor | None:
-    """The similarity that maps most points of `source` to `target`, both (2, N); None if it is fewer than 4.
+    """Return the similarity that maps most points of `source` to `target`, both (2, N); None if fewer than 4 agree.
 
-    clear: which points count, (N,). Each counts less the further it is off (Geman and McClure 1985), so that an object
-    that moves on its own does not bend the result. A limit instead would let it jump when a point crosses the limit.
+    clear: which points count, (N,). A point counts less the further it is off (Geman and McClure 1985), so an object
+    that moves on its own does not distort the result. With a limit instead, the result would jump when a point crosses
+    it.
     """
     if int(clear.sum()) < 4:
         return None
@@ -153,7 +159,7 @@ def _agreement(source: Tensor, target: Tensor, clear: Tensor) -> Tensor | None:
 
 
 def _similarity(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """The similarity that maps the points `source` to `target`, both (2, N), with the least weighted squares."""
+    """Return the similarity that maps `source` to `target`, both (2, N), by least squares, weighted by `weights`."""
     middles = [(points * weights).sum(1, keepdim=True) / weights.sum() for points in (source, target)]
     a, b = (torch.complex(*(points - middle)) for points, middle in zip((source, target), middles, strict=True))
     turn = (weights * a.conj() * b).sum() / (weights * a.conj() * a).sum()
@@ -162,11 +168,10 @@ def _similarity(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
 
 def shifts(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return pixels right and down from `first` to `second`, both (N, H, W), as (2, N), and the heights of the peaks,
-    (N,), from 0 to 1.
+    """Return the shifts from `first` to `second`, both (N, H, W): pixels right and down, (2, N), and peaks, (N,).
 
-    Phase correlation (Kuglin and Hines 1975), smoothed to a Gaussian peak; the parabola through the logarithms of its
-    three points gives the fraction of a pixel.
+    A peak is the height of the phase correlation (Kuglin and Hines 1975), from 0 to 1. The correlation is smoothed to a
+    Gaussian peak. A parabola through the logarithms of the peak and its neighbors gives the fraction of a pixel.
     """
     rows, columns = (torch.hann_window(side, periodic=False) for side in first.shape[1:])
     window = rows[:, None] * columns

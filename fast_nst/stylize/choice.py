@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 BUNDLED = _ASSETS / "styles.safetensors"  # a network of all bundled styles
-BUNDLED_ONNX = _ASSETS / "styles.onnx"  # the same, by scripts/export.py
+BUNDLED_ONNX = _ASSETS / "styles.onnx"  # the same network, exported by scripts/export.py
 STRONGEST = 2.0  # the largest strength that networks are trained for
 Style = str | Mapping[str, float]
 
 
 def bundled_names() -> list[str]:
-    """Return the names of the styles that the package's own network has."""
+    """Return the names of the bundled styles; an empty list if their weights file is missing."""
     return style_names(describe(BUNDLED)) if BUNDLED.is_file() else []
 
 
 def find_weights(name: str | os.PathLike[str]) -> tuple[Path, str | None]:
     """Return the weights file and the style or mixture that `name` names: FILE, FILE:STYLE, or a bundled style's name.
 
-    A folder or a file that holds no weights does not hide the bundled style of its name. Raises WeightsError.
+    A folder, or a file without weights, does not hide the bundled style of the same name. Raises WeightsError.
     """
     if not isinstance(name, str | os.PathLike):
         raise WeightsError(f"weights: got {type(name).__name__}; allowed: a path, or a bundled style's name")
@@ -46,7 +46,7 @@ def find_weights(name: str | os.PathLike[str]) -> tuple[Path, str | None]:
             if (file := Path(str(path)[: colon.start()])).is_file():
                 return file, str(path)[colon.end() :]
     bare = path.name == text and (":" in text or not path.suffix)
-    bare = bare or (not path.exists() and path.stem in bundled_names())  # cubist.safetensors, for cubist
+    bare = bare or (not path.exists() and path.stem in bundled_names())  # cubist.safetensors: the error names styles
     if bare and not (path.is_file() and seems_weights(path)) and (names := bundled_names()):
         if text in names:
             return BUNDLED, text
@@ -56,7 +56,7 @@ def find_weights(name: str | os.PathLike[str]) -> tuple[Path, str | None]:
 
 
 def load_network(file: Path, onnx: bool = False) -> tuple[Any, dict[str, Any]]:
-    """Load a network, for torch or, if `onnx`, for onnxruntime, and the metadata of its file. Raises UserError."""
+    """Load a network (for onnxruntime if `onnx`, else for torch) and its file's metadata. Raises UserError."""
     if onnx:
         network = OnnxNetwork.load(BUNDLED_ONNX if file == BUNDLED else file)
         return network, network.description
@@ -67,8 +67,12 @@ def load_network(file: Path, onnx: bool = False) -> tuple[Any, dict[str, Any]]:
 
 
 def runs_in_onnx(file: Path, device: str = "auto", precision: str = "auto", option: str = "device") -> bool:
-    """Return whether onnxruntime runs `file`: an .onnx file, or the bundled network on a CPU, where it is as fast and
-    starts ten times faster. Raises UserError, which calls the device `option`, if it cannot."""
+    """Return whether onnxruntime, not torch, runs the network in `file`.
+
+    It runs .onnx files, and, unless bfloat16 is asked for, the bundled network on a CPU, where it is as fast and starts
+    ten times faster. Without torch it also runs the bundled network if `device` is "auto". Raises UserError if an .onnx
+    file cannot run as asked. option: what the message calls `device`.
+    """
     if file.suffix.lower() == ".onnx":
         if device not in ("auto", "cpu"):
             raise UserError(f"{option}: got {device}; an .onnx file runs on the processor; give cpu")
@@ -89,14 +93,14 @@ def is_installed(package: str) -> bool:
 
 
 def load_style(name: str | os.PathLike[str]) -> "tuple[Network, dict[str, Any]]":
-    """Load a network of one style, named as in `find_weights`, and the metadata of its file. Raises UserError."""
+    """Load a network of one style and its file's metadata. name: as in `find_weights`. Raises UserError."""
     file, style = find_weights(name)
     network, description = load_network(file)
     return choose(network, description, style)[0].eval(), description
 
 
 def parse_style(text: str) -> dict[str, float]:
-    """Parse "cubist" or "cubist:0.7,starry_night:0.3". Raises UserError."""
+    """Parse "cubist" or "cubist:0.7,starry_night:0.3" into {name: weight}. Raises UserError."""
     shares: dict[str, float] = {}
     for part in text.split(","):
         name, colon, number = part.strip().rpartition(":")
@@ -113,7 +117,7 @@ def parse_style(text: str) -> dict[str, float]:
 
 
 def check_style(key: str, style: Any) -> str | tuple[tuple[str, float], ...] | None:
-    """Return `style` as a text or a tuple of (name, weight), which can be hashed. Raises UserError with `key`."""
+    """Return `style` in hashable form: None, a string or a tuple of (name, weight). Raises UserError with `key`."""
     if style is None or isinstance(style, str):
         return style
     if not isinstance(style, Mapping) or not all(isinstance(name, str) for name in style):
@@ -124,7 +128,7 @@ def check_style(key: str, style: Any) -> str | tuple[tuple[str, float], ...] | N
 def style_weights(names: Sequence[str], style: Style | None) -> np.ndarray:
     """Return the weights of the styles `names`, (S,), which sum to 1. Raises UserError.
 
-    style: a name, "a:0.7,b:0.3", {"a": 0.7, "b": 0.3}, or None, if there is only one.
+    style: a name, "a:0.7,b:0.3", {"a": 0.7, "b": 0.3}, or None if there is only one style.
     """
     if style is None:
         if len(names) > 1:
@@ -140,8 +144,10 @@ def style_weights(names: Sequence[str], style: Style | None) -> np.ndarray:
 
 
 def brush_weights(sizes: Sequence[int | None], brush: float) -> np.ndarray:
-    """Return weights of the trained sizes of a painting, which sum to 1, for strokes `brush` times as large as the
-    first one's. Raises UserError."""
+    """Return weights for the sizes that a painting was trained at; they sum to 1. Raises UserError.
+
+    brush: size of the strokes, relative to those of the first size.
+    """
     numbers = [size or 1 for size in sizes]
     factors = [size / numbers[0] for size in numbers]
     if check_number("brush", brush, 0) != 1 and len(factors) == 1:
@@ -166,11 +172,11 @@ def choose(
     strength: float = 1.0,
     brush: float = 1.0,
 ) -> tuple[Any, float]:
-    """Return the network of one style that paints `style` in `strength`, and how far to fade from the photograph to it.
+    """Return a network that paints only `style` at `strength`, and how far to fade from the photograph to its output.
 
-    network: of `load_network`. description: of its file. brush: size of the strokes, see `brush_weights`.
+    network, description: as `load_network` returns them. brush: size of the strokes, see `brush_weights`.
     strength: 0 gives the photograph. A conditional network is trained for all strengths up to STRONGEST, so its output
-    is not faded; that of another network is, up to 1. Raises UserError.
+    is not faded. The output of any other network is faded, and `strength` is at most 1. Raises UserError.
     """
     names, sizes = style_names(description), description.get("style", {}).get("sizes", [None])
     if not getattr(network, "conditional", False):

@@ -1,4 +1,4 @@
-"""Read and write video files with PyAV: frames as tensors, their times and the sound as they are."""
+"""Read and write video files with PyAV. Frames become tensors; their times and the sound stay as they are."""
 
 import os
 from collections.abc import Iterator
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 _H264 = ("libx264", {"crf": "18", "preset": "medium"})
 _VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "4"})
 ENCODERS = {".mp4": _H264, ".m4v": _H264, ".mov": _H264, ".mkv": _H264, ".webm": _VP9}
-_ARBITRARY_START = ("mpegts", "mpeg")  # formats whose clips begin at any time; the output begins at 0
-_UNKNOWN, _BT709, _BT601 = 2, 1, 5  # color spaces, as ISO 23091 counts
-_KNOWN = {1: 1, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # those that swscale converts
+_ARBITRARY_START = ("mpegts", "mpeg")  # formats whose clips may begin at any time; their outputs begin at 0
+_UNKNOWN, _BT709, _BT601 = 2, 1, 5  # color spaces, numbered as in ISO 23091
+_KNOWN = {1: 1, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # color spaces that swscale converts -> swscale's numbers
 _LIMITED = 1  # color range of the output
-_MISSING = 1.0  # seconds that may lack at the end of a whole clip: durations in headers are estimates
+_MISSING = 1.0  # seconds that may be missing at the end of a complete clip: durations in headers are estimates
 
 
 def is_clip(path: str | os.PathLike[str]) -> bool:
-    """Return whether the suffix of `path` is that of a video file."""
-    return foreign.find_kind(Path(path)) is foreign.VIDEO or Path(path).suffix.lower() == ".ts"  # also TypeScript's
+    """Return whether `path` has the suffix of a video file."""
+    return foreign.find_kind(Path(path)) is foreign.VIDEO or Path(path).suffix.lower() == ".ts"  # TypeScript's, too
 
 
 def is_output(path: str | os.PathLike[str]) -> bool:
@@ -46,16 +46,16 @@ def is_output(path: str | os.PathLike[str]) -> bool:
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Raise UserError, before long work, unless a clip can be written to `path`: its suffix, its folder."""
+    """Raise UserError, before long work, if the suffix or folder of `path` rules out writing a clip."""
     if Path(path).suffix.lower() not in ENCODERS:
         raise errors.UserError(f"{path}: cannot write this format; allowed for a clip: {', '.join(ENCODERS)}")
     check_place(path)
 
 
 class Reader:
-    """Yield the frames of the clip's video stream and the packets of its sound, in the order of the file.
+    """An open video file. Iterate over it to get its frames and its packets of sound, in the order of the file.
 
-    Packets that cannot be decoded are left out and counted. Raises UserError unless there is a frame to be read.
+    Packets that cannot be decoded are left out and counted. Raises UserError if there is no video stream to decode.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -74,7 +74,7 @@ class Reader:
         if video is None:
             raise errors.UserError(f"{self.path}: has no video stream")
         if video.codec_context is None:
-            raise errors.UserError(f"{self.path}: its video codec is not one that can be decoded here")
+            raise errors.UserError(f"{self.path}: its video codec cannot be decoded here")
         self.video: VideoStream = video
         self.video.thread_type = "AUTO"
         self.sound: list[AudioStream] = list(self.clip.streams.audio)
@@ -118,25 +118,25 @@ class Reader:
             self.damaged += 1
 
     def start(self) -> Fraction:
-        """Return the time, in seconds, at which the output begins."""
+        """Return the time in the clip, in seconds, that becomes 0 in the output."""
         arbitrary = self.clip.format.name in _ARBITRARY_START
         return Fraction(self.clip.start_time or 0, 1_000_000) if arbitrary else Fraction(0)
 
     def count(self) -> int | None:
-        """Return about how many frames the clip has; None: unknown."""
+        """Return the approximate number of frames; None if it is unknown."""
         if self.video.frames or not (self.clip.duration and self.video.average_rate):
             return self.video.frames or None
         return round(self.clip.duration / 1e6 * float(self.video.average_rate))
 
     def damage(self) -> str | None:
-        """Say what is wrong with a clip that was read to its end; None: nothing."""
+        """Return what is wrong with the clip, once it has been read to its end; None if nothing is."""
         if float(self.end) < self.whole - min(_MISSING, self.whole / 10):
             return f"is cut short, after {float(self.end):.1f} of {self.whole:.1f} seconds"
         return f"{self.damaged} damaged packets were left out" if self.damaged else None
 
 
 class Layout:
-    """How a frame of the clip becomes a tensor, and which colors the output has; taken from the first frame."""
+    """How frames become tensors and outputs become frames: size, rotation and colors, taken from the first frame."""
 
     def __init__(self, frame: "av.VideoFrame", size: int | None) -> None:
         from fast_nst.stylize import hdr
@@ -146,7 +146,7 @@ class Layout:
         self.turns = round(frame.rotation / 90) % 4
         self.transfer = frame.color_trc if frame.color_trc in hdr.TRANSFERS else None
         self.transfer_name = "" if self.transfer is None else hdr.TRANSFERS[self.transfer][0]
-        # Without a tag players assume BT.709 for high definition.
+        # Without a tag, players assume BT.709 for high definition.
         self.source_space = _KNOWN.get(frame.colorspace, _BT709 if frame.height >= 720 else _BT601)
         self.space = self.source_space if self.transfer is None else _BT709
         tags = (frame.color_primaries, frame.color_trc)
@@ -155,7 +155,7 @@ class Layout:
         self.scaling = int(flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INT)
 
     def to_tensor(self, frame: "av.VideoFrame", device: "torch.device") -> "Tensor":
-        """Return (1, 3, H, W) in [0, 1], upright, on `device`."""
+        """Convert `frame` to (1, 3, H, W) in [0, 1], upright, on `device`."""
         import torch
 
         from fast_nst.stylize import hdr
@@ -170,7 +170,7 @@ class Layout:
         return content if self.transfer is None else hdr.to_standard_range(content, self.transfer)
 
     def to_frame(self, output: "Tensor") -> "av.VideoFrame":
-        """Convert (1, 3, H, W) to YUV 4:2:0, both sides made even by repeating the last row and column."""
+        """Convert (1, 3, H, W) to YUV 4:2:0. Where a side is odd, the last row or column is repeated."""
         array = np.asarray(image.to_pillow(output))
         array = np.pad(array, ((0, array.shape[0] % 2), (0, array.shape[1] % 2), (0, 0)), mode="edge")
         frame = import_av().VideoFrame.from_ndarray(array, format="rgb24")
@@ -182,7 +182,7 @@ class Layout:
 
 
 class Writer:
-    """Encode outputs with the times of their frames, and copy packets of sound. Raises UserError."""
+    """Encodes outputs with the times of their source frames, and copies packets of sound. Raises UserError."""
 
     def __init__(self, output: Any, target: Path, reader: Reader, layout: Layout) -> None:
         self.output, self.layout, self.start = output, layout, reader.start()
@@ -201,7 +201,7 @@ class Writer:
         context.colorspace, context.color_range = {5: 6}.get(layout.space, layout.space), _LIMITED
         context.color_primaries, context.color_trc = layout.primaries, layout.trc
         self.time_base = Fraction(video.time_base or 1)
-        self.sound: dict[int, Any] = {}  # of an input's stream
+        self.sound: dict[int, Any] = {}  # index of a stream in the clip -> stream of the output
         self.last: int | None = None  # time of the last frame, in units of `time_base`
         self.durations: dict[int, int] = {}
         try:
@@ -215,9 +215,9 @@ class Writer:
             raise errors.UserError(f"{target}: cannot hold the clip's sound ({kinds}); give -o FILE.mkv") from None
 
     def write_frame(self, output: "Tensor", source: "av.VideoFrame") -> None:
-        """Encode `output` for the time of `source`."""
+        """Encode `output` with the time of the frame `source`."""
         pts = None if source.pts is None else source.pts - round(self.start / self.time_base)
-        if self.last is not None and (pts is None or pts <= self.last):  # an encoder takes only later times
+        if self.last is not None and (pts is None or pts <= self.last):  # an encoder accepts only increasing times
             pts = self.last + (1 if pts is not None else max(1, source.duration or 1))
         self.last = pts or 0
         frame = self.layout.to_frame(output)

@@ -1,6 +1,6 @@
 """Keep the colors of the content image (Gatys, Bethge, Hertzmann, Shechtman 2016, arXiv 1606.05897).
 
-Images are tensors or arrays, (B, 3, H, W); a function returns what it is given.
+Images are tensors or arrays, (B, 3, H, W); a function returns the kind that it is given.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def luma(image: Any) -> Any:
-    """Return the brightness of (B, 3, H, W) RGB, (B, 1, H, W)."""
+    """Return the luma, (B, 1, H, W), of RGB images, (B, 3, H, W)."""
     red, green, blue = (share * image[:, k : k + 1] for k, share in enumerate(_LUMA))
     return red + green + blue
 
@@ -24,10 +24,10 @@ def keep_chroma(output: Any, content: Any) -> Any:
 
 
 class Moments:
-    """Accumulate the mean and covariance of an image's colors strip by strip.
+    """The mean and covariance of an image's colors, accumulated strip by strip.
 
-    Sums over pixels are float32 on the image's device; what remains, float64 in numpy, because Apple's mps has neither
-    float64 nor eigenvectors.
+    Sums over pixels are computed in float32 on the image's device. Everything else is computed in float64 in numpy,
+    because Apple's mps has neither float64 nor eigenvectors.
     """
 
     def __init__(self, *strips: Any) -> None:
@@ -50,12 +50,12 @@ class Moments:
         self.mean, self.count = self.mean + offset * (added / total), total
 
     def get(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean, (B, 3, 1), and covariance, (B, 3, 3), in float64."""
+        """Return the mean, (B, 3, 1), and the covariance, (B, 3, 3), in float64."""
         return self.mean, self.squares / self.count
 
 
 def transport(source: Moments, target: Moments) -> Callable[[Any], Any]:
-    """Return a function of images (B, 3, H, W) that maps the color moments `source` to `target`.
+    """Return a function of images, (B, 3, H, W), that changes their color moments from `source` to `target`.
 
     Of all linear maps that do this, the symmetric one changes the colors least. It is the optimal transport between the
     two Gaussians: source^-1/2 (source^1/2 target source^1/2)^1/2 source^-1/2.

@@ -1,7 +1,7 @@
 """Enlarge a picture with a super-resolution network in strips of rows: any size in bounded memory.
 
-A row of the output depends on the rows within `network.reach` of it only, so a strip that has these rows too gives the
-output of the whole picture.
+A row of the output depends only on the rows within `network.reach` of it. So a strip that includes these rows gives the
+same output as the whole picture.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,10 +27,10 @@ def enlarge_picture(
     on_progress: Callable[[float], None] | None = None,
     depth: int = 8,
 ) -> Image.Image | np.ndarray:
-    """Enlarge the RGB `picture`, `strip` of its rows at a time, like `stylize_tensor`.
+    """Enlarge the RGB `picture` as `stylize_tensor` does, but `strip` of its rows at a time.
 
-    on_progress: called with the share of the work done. depth: bits a channel of the result: 8, a Pillow image, or 16,
-    uint16, (H, W, 3). The other arguments are those of `stylize_tensor`.
+    on_progress: called with the share of the work done. depth: bits a channel of the result: 8 for a Pillow image, 16
+    for a uint16 array, (H, W, 3). For the other arguments, see `stylize_tensor`.
     """
     width, height = (network.scale * side for side in picture.size)
     passes = 2 if keep_colors == "statistics" else 1
@@ -59,7 +59,7 @@ def enlarge_picture(
 def _strips(
     network: SuperResolution, picture: Image.Image, strip: int, dtype: torch.dtype
 ) -> Iterator[tuple[float, int, Tensor, Tensor]]:
-    """Yield (share of the work done, first row, output, the content by bicubic interpolation), both (1, 3, h, W)."""
+    """Yield (share of the work done, first row, output, bicubic enlargement) for each strip; both are (1, 3, h, W)."""
     device, scale = next(network.parameters()).device, network.scale
     for a in range(0, picture.height, strip):
         b = min(a + strip, picture.height)

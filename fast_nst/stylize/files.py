@@ -25,9 +25,9 @@ def stylize_file(
 ) -> None:
     """Stylize the file `source` and write `target`; transparency is kept.
 
-    outside: a network for what `options.mask` leaves; None keeps the photograph there. An image that needs more than
-    `options.memory` is stylized in strips, and `on_progress` is called with the share done.
-    Raises image.ImageError, UserError, and MemoryError where memory ends.
+    outside: a network that paints where `options.mask` is black; None keeps the photograph there. With torch, an image
+    that needs more than `options.memory` is stylized in strips, and `on_progress` is called with the share done.
+    Raises image.ImageError, UserError, and MemoryError if memory runs out.
     """
     image.check_writable(target)
     painter = as_painter(network)
@@ -39,7 +39,7 @@ def stylize_file(
     image.check_fits(target, width, height)
     if painter.scale != 1 and result_bytes(options.depth) * width * height > memory:
         raise image.TooLarge(f"{source}: {width} x {height} pixels do not fit")
-    content = picture.rgb if options.mask is None else picture.rgb.copy()  # strips change it in place
+    content = picture.rgb if options.mask is None else picture.rgb.copy()  # painting in strips changes it in place
     try:
         result = painter.paint(picture.rgb, memory, options, on_progress)
         if options.mask is not None:
@@ -55,7 +55,7 @@ def stylize_file(
 def open_content(
     source: str | os.PathLike[str], painter: Painter, memory: int, size: int | None = None
 ) -> image.Picture:
-    """Decode `source`, its longer side resized to `size`. Raises image.TooLarge if it does not fit into `memory`."""
+    """Decode `source` and resize its longer side to `size`. Raises image.TooLarge if it does not fit into `memory`."""
     most = max((memory if painter.on_cpu else machine.free_memory()) // _DECODED, 2**20)
     picture = image.open_picture(source, most=most)
     if size is None:

@@ -18,11 +18,11 @@ _GRID = 4  # pixels of the content between the points of a network's coarsest fe
 
 
 class FramePainter:
-    """Call it with each frame, (1, 3, H, W) in [0, 1]; it returns the output.
+    """Paints the frames of a clip: call it with each frame, (1, 3, H, W) in [0, 1], to get the output.
 
     A network computes its features on a grid of 4 pixels and adds noise to them. With both fixed to the frame, strokes
-    would change with every pixel that the camera moves. So each frame is drawn in the coordinates of the scene, where
-    grid and noise stay in place; the output is drawn back. Use it as a context; at its end the noise is where it was.
+    would change whenever the camera moves. So each frame is warped to the coordinates of the scene, where the grid and
+    the noise stay in place, and the output is warped back. Use it as a context manager, which puts the noise back.
     """
 
     def __init__(self, network: nn.Module, options: Options = Options()) -> None:  # noqa: B008 (frozen)
@@ -30,7 +30,7 @@ class FramePainter:
         self.device = next(network.parameters()).device
         self.noises = [module for module in network.modules() if isinstance(module, Noise)]
         self.camera = None if isinstance(network, SuperResolution) else Camera()
-        self.most = math.inf  # pixels that fit into the memory; a frame that would take more is painted as it is
+        self.most = math.inf  # pixels that fit into the memory; a frame that would need more is painted without warping
 
     def __enter__(self) -> Self:
         return self
@@ -64,14 +64,14 @@ class FramePainter:
             )
 
     def _move_noise(self, top: int, left: int) -> None:
-        """Give an image whose upper left pixel is at (left, top) in the scene the noise of that part of the scene."""
+        """Shift the noise to fit an image whose upper left pixel is at (left, top) in the scene."""
         for noise in self.noises:
-            pixel = Slim.TILE // noise.side  # of the noise, in pixels of the content
+            pixel = Slim.TILE // noise.side  # pixels of the content per pixel of the noise
             noise.origin = top // pixel, left // pixel
 
 
 def _bounds(matrix: Tensor, height: int, width: int) -> tuple[int, int, int, int]:
-    """The rectangle of the scene that a frame covers, (left, top, right, bottom), from points of the grid on."""
+    """Return the rectangle of the scene that a frame covers, (left, top, right, bottom); its corner is on the grid."""
     x, y = apply(matrix, torch.tensor([[0, width, 0, width], [0, 0, height, height]], dtype=torch.float64))
     left, top = (_GRID * math.floor(float(values.min()) / _GRID) for values in (x, y))
     right, bottom = (math.ceil(float(values.max()) - 1e-6) for values in (x, y))

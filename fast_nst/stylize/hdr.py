@@ -1,7 +1,7 @@
 """Map high dynamic range video (PQ, HLG) to standard range, because a network knows only ordinary photographs.
 
 Sources: ITU-R BT.2100-2 (PQ, HLG), BT.2390-10 section 5.4 (the roll-off of highlights), BT.2087-0 (BT.2020 to BT.709),
-BT.2408-7 (white of a page: 203 cd/m2), BT.1886 (gamma 2.4). Light is in cd/m2; H height, W width.
+BT.2408-7 (reference white: 203 cd/m2), BT.1886 (gamma 2.4). Light is in cd/m2; H height, W width.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-PEAK, WHITE = 1000.0, 203.0  # the brightest light of the clip, and what becomes 1.0, in cd/m2
+PEAK, WHITE = 1000.0, 203.0  # cd/m2: the brightest light of a clip; the light that becomes 1.0, after the roll-off
 _M1, _M2, _C1, _C2, _C3 = 2610 / 16384, 2523 / 4096 * 128, 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
 _A, _B, _C = 0.17883277, 0.28466892, 0.55991073  # HLG
 _LUMA_2020 = (0.2627, 0.6780, 0.0593)
@@ -17,19 +17,19 @@ _TO_709 = ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.
 
 
 def pq_to_light(signal: Tensor) -> Tensor:
-    """The PQ EOTF: signal in [0, 1] -> cd/m2, up to 10,000."""
+    """Apply the PQ EOTF: signal in [0, 1] -> cd/m2, up to 10,000."""
     power = signal.clamp(0, 1) ** (1 / _M2)
     return 10000 * ((power - _C1).clamp_min(0) / (_C2 - _C3 * power)) ** (1 / _M1)
 
 
 def light_to_pq(light: Tensor) -> Tensor:
-    """The inverse of `pq_to_light`."""
+    """Apply the inverse of `pq_to_light`."""
     power = (light / 10000).clamp(0, 1) ** _M1
     return ((_C1 + _C2 * power) / (1 + _C3 * power)) ** _M2
 
 
 def hlg_to_light(signal: Tensor) -> Tensor:
-    """The HLG EOTF for a display of 1,000 cd/m2: (1, 3, H, W) in [0, 1] -> cd/m2."""
+    """Apply the HLG EOTF for a display of 1,000 cd/m2: (1, 3, H, W) in [0, 1] -> cd/m2."""
     signal = signal.clamp(0, 1)
     scene = torch.where(signal <= 0.5, signal.square() / 3, (((signal - _C) / _A).exp() + _B) / 12)
     luminance = (scene * scene.new_tensor(_LUMA_2020)[:, None, None]).sum(1, keepdim=True)
@@ -37,7 +37,7 @@ def hlg_to_light(signal: Tensor) -> Tensor:
 
 
 def roll_off(light: Tensor) -> Tensor:
-    """Compress light from [0, PEAK] to [0, WHITE] along BT.2390's spline; what is dark stays as it is."""
+    """Compress light from [0, PEAK] to [0, WHITE] along BT.2390's spline; dark values stay as they are."""
     peak, white = (float(light_to_pq(torch.tensor(value))) for value in (PEAK, WHITE))
     top = white / peak
     knee = 1.5 * top - 0.5
@@ -51,9 +51,9 @@ TRANSFERS: dict[int, tuple[str, Callable[[Tensor], Tensor]]] = {16: ("PQ", pq_to
 
 
 def to_standard_range(signal: Tensor, transfer: int) -> Tensor:
-    """Convert (1, 3, H, W) BT.2020 in [0, 1] to BT.709 in [0, 1]. transfer: a key of TRANSFERS, as ISO 23091 counts.
+    """Convert BT.2020, (1, 3, H, W) in [0, 1], to BT.709 in [0, 1]. transfer: a key of TRANSFERS (ISO 23091).
 
-    The brightest channel of a pixel is rolled off and the other two keep their ratio to it, so hues stay.
+    The brightest channel of a pixel is rolled off and the other two keep their ratio to it, so hues do not change.
     """
     light = TRANSFERS[transfer][1](signal)
     brightest = light.amax(1, keepdim=True).clamp_min(1e-4)

@@ -20,13 +20,13 @@ from fast_nst.stylize.enlarge import enlarge_picture
 from fast_nst.stylize.options import Options, check_options, result_bytes
 from fast_nst.stylize.painter import Result
 
-# Bytes per pixel and channel of the widest layer at full size, float32, for a whole image. Measured: slim 11, johnson 8
-# with keep_freed_memory, 5.5 and 4.8 without. Per pixel of a strip it is more, because a strip needs its neighbors too.
+# Bytes per pixel of the image and per channel of the widest layer (`widest`), in float32. Measured on whole images:
+# slim 11, johnson 8 with keep_freed_memory, 5.5 and 4.8 without. A strip takes more per pixel: it needs its neighbors.
 _WHOLE, _STRIP = 12, 40
 
 
 class TorchPainter:
-    """A `painter.Painter`; network: on its device."""
+    """A `painter.Painter` that runs `network` in torch, on the network's device."""
 
     def __init__(self, network: Network) -> None:
         self.network, self.device, self.scale = network, _device(network), getattr(network, "scale", 1)
@@ -41,7 +41,7 @@ class TorchPainter:
     def paint(
         self, rgb: Image.Image, memory: int, options: Options, on_progress: Callable[[float], None] | None = None
     ) -> Result:
-        """Stylize whole, or in strips if `memory` is short."""
+        """Stylize `rgb` whole, or in strips if it needs more than `memory` bytes."""
         network, pixels = self.network, rgb.width * rgb.height
         decoded = result_bytes(options.depth) * pixels * self.scale**2 * self.on_cpu
         whole = memory_per_pixel(network) * pixels + decoded <= memory
@@ -74,7 +74,7 @@ class TorchPainter:
 
 
 def is_gray(rgb: Image.Image) -> bool:
-    """Return whether a picture has no color, so that its enlargement should have none."""
+    """Return whether a picture is gray, so that its enlargement should be gray too."""
     red, green, blue = rgb.split()
     return ImageChops.difference(red, green).getbbox() is None and ImageChops.difference(red, blue).getbbox() is None
 
@@ -101,10 +101,10 @@ def stylize_tensor(
 ) -> Tensor:
     """Stylize `content`, (B, 3, H, W) in [0, 1]; the output has the same shape and range, on the network's device.
 
-    A super-resolution network enlarges it; then `content` below is the content, enlarged by bicubic interpolation.
-    strength: from 0, the content, to 1, the full style; linear in between. keep_colors: a key of KEEP_COLORS, or None
-    for the style's colors. dtype: torch.bfloat16 runs convolutions in bfloat16, fast if the network is channels_last.
-    Raises UserError for values out of range.
+    A super-resolution network enlarges `content`; "the content" below is then its enlargement by bicubic interpolation.
+    strength: from 0 (the content) to 1 (the full style), linear in between. keep_colors: a key of KEEP_COLORS, or None
+    for the style's colors. dtype: torch.bfloat16 runs convolutions in bfloat16, which is fast if the network is
+    channels_last. Raises UserError for values out of range.
     """
     check_options(strength, keep_colors)
     device = _device(network)
@@ -120,7 +120,7 @@ def stylize_tensor(
 
 
 def finish(output: Tensor, content: Tensor, strength: float, keep_colors: str | None) -> Tensor:
-    """Apply both options to what a network made of `content`, as `stylize_tensor` does."""
+    """Apply `keep_colors` and `strength` to a network's output for `content`, as `stylize_tensor` does."""
     if keep_colors is not None:
         output = KEEP_COLORS[keep_colors](output, content)
     return output if strength == 1 else torch.lerp(content, output, strength)
@@ -137,10 +137,10 @@ def stylize_tiles(
     on_progress: Callable[[float], None] | None = None,
     deep: np.ndarray | None = None,
 ) -> None:
-    """Stylize the RGB `picture` in place and in bounded memory, `strip` rows at a time, like `stylize_tensor`.
+    """Stylize the RGB `picture` as `stylize_tensor` does, but in place and in bounded memory: `strip` rows at a time.
 
-    Both sides must be at least `tiles.SMALLEST`. on_progress: called with the share of the work done. deep: uint16,
-    (H, W, 3): the output goes there with 16 bits instead, and `picture` stays as it is.
+    Both sides must be at least `tiles.SMALLEST`. on_progress: called with the share of the work done. deep: a
+    uint16 array, (H, W, 3), that receives the output in 16 bits; `picture` then stays as it is.
     """
     check_options(strength, keep_colors)
     device = _device(network)
@@ -156,7 +156,7 @@ def stylize_tiles(
             cast(tiles.TiledNetwork, network), content, strip, 1 + match_statistics, on_progress
         )
     recolor: Callable[[Tensor, Tensor], Tensor] | None = None if keep_colors is None else KEEP_COLORS[keep_colors]
-    if match_statistics:  # over the whole images, in a pass of their own
+    if match_statistics:  # of the whole images, collected in an extra pass
         source, target = Moments(), Moments()
         for a, b in passes.strips(picture.height):
             with bf16:
@@ -193,7 +193,7 @@ def memory_per_pixel(network: nn.Module) -> int:
 
 
 def widest(network: nn.Module) -> int:
-    """Return the channels of the widest layer, those at other sizes counted by their share of the pixels."""
+    """Return the channels of the widest layer; a strided layer counts by its share of the pixels of its input."""
     if isinstance(network, SuperResolution):
         return network.widest
     return max(
@@ -204,7 +204,7 @@ def widest(network: nn.Module) -> int:
 
 
 def choose_dtype(options: Options, device: torch.device) -> torch.dtype:
-    """Return what `options.precision` means on `device`."""
+    """Return the dtype that `options.precision` means on `device`."""
     fast = options.precision == "auto" and options.depth == 8 and has_fast_bfloat16(device.type)
     return torch.bfloat16 if fast or options.precision == "bfloat16" else torch.float32
 

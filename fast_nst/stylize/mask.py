@@ -18,7 +18,7 @@ Mask = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
 def read_mask(mask: Mask) -> Image.Image:
-    """Return a mask, of an array uint8 (H, W), as a gray Pillow image; what is transparent is black.
+    """Return a mask as a gray Pillow image; transparent pixels become black. An array must be uint8, (H, W).
 
     Raises UserError.
     """
@@ -41,7 +41,10 @@ def read_mask(mask: Mask) -> Image.Image:
 
 
 def open_mask(mask: Mask, size: tuple[int, int], photograph: str | os.PathLike[str] = "the photograph") -> Image.Image:
-    """Read a mask as `read_mask` does. Raises UserError unless its size is `size`, (width, height) of `photograph`."""
+    """Read a mask as `read_mask` does.
+
+    Raises UserError unless its size is `size`, the (width, height) of `photograph`.
+    """
     gray = read_mask(mask)
     if gray.size != size:
         sides = f"{size[0]}x{size[1]}"
@@ -50,7 +53,7 @@ def open_mask(mask: Mask, size: tuple[int, int], photograph: str | os.PathLike[s
 
 
 def load_mask(mask: Mask, original: Sequence[int], sides: Sequence[int]) -> "Tensor":
-    """Return a mask of a photograph of `original` pixels, (height, width), as (1, 1, H, W) in [0, 1] of `sides`."""
+    """Return a mask of the photograph's size `original`, (H, W), resized to `sides`, (h, w): (1, 1, h, w) in [0, 1]."""
     gray = open_mask(mask, (original[1], original[0]))
     if tuple(sides) != tuple(original):
         gray = gray.resize((sides[1], sides[0]), Image.Resampling.BILINEAR)
@@ -60,9 +63,9 @@ def load_mask(mask: Mask, original: Sequence[int], sides: Sequence[int]) -> "Ten
 def compose(
     output: Image.Image | np.ndarray, content: Image.Image | np.ndarray, mask: Image.Image
 ) -> Image.Image | np.ndarray:
-    """Return `output` where the gray `mask` is white, `content` where it is black, and a mixture between.
+    """Return `output` where the gray `mask` is white, `content` where it is black, and a mixture in between.
 
-    Images or arrays (H, W, 3) of 16 bits; where the mask is black, the pixels are those of `content`.
+    output, content: Pillow images or 16-bit arrays, (H, W, 3). Where the mask is black, no pixel of `content` changes.
     """
     if isinstance(output, Image.Image) and isinstance(content, Image.Image):
         return Image.composite(output, content, mask if mask.size == output.size else mask.resize(output.size))

@@ -37,10 +37,10 @@ PathLike = str | os.PathLike[str]
 
 
 class StyleModel:
-    """network: in evaluation mode. description: the weights file's metadata. Calls may come from several threads.
+    """A trained network that is called with images. Calls may come from several threads.
 
-    styles: names of the styles. style: the one used unless a call names another; None: a call must, if there are
-    several.
+    network: set to evaluation mode here. description: the weights file's metadata. styles: the names of its styles.
+    style: the style to paint unless a call names another; None: each call must name one if there are several.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class StyleModel:
     ) -> None:
         self.network, self.description = _prepare(network), description
         self.styles, self.style = style_names(description), style
-        self._chosen = functools.lru_cache(maxsize=8)(self._choose)  # of the last styles and strengths
+        self._chosen = functools.lru_cache(maxsize=8)(self._choose)  # keeps the networks of the last choices
 
     @classmethod
     def load(cls, path: PathLike, device: str = "auto") -> Self:
-        """Read a weights file, or the package's own for the name of a bundled style. Raises UserError."""
+        """Load a weights file, or the package's own if `path` names a bundled style. Raises UserError."""
         file, style = find_weights(path)
         fast = machine.has_fast_bfloat16() and is_installed("torch")  # then torch is faster, once it is imported
         onnx = runs_in_onnx(file, device) and not (fast and file.suffix.lower() != ".onnx")
@@ -88,7 +88,7 @@ class StyleModel:
     @overload
     def __call__(self, image: "Tensor", **options: Any) -> "Tensor": ...
     def __call__(self, image: Any, **options: Any) -> Any:
-        """`stylize`."""
+        """Return `stylize(image, **options)`."""
         return self.stylize(image, **options)
 
     def stylize(
@@ -102,20 +102,20 @@ class StyleModel:
         mask: Mask | None = None,
         outside: Style | None = None,
     ) -> Any:
-        """A path or Pillow image -> a Pillow image (RGB); a uint8 array (H, W, 3) or a float tensor (B, 3, H, W) in
-        [0, 1] -> the same.
+        """Return the output: an RGB Pillow image if `image` is a path or Pillow image, else the same kind as `image`.
 
-        strength: from 0, the photograph, to 1, the full style, or up to 2 with a network trained for it. keep_colors:
-        "chroma" or "statistics" of the photograph. size: of the longer side, in pixels; None keeps it. style: a name,
-        "cubist:0.7,starry_night:0.3" or {"cubist": 0.7, "starry_night": 0.3}. brush: size of the strokes,
-        relative to the first one trained. mask: white where to paint, black where the photograph stays as it is; a
-        path, Pillow image or uint8 array (H, W) of the photograph's size. outside: a style for what the mask leaves.
-        Raises UserError.
+        image: a path, Pillow image, uint8 array (H, W, 3), or float tensor (B, 3, H, W) in [0, 1].
+        strength: from 0 (the photograph) to 1 (the full style), or up to 2 with a network trained for it. keep_colors:
+        keep the photograph's "chroma" or the "statistics" of its colors. size: pixels of the longer side; None keeps
+        the size. style: a name, "cubist:0.7,starry_night:0.3" or {"cubist": 0.7, "starry_night": 0.3}. brush: size of
+        the strokes, relative to the first size trained. mask: white where to paint, black where the photograph stays
+        as it is; a path, Pillow image or uint8 array (H, W) of the photograph's size. outside: a style to paint where
+        the mask is black. Raises UserError.
         """
         check_number("strength", strength, 0, STRONGEST)
         check_number("brush", brush, 0)
         if outside is not None and mask is None:
-            raise UserError("outside: is for what the mask leaves; give a mask")
+            raise UserError("outside: got a style but no mask; give a mask too")
         if mask is not None and self.network.scale != 1:
             raise UserError("mask: is for networks that paint; this one enlarges")
         network, fade = self._chosen(check_style("style", self.style if style is None else style), strength, brush)
@@ -175,7 +175,7 @@ def _run(network: Any, content: "Tensor", options: Options) -> "Tensor":
 
 
 def _check_tensor(image: "Tensor") -> "Tensor":
-    """Return (B, 3, H, W) in float32. Raises UserError."""
+    """Return `image` in float32. Raises UserError unless it is a float tensor, (B, 3, H, W) in [0, 1]."""
     if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
         raise UserError(f"image: got a tensor {tuple(image.shape)} {image.dtype}; allowed: float, (B, 3, H, W)")
     low, high = image.aminmax() if image.numel() else (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Stylize what moves: a video file by `video`, an animated picture by `animation`."""
+"""Stylize a video file, with `video`, or an animated picture, with `animation`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def is_moving(source: Path, target: Path) -> bool:
-    """Return whether `stylize_moving` is for `source` and `target`. An animation for a .jpg is not: one frame fits."""
+    """Return whether `source` is a clip, or an animation and `target` can hold several frames (a .jpg cannot)."""
     return clip.is_clip(source) or (target.suffix.lower() in animation.SUFFIXES and animation.is_animation(source))
 
 
 def default_suffix(source: Path) -> str | None:
-    """Return the suffix of the output if nothing else is asked for; None: `source` does not move."""
+    """Return the default suffix of the output; None if `source` is neither a clip nor an animation."""
     if clip.is_clip(source):
         return source.suffix.lower() if source.suffix.lower() in clip.ENCODERS else ".mp4"
     return source.suffix.lower() if animation.is_animation(source) else None
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Raise UserError, before long work, unless what `source` becomes can be written to `target`."""
+    """Raise UserError, before long work, unless the output of `source` can be written to `target`."""
     if not is_moving(source, target):
         image.check_writable(target)
     elif clip.is_clip(source):
@@ -36,22 +36,23 @@ def check_target(source: Path, target: Path) -> None:
 
 
 def is_output(path: Path) -> bool:
-    """Return whether `path` is an output, moving or not."""
+    """Return whether `path` is an output: a picture, an animation or a clip."""
     return clip.is_output(path) if clip.is_clip(path) else image.is_output(path)
 
 
 def stylize_moving(
     network: "nn.Module", source: Path, target: Path, options: Options, on_note: Callable[[str], None]
 ) -> None:
-    """Stylize the clip or animation `source` and write `target`. on_note: see `stylize_video`, and what it raises."""
+    """Stylize the clip or animation `source` and write `target`. For `on_note` and errors, see `stylize_video`."""
     if options.mask is not None:
-        raise errors.UserError(f"--mask: is for photographs; {source} moves")
+        raise errors.UserError(f"--mask: is for photographs; {source} is a clip or an animation")
     if isinstance(network, OnnxNetwork):
         raise errors.UserError(
-            f'{source}: moves; that needs torch, and a weights file or bundled style: pip install "fast-nst[train]"'
+            f"{source}: clips and animations need torch and a weights file or bundled style; "
+            'pip install "fast-nst[train]"'
         )
     if getattr(network, "scale", 1) != 1:
-        raise errors.UserError(f"{source}: moves, and this network enlarges photographs only")
+        raise errors.UserError(f"{source}: is a clip or an animation; this network enlarges only photographs")
     if clip.is_clip(source):
         from fast_nst.stylize.video import stylize_video
 

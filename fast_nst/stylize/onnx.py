@@ -1,4 +1,4 @@
-"""Stylize images with an ONNX file of `fast-nst export`, by onnxruntime, without torch.
+"""Stylize images with an ONNX file that `fast-nst export` wrote, in onnxruntime, without torch.
 
 Legend: B batch, S styles, H height, W width; images are float32 in [0, 1], (B, 3, H, W).
 """
@@ -17,16 +17,16 @@ from fast_nst.errors import UserError, WeightsError, one_line
 from fast_nst.stylize.color import KEEP_COLORS
 from fast_nst.stylize.options import Options, check_options, result_bytes
 
-# onnxruntime reads this at its import. Otherwise it collects usage data and warns where the home folder is read-only.
+# onnxruntime reads this when imported. Otherwise it collects usage data and warns if the home folder is read-only.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-SIZES_KEY = "fast_nst_sizes"  # of the metadata: {"smallest": pixels a side, "channels": of the widest layer}
-_WHOLE = 36  # bytes per pixel and channel of the widest layer at full size; measured: slim 22 to 35, by the size
+SIZES_KEY = "fast_nst_sizes"  # metadata key of {"smallest": pixels a side, "channels": those of the widest layer}
+_WHOLE = 36  # bytes per pixel and channel of the widest layer; measured: slim 22 to 35, depending on the size
 
 
 class OnnxNetwork:
-    """A `painter.Painter` of an ONNX file. Calls may come from several threads.
+    """A `painter.Painter` that runs an ONNX file. Calls may come from several threads.
 
-    description: the weights file's. sizes: see SIZES_KEY. style: (S,) weights of its styles, if there are several.
+    description: the weights file's metadata. sizes: see SIZES_KEY. style: weights of the styles, (S,), if several.
     """
 
     scale, on_cpu = 1, True
@@ -49,11 +49,11 @@ class OnnxNetwork:
         return cls(session, description.parse(metadata[description.KEY], path), json.loads(metadata[SIZES_KEY]))
 
     def select(self, style: np.ndarray) -> "OnnxNetwork":
-        """Return the same network that paints the mixture `style`, (S,), whose sum is the strength."""
+        """Return this network with its styles mixed by the weights `style`, (S,), whose sum is the strength."""
         return OnnxNetwork(self.session, self.description, self.sizes, style.astype(np.float32))
 
     def __call__(self, content: np.ndarray) -> np.ndarray:
-        """Content -> output, for any H and W. Raises MemoryError."""
+        """Return the output for `content`, with any H and W. Raises MemoryError."""
         height, width = content.shape[2:]
         missing = [max(0, self.sizes["smallest"] - side) for side in (height, width)]
         if any(missing):  # as the networks do themselves in torch
@@ -76,7 +76,7 @@ class OnnxNetwork:
     def paint(
         self, rgb: Image.Image, memory: int, options: Options, on_progress: Callable[[float], None] | None = None
     ) -> Image.Image | np.ndarray:
-        """Stylize whole. Raises image.TooLarge if `memory` is short."""
+        """Stylize `rgb` whole. Raises image.TooLarge if it needs more than `memory` bytes."""
         most = max(0, memory) // (self.memory_per_pixel() + result_bytes(options.depth))
         if rgb.width * rgb.height > most:
             side = int(max(rgb.size) * (most / (rgb.width * rgb.height)) ** 0.5)
@@ -93,7 +93,7 @@ class OnnxNetwork:
 def stylize_array(
     network: Callable[[np.ndarray], np.ndarray], content: np.ndarray, strength: float, keep_colors: str | None
 ) -> np.ndarray:
-    """Stylize `content` like `image.stylize_tensor`."""
+    """Stylize `content` as `image.stylize_tensor` does."""
     check_options(strength, keep_colors)
     if strength == 0:
         return content
@@ -109,9 +109,9 @@ def _open_session(path: Path) -> Any:
     except ImportError:
         raise UserError(f"{path}: needs onnxruntime: pip install onnxruntime") from None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, too
+    options.log_severity_level = 4  # fatal errors only; errors are raised anyway
     options.intra_op_num_threads = machine.count_threads()
-    # Threads that wait sleep: as fast, and a third less processor time on a machine that does other work.
+    # Let waiting threads sleep. It is as fast, and takes a third less processor time on a machine that does other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

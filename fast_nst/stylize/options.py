@@ -1,4 +1,4 @@
-"""How files are stylized."""
+"""The options for stylizing files, and their checks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,9 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 class Options:
     """How files are stylized.
 
-    size: pixels of the longer side; None keeps that of the source. strength, keep_colors: see `image.stylize_tensor`.
-    precision: of PRECISIONS; "auto": bfloat16 if the device is fast at it and the output has 8 bits a channel.
-    memory: bytes to use in addition to those in use; None: half of what is free. depth: bits a channel, 8 or 16.
+    size: pixels of the longer side; None keeps the source's size. strength, keep_colors: see `image.stylize_tensor`.
+    precision: one of PRECISIONS; "auto": bfloat16 if the device is fast at it and the output has 8 bits a channel.
+    memory: bytes to use beyond those already in use; None: half of the free memory. depth: bits a channel, 8 or 16.
     quality, provenance: see `image.save_picture`. mask: a file, see `stylize.mask`.
     """
 

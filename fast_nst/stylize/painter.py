@@ -1,4 +1,4 @@
-"""What repaints pictures: a network in torch, or an ONNX file in onnxruntime, behind one interface."""
+"""One interface to what paints pictures: a network in torch, or an ONNX file in onnxruntime."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,11 @@ Result = Image.Image | np.ndarray  # what `image.save_picture` takes
 
 
 class Painter(Protocol):
-    """scale: side of the output over that of the input. on_cpu: it uses the memory that pictures are decoded into."""
+    """A network that paints pictures.
+
+    scale: side of the output, divided by the side of the input. on_cpu: whether it uses the memory that pictures are
+    decoded into.
+    """
 
     scale: int
     on_cpu: bool
@@ -26,22 +30,22 @@ class Painter(Protocol):
         ...
 
     def memory_per_pixel(self) -> int:
-        """Return the bytes per pixel that a whole image takes."""
+        """Return the bytes per pixel that stylizing a whole image takes."""
         ...
 
     def paint(
         self, rgb: Image.Image, memory: int, options: Options, on_progress: Callable[[float], None] | None = None
     ) -> Result:
-        """Stylize one picture in `memory` bytes. Raises image.TooLarge, or MemoryError where memory ends."""
+        """Stylize one picture in `memory` bytes. Raises image.TooLarge, or MemoryError if memory runs out."""
         ...
 
     def paint_together(self, pictures: Sequence[Image.Image], options: Options) -> list[Result]:
-        """Stylize pictures of one size, whole. Raises MemoryError where memory ends."""
+        """Stylize pictures of one size, whole. Raises MemoryError if memory runs out."""
         ...
 
 
 def as_painter(network: "Network | OnnxNetwork | Any") -> Painter:
-    """Return what paints with `network`."""
+    """Return a painter that uses `network`."""
     if isinstance(network, OnnxNetwork):
         return network
     from fast_nst.stylize.image import TorchPainter

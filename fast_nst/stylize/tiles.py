@@ -1,9 +1,9 @@
-"""Run a network over strips of rows: an image of any size in bounded memory, with the result of the whole image.
+"""Run a network strip by strip: an image of any size in bounded memory, with the same result as on the whole image.
 
-An instance norm needs the mean and variance of the whole image, and its output is what the next one measures. They are
+An instance norm needs the mean and variance of the whole image, and they depend on the norms before it. So they are
 collected layer by layer, each in a pass over strips; the last layer then gives its rows strip by strip. A layer
-computes the rows of its input again each time they are needed. Only those at the smallest size, where most of the work
-is, are kept: in temporary files, so that memory does not grow with the height.
+recomputes the rows of its input each time they are needed. Only rows at the smallest size, where most of the work is,
+are kept. They are in temporary files, so that memory does not grow with the height.
 
 Legend: C channels, H height, W width; rows a to b - 1 are (1, C, b - a, W).
 """
@@ -22,11 +22,11 @@ from fast_nst.networks.layers import ConvBlock, InstanceNorm, ResidualBlock, dec
 from fast_nst.networks.slim import Noise
 
 SMALLEST = 64  # pixels a side; a smaller image has too few rows to reflect
-_MIN_STRIP = 8  # rows at any size
+_MIN_STRIP = 8  # least rows of a strip, at any size
 
 
 class RowSource(Protocol):
-    """An image of `height` rows that returns rows a to b - 1."""
+    """An image of `height` rows; called with a and b, it returns rows a to b - 1."""
 
     height: int
 
@@ -34,7 +34,7 @@ class RowSource(Protocol):
 
 
 class TiledNetwork(Protocol):
-    """What a network needs to run in strips: a sequence of shared layers, an output of the input's size.
+    """A network that can run in strips: a sequence of layers (`stages`), with an output of the input's size.
 
     border: pixels reflected around the input. cut: pixels cropped from the output. pixels: `layers.encode`'s argument.
     """
@@ -49,7 +49,7 @@ class TiledNetwork(Protocol):
 
 
 class Passes:
-    """Split each pass into strips and report the share of all passes done.
+    """Splits each pass into strips and reports the share of all passes done.
 
     full: rows of the image. strip: rows per strip at full size.
     """
@@ -59,7 +59,7 @@ class Passes:
         self.done = 0
 
     def strips(self, height: int) -> Iterator[tuple[int, int]]:
-        """Yield (a, b) for each strip of a layer of `height` rows: one pass."""
+        """Make one pass over a layer of `height` rows: yield (a, b) for each strip."""
         step = max(_MIN_STRIP, self.strip * height // self.full)
         for a in range(0, height, step):
             yield a, min(a + step, height)
@@ -129,7 +129,7 @@ class Layer:
     def convolve(self, a: int, b: int) -> Tensor:
         if self.buffer is not None:
             return self.buffer(a, b)
-        # Extra rows on both sides: the block pads them too, and what it pads is discarded except at the borders.
+        # Take extra rows on both sides: the block pads them too, and padded rows are discarded except at the borders.
         extra = self.kernel // 2 + 1
         if self.block.upsampling is not None:
             start = max(0, a // 2 - extra)
@@ -184,7 +184,7 @@ class AddNoise:
 
 
 class Output:
-    """The network's output, cropped to the content and decoded to [0, 1]."""
+    """The network's output, cropped to the content and decoded to about [0, 1]."""
 
     def __init__(self, network: TiledNetwork, source: RowSource, content: RowSource) -> None:
         self.source, self.cut, self.pixels = source, network.cut, network.pixels
@@ -197,7 +197,7 @@ class Output:
 
 
 def residual(block: ResidualBlock, source: RowSource, passes: Passes) -> DiskBuffer:
-    """Compute a residual block in two or three passes; its rows are on disk."""
+    """Compute a residual block in two or three passes. Return its rows, which are on disk."""
     first = Layer(block.first, source).collect_stats(passes)
     second = Layer(block.second, first).collect_stats(passes, keep=True)
     crop, total = block.crop, DiskBuffer()
@@ -236,8 +236,9 @@ def build_row_pipeline(
     passes: int = 1,
     on_progress: Callable[[float], None] | None = None,
 ) -> tuple[RowSource, Passes]:
-    """Return `network`'s output on `content` as rows in about [0, 1]; all but the last layer is computed here.
+    """Return the network's output on `content` as a source of rows in about [0, 1], and the `Passes` for reading it.
 
+    The statistics of all norms are collected here; the output's rows are computed when they are read.
     content: (1, 3, H, W) in [0, 1], both sides at least SMALLEST, on the network's device. strip: rows at a time.
     passes: how many passes over the output follow. on_progress: called with the share of the work done.
     """

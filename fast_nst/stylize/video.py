@@ -1,6 +1,6 @@
 """Stylize a video file with PyAV: the sound and the times of the frames stay as they are.
 
-One frame is in memory at a time. Frames are turned upright, and high dynamic range becomes standard (`hdr`).
+One frame is in memory at a time. Frames are turned upright, and high dynamic range becomes standard range (`hdr`).
 """
 
 import contextlib
@@ -29,14 +29,14 @@ def stylize_video(
 ) -> int:
     """Stylize the clip `source`, write `target` and return the number of frames. A bar shows the progress.
 
-    An odd side gets one more row or column, which H.264 requires. on_note: called with what the user should know, in
-    one line. After Ctrl-C, `target` has the frames up to it, and KeyboardInterrupt says so. Raises UserError: if
-    `source` is damaged, then `target` has what could be read.
+    An odd side gets one more row or column, because H.264 requires even sides. on_note: called with one-line messages
+    for the user. After Ctrl-C, `target` has the frames painted so far, and KeyboardInterrupt says so. Raises UserError;
+    if `source` is damaged, it does so after writing the frames that could be read.
     """
     if options.size is not None:
         errors.check_int("size", options.size, 1)
     check_target(target)
-    reader = Reader(source)  # and checks that there is PyAV
+    reader = Reader(source)  # also checks that PyAV is installed
     import av
 
     with reader, atomic_write(target) as temporary, _stop_on_interrupt() as is_stopped:
@@ -84,9 +84,9 @@ def _paint_frames(
 
 @contextlib.contextmanager
 def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether Ctrl-C was pressed; pressed again, it interrupts at once."""
+    """Yield a function that tells whether Ctrl-C was pressed. A second Ctrl-C interrupts at once."""
     pressed = False
-    if threading.current_thread() is not threading.main_thread():  # the only one that gets signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield lambda: False
         return
 

@@ -7,7 +7,7 @@ const SMALLEST = Math.max(...MODELS.map((model) => model.smallest));
 const SIDES = [512, 1024, 2048, 4096];
 const THUMBNAIL = 96;
 const ENGINES = { webgpu: "the graphics card (WebGPU)", wasm: "the processor (WebAssembly)" };
-// WebKit on iOS crashes after some hundred runs on the graphics card.
+// WebKit on iOS crashes after a few hundred runs on the graphics card.
 const IOS = /iPad|iPhone/.test(navigator.userAgent) || (navigator.platform === "MacIntel" && navigator.maxTouchPoints > 1);
 
 let engine; // "webgpu" or "wasm"
@@ -15,7 +15,7 @@ let photo; // an ImageBitmap
 let photoName = "photo";
 let content; // ImageData: the photograph at the chosen size
 let output; // Uint8ClampedArray, RGBA: what the network made of it
-let latest = 0; // number of the last painting that was asked for
+let latest = 0; // number of the latest painting requested
 let thumbnailsOf; // the photograph that the styles' thumbnails show
 let camera; // a <video> while the camera runs
 
@@ -26,7 +26,7 @@ async function bytes(name) {
   const data = inside
     ? Uint8Array.from(atob(inside.textContent), (letter) => letter.charCodeAt(0))
     : new Uint8Array(await (await fetch(`${name}.gz`)).arrayBuffer());
-  if (data[0] !== 0x1f || data[1] !== 0x8b) return data; // a server has unpacked it
+  if (data[0] !== 0x1f || data[1] !== 0x8b) return data; // already unpacked by the server
   const unpacked = new Blob([data]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(unpacked).arrayBuffer());
 }
@@ -74,11 +74,11 @@ async function readModel(index) {
 async function start() {
   worker = new Worker(URL.createObjectURL(new Blob([await bytes("engine.js")], { type: "text/javascript" })));
   worker.onmessage = receive;
-  worker.onerror = (event) => say(`The engine does not start: ${event.message}`, true);
+  worker.onerror = (event) => say(`The engine could not start: ${event.message}`, true);
   await sendModel(0);
   const wanted = new URLSearchParams(location.search).get("engine");
   engine = await call("start", { script: await bytes("ort.mjs"), wasm: await bytes("ort.wasm"), wanted });
-  $("engine").textContent = `Paints on ${ENGINES[engine]}.`;
+  $("engine").textContent = `Runs on ${ENGINES[engine]}.`;
   $("choose").disabled = $("camera").disabled = false;
   say("");
   document.body.dataset.state = "ready";
@@ -94,7 +94,7 @@ function say(text, isError = false) {
 
 const chosen = () => STYLES[Number(document.querySelector("input[name=style]:checked").value)];
 
-// The weights of the styles of a conditional network, whose sum is the strength; null for other networks.
+// Return the style weights of a conditional network, whose sum is the strength; null for other networks.
 function styleWeights({ index, k }) {
   const { conditional, styles } = MODELS[index];
   if (!conditional) return null;
@@ -118,7 +118,7 @@ function draw(canvas, source, width, height) {
 
 const toImage = ({ data, width, height }) => ({ pixels: data, width, height });
 
-// A copy of at most `whole` pixels; null if the image has no more, and so is painted at once.
+// Return a copy of about `whole` pixels; null if the image has no more and so is painted at once.
 function reduced(source, { width, height }, whole) {
   if (width * height <= whole) return null;
   const scale = Math.sqrt(whole / (width * height));
@@ -144,7 +144,7 @@ async function repaint() {
     if (job !== latest) return;
     output = result.pixels;
     show();
-    $("engine").textContent = `Paints on ${ENGINES[result.engine]}.`;
+    $("engine").textContent = `Runs on ${ENGINES[result.engine]}.`;
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     say(`${content.width} × ${content.height} pixels, painted in ${seconds} s on ${ENGINES[result.engine]}`);
     document.body.dataset.state = "done";
@@ -158,14 +158,14 @@ async function repaint() {
   }
 }
 
-// Draw the output, at the chosen strength and with the colors wanted.
+// Draw the output at the chosen strength, with its own or the photograph's colors.
 function show() {
   const strength = MODELS[chosen().index].conditional ? 1 : $("strength").value / 100;
   const keep = $("keep").checked;
   const { data, width, height } = content;
   const mixed = new ImageData(width, height);
   for (let i = 0; i < data.length; i += 4) {
-    // The difference of the brightness (BT.601), if the colors are the photograph's.
+    // The difference in luma (BT.601), for keeping the photograph's colors.
     const lighter =
       0.299 * (output[i] - data[i]) + 0.587 * (output[i + 1] - data[i + 1]) + 0.114 * (output[i + 2] - data[i + 2]);
     for (let c = i; c < i + 3; c++) {
@@ -261,7 +261,7 @@ async function startCamera() {
   $("welcome").hidden = $("progress").hidden = $("sizes").hidden = true;
   $("frame").hidden = $("controls").hidden = false;
   $("live").textContent = "Stop the camera";
-  $("save").textContent = "Take the picture";
+  $("save").textContent = "Take a picture";
   return paintFrames();
 }
 
@@ -273,7 +273,7 @@ function stopCamera() {
   $("save").textContent = "Download";
 }
 
-// Paint what the camera sees, at a size that is fluent on this device.
+// Paint what the camera sees, at a size that runs smoothly on this device.
 async function paintFrames() {
   let side = 256;
   document.body.dataset.state = "live";
@@ -292,7 +292,7 @@ async function paintFrames() {
       return;
     }
     const seconds = (performance.now() - started) / 1000;
-    say(`${frame.width} × ${frame.height} pixels, ${(1 / seconds).toFixed(1)} pictures a second`);
+    say(`${frame.width} × ${frame.height} pixels, ${(1 / seconds).toFixed(1)} frames per second`);
     if (seconds > 0.2 && side > 128) side = Math.max(128, side - 32);
     if (seconds < 0.07 && side < 640) side += 32;
     await new Promise((resolve) => setTimeout(resolve)); // lets the page react

@@ -1,12 +1,12 @@
-// Runs the networks with onnxruntime-web, in a worker, so that the page stays alive.
+// Runs the networks with onnxruntime-web, in a worker, so that the page stays responsive.
 // Takes messages {id, command, …} and answers {id, result}, {id, error} or, while it paints, {id, progress}.
 
-const models = []; // {graphs: {name: bytes}, weights: bytes, overlap, span, styles: how many, 0 if it takes no choice}
+const models = []; // {graphs: {name: bytes}, weights: bytes, overlap, span, styles: how many; 0 if it takes no style}
 const sessions = new Map();
 let ort;
 let engine = "wasm";
-let newest = 0; // the last "paint" that was asked for
-let queue = Promise.resolve(); // a session runs once at a time
+let newest = 0; // id of the latest "paint" message
+let queue = Promise.resolve(); // commands run one by one: a session cannot run twice at once
 
 const commands = { start, model, paint };
 
@@ -25,9 +25,9 @@ function model({ index, graphs, weights, overlap, span, styles }) {
   models[index] = { graphs, weights, overlap, span, styles };
 }
 
-// Choose the engine. WebGPU must give the same as WebAssembly on a small picture: drivers have errors.
+// Choose the engine. WebGPU must give the same result as WebAssembly on a small picture: drivers have bugs.
 async function start({ script, wasm, wanted }) {
-  // A worker of a page without a server may import only what it made itself.
+  // Without a server, the page's worker may import only URLs that it made itself.
   ort = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
   ort.env.wasm.wasmBinary = wasm.buffer;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
@@ -68,7 +68,7 @@ async function session(index, graph, provider) {
   return sessions.get(key);
 }
 
-// Run a graph on an RGBA image; its first output, as numbers.
+// Run a graph on an RGBA image and return its first output as numbers.
 async function run(index, graph, provider, image, style, statistics = null) {
   const { width, height } = image;
   const feeds = { content: new ort.Tensor("float32", toPlanes(image), [1, 3, height, width]) };
@@ -88,8 +88,8 @@ function toPlanes({ pixels, width, height }) {
   return planes;
 }
 
-// {pixels: RGBA, width, height} -> RGBA of the same size. small: a reduced copy, if the image is painted in tiles.
-// provider: "wasm" or null for the engine that was chosen.
+// Paint `image`, {pixels: RGBA, width, height}; return {pixels: RGBA of the same size, engine}. small: a reduced copy
+// if the image is to be painted in tiles, else null. provider: "wasm", or null for the chosen engine.
 async function paint({ id, index, image, small, style, provider }) {
   try {
     return { pixels: await paintWith(provider ?? engine, id, index, image, small, style), engine: provider ?? engine };
@@ -109,7 +109,7 @@ async function paintWith(provider, id, index, image, small, style) {
     copy(planes, width, height, painted, width, 0, 0, [0, 0, width, height]);
     return painted;
   }
-  const tiled = "tiles" in models[index].graphs; // without instance norms, the whole graph serves
+  const tiled = "tiles" in models[index].graphs; // without instance norms, "whole" paints the tiles
   const statistics = tiled ? await run(index, "measure", provider, small, style) : null;
   const tiles = plan(width, height, models[index]);
   for (const [done, { x, y, w, h, keep }] of tiles.entries()) {
@@ -123,13 +123,14 @@ async function paintWith(provider, id, index, image, small, style) {
   return painted;
 }
 
-// Tiles of an image: where each starts, a multiple of `span`, because the noise inside the network repeats after as
-// many pixels; its size; and the part of it to keep, [left, top, right, bottom], which does not see the tile's edge.
+// Return the tiles of an image. Each has a start, x and y, a multiple of `span`, because the noise in the network
+// repeats after that many pixels; a size, w and h; and the part to keep, [left, top, right, bottom], which the tile's
+// edge does not affect.
 function plan(width, height, { overlap, span }) {
   const spans = (side) => {
     const found = [];
     for (let start = 0; start === 0 || start + overlap < side; start += span) {
-      const length = Math.min(span + 2 * overlap + (side % 4), side - start); // networks pad odd sides otherwise
+      const length = Math.min(span + 2 * overlap + (side % 4), side - start); // networks pad odd sides differently
       found.push([start, length, start ? overlap : 0, Math.min(span + overlap, length)]);
     }
     return found;
