@@ -16,10 +16,10 @@ __all__ = ["load", "train"]
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> "StyleModel":
-    """The network in the weights file or ONNX file `path`, or of a bundled style, to be called with an image.
+    """Return the network of a weights file, an ONNX file or a bundled style. Call the network with an image.
 
-    device: "cpu", "cuda:1", "mps"; "auto": the first GPU, else the CPU. An ONNX file runs on the CPU, without torch.
-    Raises errors.UserError (a ValueError).
+    path: the file, or the bundled style's name. device: such as "cpu", "cuda:1" or "mps"; "auto": the first GPU, else
+    the CPU. An ONNX file runs on the CPU, without torch. Raises errors.UserError (a ValueError).
     """
     from fast_nst.stylize.model import StyleModel
 
@@ -37,10 +37,11 @@ def train(
     """Train a network for one style, and return it as `load` would.
 
     style: a painting's file, or the name of a bundled style. content: a folder of photographs; None: synthetic ones.
-    max_steps, minutes: the length, one of them; minutes becomes as many steps as this machine does in that time.
-    output_dir: where the weights file, checkpoint and preview go; None: outputs/<style>/<time>. overrides: further
-    settings as on the command line, "loss.style_weight=5". It uses torch's global random state, which it restores, so
-    run one training at a time. Raises errors.UserError (a ValueError) and errors.RunError (a RuntimeError).
+    max_steps, minutes: how long to train; give at most one. minutes: train for as many steps as this machine does in
+    that time. output_dir: the folder for the weights file, checkpoint and preview; None: outputs/<style>/<time>.
+    overrides: further settings as on the command line, such as "loss.style_weight=5". Training uses torch's global
+    random state and restores it, so run one training at a time. Raises errors.UserError (a ValueError) and
+    errors.RunError (a RuntimeError).
     """
     from fast_nst.errors import needs_torch
 

@@ -11,7 +11,7 @@ from fast_nst.errors import UserError
 
 
 class NoSpace(UserError):
-    """The disk is full or cannot be written at all; further files would fail alike."""
+    """The disk or quota is full, or the file system is read-only, so further files would fail too."""
 
 
 @contextlib.contextmanager

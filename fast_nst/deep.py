@@ -1,6 +1,6 @@
 """Write 16-bit RGB and RGBA images as PNG (W3C PNG, third edition) and TIFF 6.0, which Pillow cannot.
 
-Legend: H height, W width, C channels, 3 or 4 with transparency; pixels are uint16, (H, W, C).
+Legend: H height, W width, C channels (3, or 4 with transparency); pixels are uint16, (H, W, C).
 """
 
 import struct
@@ -11,14 +11,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-_ROWS = 64  # compressed at a time
-_LEVEL = 6  # of zlib
-_SHORT, _LONG, _TEXT = 3, 4, 2  # TIFF's types
+_ROWS = 64  # rows compressed at a time
+_LEVEL = 6  # zlib's compression level
+_SHORT, _LONG, _TEXT = 3, 4, 2  # TIFF's field types
 _FORMAT = {_SHORT: "H", _LONG: "I"}
 
 
 def write_png(path: Path, pixels: np.ndarray, key: str = "", text: str = "") -> None:
-    """Write `pixels` to `path`. key, text: a text chunk, if `key` is not empty. Raises OSError."""
+    """Write `pixels` to `path`, and a text chunk with `key` and `text` if `key` is not empty. Raises OSError."""
     height, width, channels = pixels.shape
     with open(path, "wb") as file:
 
@@ -43,10 +43,10 @@ def write_png(path: Path, pixels: np.ndarray, key: str = "", text: str = "") -> 
 
 
 def write_tiff(path: Path, pixels: np.ndarray, software: str = "") -> None:
-    """Write `pixels` to `path`, compressed by Deflate. Raises OSError, also above the 4 GiB of a TIFF."""
+    """Write `pixels` to `path`, compressed by Deflate. Raises OSError, also if the file exceeds TIFF's 4 GiB."""
     height, width, channels = pixels.shape
     with open(path, "wb") as file:
-        file.write(struct.pack("<2sHI", b"II", 42, 0))  # the offset of the tags follows at the end
+        file.write(struct.pack("<2sHI", b"II", 42, 0))  # `_write_tags` fills in the offset of the tags
         offsets, counts = [], []
         for rows in _row_groups(pixels):
             difference = rows.copy()
@@ -62,7 +62,7 @@ def write_tiff(path: Path, pixels: np.ndarray, software: str = "") -> None:
             279: (_LONG, counts), 284: (_SHORT, [1]), 317: (_SHORT, [2]),
         }  # fmt: skip
         if channels == 4:
-            tags[338] = (_SHORT, [2])  # transparency, not multiplied into the colors
+            tags[338] = (_SHORT, [2])  # alpha that is not multiplied into the colors
         packed = {tag: (kind, len(v), struct.pack(f"<{len(v)}{_FORMAT[kind]}", *v)) for tag, (kind, v) in tags.items()}
         if software:
             text = software.encode() + b"\0"
@@ -71,7 +71,7 @@ def write_tiff(path: Path, pixels: np.ndarray, software: str = "") -> None:
 
 
 def _write_tags(file: BinaryIO, packed: dict[int, tuple[int, int, bytes]]) -> None:
-    """Write TIFF tags, (type, count, data) by number, at the end of `file`, and their offset into its header."""
+    """Write TIFF tags at the end of `file`, and their offset into its header. packed: (type, count, data) by number."""
     start = file.tell() + file.tell() % 2
     entries, beyond = b"", b""
     for tag, (kind, count, data) in sorted(packed.items()):

@@ -1,4 +1,4 @@
-"""The description in a weights file or an ONNX file: JSON that says which network it is, and what it was trained on."""
+"""The description in a weights file or an ONNX file: JSON that names the network and says what it was trained on."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import safetensors
 from fast_nst.errors import WeightsError, one_line
 
 FORMAT_VERSION = 1
-KEY = "fast_nst"  # of the metadata of both kinds of file
+KEY = "fast_nst"  # the description's key in the metadata of both kinds of file
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -46,19 +46,19 @@ def parse(text: str, path: Path) -> dict[str, Any]:
 
 
 def seems_weights(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file starts like one of weights: safetensors, a zip archive or a pickle."""
+    """Return whether a file starts like a weights file: safetensors, a zip archive or a pickle."""
     with open(path, "rb") as file:
         head = file.read(9)
     return head[8:] == b"{" or head.startswith((b"PK\3\4", b"\x80"))
 
 
 def style_names(description: Mapping[str, Any]) -> list[str]:
-    """Return the names of the styles in a weights file, by its metadata."""
+    """Return the names of the styles that a weights file's `description` lists."""
     return list(description.get("style", {}).get("names", []))
 
 
 def check_path(path: str | os.PathLike[str]) -> Path:
-    """Return `path`, of a readable file. Raises WeightsError."""
+    """Return `path` as a Path. Raises WeightsError unless it is a readable file."""
     path = Path(path)
     if path.is_dir():
         raise WeightsError(f"{path}: is a directory; give the .safetensors file in it")

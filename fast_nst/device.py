@@ -1,4 +1,4 @@
-"""Device and precision: detection and settings."""
+"""Find devices, choose the precision, and measure memory."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,10 @@ PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 
 def find_devices(names: str, option: str) -> list[torch.device]:
-    """Parse comma-separated device `names`; "auto": every GPU, or else the CPU. Raises UserError with `option`."""
+    """Parse comma-separated device `names`; "auto" gives every GPU, or else the CPU.
+
+    Raises UserError, which names `option`.
+    """
     if names == "auto":
         gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         names = ",".join(gpus) or ("mps" if torch.backends.mps.is_available() else "cpu")
@@ -30,7 +33,10 @@ def find_devices(names: str, option: str) -> list[torch.device]:
 
 
 def has_fast_bfloat16(device: str) -> bool:
-    """Return whether bfloat16 is faster than float32 on `device`: "cuda" since Ampere, "cpu" with AVX-512 BF16, AMX."""
+    """Return whether bfloat16 is faster than float32 on `device`.
+
+    True for "cuda" since Ampere, and for "cpu" with AVX-512 BF16 or AMX.
+    """
     if device == "cuda":
         return torch.cuda.get_device_capability()[0] >= 8
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -38,7 +44,7 @@ def has_fast_bfloat16(device: str) -> bool:
 
 
 def choose_precision(precision: str, accelerator: str) -> str:
-    """Return Lightning's name for `precision`; "auto" is bfloat16 where it is fast.
+    """Return Lightning's name for `precision`; "auto" gives bfloat16 where it is fast, else float32.
 
     Raises UserError for a precision that the device does not support.
     """
@@ -59,7 +65,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def kept_bytes(compute: Callable[[], object]) -> int:
-    """Return the bytes that autograd saves for the gradient of `compute()`, without parameters."""
+    """Return the bytes that autograd saves for the gradient of `compute()`, not counting parameters."""
     sizes: dict[int, int] = {}
 
     def record(tensor: torch.Tensor) -> torch.Tensor:

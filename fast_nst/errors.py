@@ -23,7 +23,7 @@ class RunError(RuntimeError):
 
 @contextlib.contextmanager
 def needs_torch(what: str) -> Iterator[None]:
-    """Raise UserError if the block imports a package of the extra "train" that is not installed. what: needs it."""
+    """Raise UserError if the block imports a package of the extra "train" that is not installed; `what` needs it."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -33,7 +33,7 @@ def needs_torch(what: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 200 characters; its type's name if there is no message."""
+    """Return the first line of an error's message, at most 200 characters; without a message, its type's name."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""Say what a file of another kind is, and what to do with it: videos, RAW photographs, documents."""
+"""Say what a file that is no readable picture (a video, a RAW photograph, a document) is, and what to do with it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,11 +14,11 @@ class Kind(NamedTuple):
 
 
 _EXPORT = "export as JPEG or PNG"
-VIDEO = Kind("video", "videos", "paint each by infer.py, or extract its frames with ffmpeg")
+VIDEO = Kind("video", "videos", "paint each with infer.py, or extract its frames with ffmpeg")
 RAW = Kind("RAW photograph", "RAW photographs", "export as JPEG or TIFF")
 HEIC = Kind("HEIC photograph", "HEIC photographs", "pip install 'fast-nst[heic]', or export as JPEG")
 AVIF = Kind("AVIF picture", "AVIF pictures", "pip install 'pillow>=11.3'")
-# Suffixes -> kind. A suffix that image.py can read on this machine is not looked up.
+# Suffixes -> kind. On some machines, image.py can read .heic and .avif files.
 _SUFFIXES = {
     ".mp4 .mov .m4v .avi .mkv .webm .mpg .mpeg .mts .m2ts .wmv .3gp .ogv .flv": VIDEO,
     ".cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .dng .raf .orf .rw2 .pef .srw .3fr .iiq .x3f": RAW,
@@ -45,7 +45,7 @@ def find_kind(path: str | Path) -> Kind | None:
 
 
 def recognize(head: bytes) -> Kind | None:
-    """Return the kind of file that starts with the bytes `head` (at least 12); None: no known kind."""
+    """Return the kind of file that starts with the bytes `head` (at least 12); None if unknown."""
     if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
         return KINDS[_BRANDS.get(head[8:12], ".mp4")]
     return next((KINDS[suffix] for magic, suffix in _MAGIC.items() if head.startswith(magic)), None)

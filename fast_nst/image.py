@@ -38,7 +38,7 @@ FORMATS = {
     "AVIF": (".avif",),
     "HEIF": (".heic", ".heif", ".hif"),
 }
-MOST_PIXELS = 178_956_970  # Pillow's own limit: half a gigabyte
+MOST_PIXELS = 178_956_970  # Pillow's own limit; half a gigabyte as RGB
 with contextlib.suppress(ImportError):  # the extra "heic"
     import pillow_heif
 
@@ -47,11 +47,12 @@ Image.init()  # registers every reader; Pillow's lazy loading knows only some of
 _READERS = tuple(name for name in FORMATS if name in Image.OPEN)
 SUFFIXES = frozenset(suffix for name in _READERS for suffix in FORMATS[name])
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-_LONGEST = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # pixels a side that their libraries can write
+_LONGEST = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}  # most pixels a side that the formats' libraries can write
 LOSSY = (".jpg", ".jpeg", ".webp")
-DEEP = (".png", ".tif", ".tiff")  # with 16 bits a channel
+DEEP = (".png", ".tif", ".tiff")  # can hold 16 bits a channel
 _WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
-PROVENANCE = "fast_nst"  # marks an output: the key of a PNG's text chunk, the first word of EXIF's software elsewhere
+# Marks an output: the key of a PNG's text chunk; the first word of a GIF's comment, or else of EXIF's software.
+PROVENANCE = "fast_nst"
 _SOFTWARE = 0x0131
 _SRGB = ImageCms.createProfile("sRGB")
 
@@ -83,7 +84,7 @@ def _on_white(rgb: Image.Image, mask: Image.Image) -> Image.Image:
 
 
 class _AnySize:
-    """Lift Pillow's pixel limit, a global, until the last thread leaves the block; the caller checks sizes itself."""
+    """A context that lifts Pillow's global pixel limit until the last thread leaves; the caller must check sizes."""
 
     def __init__(self) -> None:
         self.lock, self.inside = threading.Lock(), 0
@@ -106,10 +107,10 @@ _ANY_SIZE = _AnySize()
 
 
 def open_picture(path: str | os.PathLike[str], shorter: int | None = None, most: int = MOST_PIXELS) -> Picture:
-    """Decode the image file at `path`: upright, sRGB, 8 bits a channel, the first frame of an animation.
+    """Decode the image file at `path` upright, in sRGB, with 8 bits a channel; of an animation, the first frame.
 
-    shorter: a JPEG may be decoded at a reduced size, its shorter side at least this many pixels (fast).
-    most: pixels; a larger image raises TooLarge before it is decoded. Raises ImageError.
+    shorter: allows decoding a JPEG at a reduced size (fast), its shorter side at least this many pixels.
+    most: the most pixels allowed; a larger image raises TooLarge before it is decoded. Raises ImageError.
     """
     path = Path(path)
     try:
@@ -122,7 +123,7 @@ def open_picture(path: str | os.PathLike[str], shorter: int | None = None, most:
         raise ImageError(f"{path}: is a directory, not a picture")
     if not stat.S_ISREG(kind):  # opening a pipe would block
         raise ImageError(f"{path}: is not a regular file")
-    if foreign.find_kind(path) is foreign.RAW:  # a TIFF, of which Pillow would read a thumbnail
+    if foreign.find_kind(path) is foreign.RAW:  # often a TIFF, of which Pillow would read a thumbnail
         raise ImageError(f"{path}: a RAW photograph, not a picture; {foreign.RAW.remedy}")
     return _decode(path, str(path), shorter, most)
 
@@ -133,7 +134,7 @@ def from_pillow(image: Image.Image) -> Picture:
 
 
 def decode_picture(data: bytes, name: str, shorter: int | None = None) -> Picture:
-    """Decode a file's bytes like `open_picture`; errors call it `name`."""
+    """Decode a file's bytes as `open_picture` does; errors call the file `name`."""
     return _decode(io.BytesIO(data), name, shorter)
 
 
@@ -219,7 +220,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 def to_tensor(image: Image.Image) -> "Tensor":
     """Convert an RGB Pillow image to (1, 3, H, W) float32 in [0, 1]."""
-    import torch  # takes seconds, and onnxruntime needs arrays only
+    import torch  # takes seconds, and onnxruntime needs only arrays
 
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div_(255)
 
@@ -231,7 +232,7 @@ def to_array(image: Image.Image) -> np.ndarray:
 
 
 def to_pillow(image: "Tensor | np.ndarray") -> Image.Image:
-    """Convert (1, 3, H, W), clipped to [0, 1] and rounded to 8 bits, to an RGB Pillow image."""
+    """Clip (1, 3, H, W) to [0, 1], round it to 8 bits and return it as an RGB Pillow image."""
     if isinstance(image, np.ndarray):
         return Image.fromarray(_scale_array(image, 255).astype(np.uint8))
     values = image[0].detach().float().clamp(0, 1).mul_(255).round_().byte().cpu()
@@ -239,7 +240,7 @@ def to_pillow(image: "Tensor | np.ndarray") -> Image.Image:
 
 
 def to_deep(image: "Tensor | np.ndarray") -> np.ndarray:
-    """Convert (1, 3, H, W), clipped to [0, 1] and rounded to 16 bits, to uint16, (H, W, 3)."""
+    """Clip (1, 3, H, W) to [0, 1], round it to 16 bits and return it as uint16, (H, W, 3)."""
     if isinstance(image, np.ndarray):
         return _scale_array(image, 65535).astype(np.uint16)
     values = image[0].detach().float().clamp(0, 1).mul_(65535).round_().cpu()
@@ -247,7 +248,7 @@ def to_deep(image: "Tensor | np.ndarray") -> np.ndarray:
 
 
 def _scale_array(image: np.ndarray, most: int) -> np.ndarray:
-    """Return whole numbers from 0 to `most` as float32, (H, W, 3)."""
+    """Clip (1, 3, H, W) to [0, 1] and return it as whole numbers from 0 to `most`, float32, (H, W, 3)."""
     values = np.clip(image[0], 0, 1)
     values *= most
     return np.rint(values, out=values).transpose(1, 2, 0)
@@ -269,7 +270,7 @@ def _scale(image: Image.Image, scale: float) -> Image.Image:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise UserError, before long work, unless `save_picture` can write `path` (its suffix, its folder)."""
+    """Raise UserError unless the suffix and folder of `path` let `save_picture` write it. For use before long work."""
     _check_format(path)
     check_place(path)
 
@@ -280,10 +281,10 @@ def _check_format(path: str | os.PathLike[str]) -> None:
 
 
 def check_fits(path: str | os.PathLike[str], width: int, height: int) -> None:
-    """Raise ImageError, before long work, if the format of `path` cannot hold an image of this size."""
+    """Raise ImageError if the format of `path` cannot hold an image of this size. For use before long work."""
     suffix = Path(path).suffix.lower()
     if max(width, height) > (longest := _LONGEST.get(suffix, max(width, height))):
-        raise ImageError(f"{path}: {width} x {height} pixels; a {suffix} has up to {longest} a side; use .png")
+        raise ImageError(f"{path}: {width} x {height} pixels; allowed in a {suffix}: up to {longest} a side; use .png")
 
 
 def save_picture(
@@ -293,11 +294,11 @@ def save_picture(
     provenance: str | None = None,
     quality: int | None = None,
 ) -> None:
-    """Write `image` to `path` in the format of its suffix.
+    """Write `image` to `path` in the format that the suffix of `path` names. Raises UserError.
 
-    image: mode RGB; or 16 bits a channel, uint16, (H, W, 3), into a .png or .tif. alpha: transparency (mode L);
-    flattened onto white if the format has none. provenance: text stored in the file, by which `is_output` recognizes
-    it; a .bmp has none. No other metadata is written. quality: from 1 to 100, of a .jpg or .webp. Raises UserError.
+    image: mode RGB; or uint16, (H, W, 3), for a .png or .tif with 16 bits a channel. alpha: transparency (mode L); if
+    the format has none, the image is flattened onto white. provenance: text stored in the file (but not in a .bmp), by
+    which `is_output` recognizes the file. No other metadata is written. quality: from 1 to 100, for a .jpg or .webp.
     """
     _check_format(path)
     path = Path(path)
@@ -333,7 +334,10 @@ def _save_deep(pixels: np.ndarray, path: Path, alpha: Image.Image | None, proven
 
 
 def provenance_options(suffix: str, provenance: str | None) -> dict[str, Any]:
-    """Return Pillow's options of `save` that mark an output as `provenance`, for `is_output`; none for .bmp."""
+    """Return the options of Pillow's `save` that mark an output for `is_output`, with the text `provenance`.
+
+    There are none for a .bmp, or if `provenance` is None.
+    """
     if provenance is None or suffix == ".bmp":
         return {}
     if suffix in (".png", ".apng"):
@@ -348,7 +352,7 @@ def provenance_options(suffix: str, provenance: str | None) -> dict[str, Any]:
 
 
 def is_output(path: str | os.PathLike[str]) -> bool:
-    """Return whether `path` is an output that has `provenance_options`, not a photograph."""
+    """Return whether the file at `path` is marked as an output of fast_nst (see PROVENANCE)."""
     if Path(path).suffix.lower() not in (*WRITABLE, ".gif", ".apng") or not Path(path).is_file():
         return False
     try:
@@ -380,7 +384,7 @@ def _has_frames(path: str, modified: int, size: int) -> bool:
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return width and height as the header of `path` has them, before rotation; None if it cannot be read."""
+    """Return the width and height in the header of `path`, before EXIF rotation; None if it cannot be read."""
     if not Path(path).is_file():
         return None
     try:

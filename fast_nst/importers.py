@@ -1,4 +1,4 @@
-"""Import the networks of other programs, and say what a file is that cannot be imported. Runs no code of a file."""
+"""Import networks of other programs; say what a file that cannot be imported seems to be. Runs no code from files."""
 
 import contextlib
 import io
@@ -24,11 +24,11 @@ ALLOWED = (
     "a weights file or checkpoint of train.py, or a network of pytorch/examples' or lengstrom's fast style transfer"
 )
 Reader = Callable[[dict[str, Any]], tuple[dict[str, Any], dict[str, Tensor]]]
-_LARGEST_PICKLE = 2**26  # bytes that are searched for the classes in a pickle
+_LARGEST_PICKLE = 2**26  # bytes that are searched for classes in a pickle
 
 
 def load_foreign(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
-    """Load a network that is no weights file of ours, in evaluation mode, and a description of it.
+    """Return the network (in evaluation mode) and a description of a file that is not a fast_nst weights file.
 
     Reads networks of pytorch/examples' fast_neural_style and lengstrom's fast-style-transfer, and checkpoints of
     train.py. Raises WeightsError with the path, what the file seems to be, and what is allowed.
@@ -53,7 +53,7 @@ def load_foreign(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]
 
 
 def _build(path: Path, state: dict[str, Any], source: str, read: Reader) -> tuple[Network, dict[str, Any]]:
-    """Build the network whose recipe and state dict `read` makes of a foreign state dict."""
+    """Build a network from the recipe and state dict that `read` makes from a foreign state dict."""
     try:
         recipe, renamed = read(state)
         network = build_network(recipe, renamed)
@@ -63,7 +63,7 @@ def _build(path: Path, state: dict[str, Any], source: str, read: Reader) -> tupl
 
 
 def build_network(recipe: dict[str, Any], state: dict[str, Tensor], build: Callable[..., Any] = networks.build) -> Any:
-    """Build a network by the arguments of `build` and load `state`; in evaluation mode.
+    """Return the network `build(**recipe)` with the tensors `state`, in evaluation mode.
 
     Raises UserError, RuntimeError, ValueError or TypeError if they do not fit, or a tensor is not finite.
     """
@@ -73,7 +73,7 @@ def build_network(recipe: dict[str, Any], state: dict[str, Tensor], build: Calla
         shapes = {name: value.shape for name, value in build(**recipe).state_dict().items()}
     if shapes != {name: value.shape for name, value in state.items()}:
         raise UserError("its tensors have other names or shapes")
-    with torch.random.fork_rng(devices=()):  # loading draws no random numbers of the caller's
+    with torch.random.fork_rng(devices=()):  # the caller's random state stays as it is
         network = build(**recipe)
     network.load_state_dict(state)
     check_finite(state)
@@ -88,7 +88,7 @@ def check_finite(state: dict[str, Tensor]) -> None:
 
 
 def _load_checkpoint(path: Path, content: dict[str, Any]) -> tuple[Network, dict[str, Any]]:
-    """Load the network of a checkpoint of train.py."""
+    """Load the network from a checkpoint of train.py."""
 
     def read(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
         prefix = "network."
@@ -102,13 +102,13 @@ def _load_checkpoint(path: Path, content: dict[str, Any]) -> tuple[Network, dict
         names = [label.rpartition(" (")[0] or label for label in labels]  # "name (sha256)"
     except (LookupError, TypeError, AttributeError):
         names = []
-    # Styles of init_from, whose names the checkpoint does not have; a network that enlarges has none.
+    # The checkpoint lacks the names of the styles from init_from. A network that enlarges has no styles.
     kept = network.num_styles - len(names) if network.scale == 1 else 0
     names = [*(f"style {index + 1}" for index in range(kept)), *names]
     return network, {"network": description["network"], "style": {"names": names}, "steps": content.get("global_step")}
 
 
-# Modules of pytorch/examples' transformer_net.py -> ours.
+# Modules of pytorch/examples' transformer_net.py -> our modules.
 _EXAMPLES = {
     "conv1": "down.0", "conv2": "down.1", "conv3": "down.2",
     "in1": "down.0", "in2": "down.1", "in3": "down.2",
@@ -118,7 +118,10 @@ _EXAMPLES = {
 
 
 def _read_pytorch_examples(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Any width and number of blocks. Old files contain running statistics of the norms, which were never used."""
+    """Return the recipe and renamed tensors of a network of any width and number of blocks.
+
+    Drops the norms' running statistics, which old files contain but which were never used.
+    """
     filters = [len(state[f"conv{index}.conv2d.weight"]) for index in (1, 2, 3)]
     blocks = len({name.partition(".")[0] for name in state if name.startswith("res")})
     kernel = state["conv1.conv2d.weight"].shape[2]
@@ -137,9 +140,11 @@ def _rename(name: str) -> str:
 
 
 def _read_lengstrom(state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Variables in the order of transform.py: for each layer a kernel (H, W, in, out), the norm's shift and scale.
+    """Return the recipe and renamed tensors of a network.
 
-    Transposed kernels are (H, W, out, in). The network takes 255 times our range, which its first kernel absorbs.
+    Variables are in the order of transform.py: for each layer a kernel (H, W, in, out), then the norm's shift and
+    scale. Transposed kernels are (H, W, out, in). The network takes 255 times our range, so its first kernel is
+    multiplied by 255.
     """
     variables = [state["Variable"], *(state[f"Variable_{index}"] for index in range(1, len(state)))]
     filters = [variables[3 * layer].shape[3] for layer in range(3)]
@@ -173,13 +178,13 @@ _SUFFIXES = {
 }
 # First bytes -> the picture's format.
 _PICTURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-# First bytes of texts that a failed download leaves, in lower case -> what they are.
+# First bytes, in lower case, of texts that a failed download leaves -> what the file is.
 _TEXTS = {
     b"<!doctype html": "a web page",
     b"<html": "a web page",
-    b"version https://git-lfs": "a pointer of Git LFS, which git lfs pull replaces by the file",
+    b"version https://git-lfs": "a Git LFS pointer, which git lfs pull replaces with the file",
 }
-# Words in the names of tensors -> what has them.
+# Words in the names of tensors -> what contains such tensors.
 _NAMES = {
     "lora": "a LoRA for a diffusion model",
     "model.diffusion_model": "a Stable Diffusion checkpoint",
@@ -191,7 +196,7 @@ _NAMES = {
 
 
 def recognize(path: Path) -> str | None:
-    """Return what a file seems to be that cannot be imported, or None. It is not loaded."""
+    """Return what a file that cannot be imported seems to be, without loading it; None if it may be importable."""
     if path.suffix.lower() in _SUFFIXES:
         return _SUFFIXES[path.suffix.lower()]
     if ".ckpt.data-" in path.name:
@@ -238,7 +243,7 @@ def _recognize_archive(path: Path) -> str | None:
 
 
 def is_foreign(path: Path, key: str) -> bool:
-    """Return whether a safetensors file that can be read has no metadata under `key`."""
+    """Return whether a safetensors file can be read but has no metadata under `key`."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             return key not in (file.metadata() or {})
@@ -247,7 +252,7 @@ def is_foreign(path: Path, key: str) -> bool:
 
 
 def _recognize_pickle(data: bytes) -> str | None:
-    """Return a description if the pickles in `data` name classes other than torch's tensors; they are not run."""
+    """Describe the pickles in `data` if they name classes other than those of tensors, else return None. Runs none."""
     strings: list[str] = []
     classes: list[str] = []
     stream = io.BytesIO(data)
@@ -265,7 +270,7 @@ def _recognize_pickle(data: bytes) -> str | None:
     if not foreign:
         return None
     name = foreign[0].rpartition(".")[2]
-    return f"a pickled {name}, which runs code when it is read (in its program, save only the state_dict)"
+    return f"a pickled {name}, which runs code when it is read (save only the state_dict, in the program that made it)"
 
 
 def _recognize_names(names: Iterable[str]) -> str:

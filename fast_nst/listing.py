@@ -18,11 +18,12 @@ def list_pictures(
     on_error: Callable[[OSError], None] | None = None,
     on_foreign: Callable[[str], None] | None = None,
 ) -> list[Path]:
-    """List all files below `root` with the suffix of a readable picture, sorted; errors call the argument `name`.
+    """List all files below `root` with the suffix of a readable picture, sorted. Hidden files are left out.
 
-    Symbolic links to folders are followed; a folder that is reached twice is listed once. on_error: called for each
-    subfolder that cannot be opened. on_foreign: called with one line that counts videos, RAW photographs and the like.
-    By default both warn. Raises ImageError if `root` is not a folder, cannot be opened, or holds no picture.
+    name: what errors call the argument `root`. on_error: called for each subfolder that cannot be opened. on_foreign:
+    called with one line that counts videos, RAW photographs and the like. By default both warn. Symbolic links to
+    folders are followed; a folder that is reached twice is listed once. Raises ImageError if `root` is not a folder,
+    cannot be opened, or holds no picture.
     """
     root = Path(root).expanduser()
     try:
@@ -45,7 +46,7 @@ def list_pictures(
 
 
 def _list_files(root: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
-    """Yield the files below `root`, none twice; what a link leads to comes after the folders that are there."""
+    """Yield the files below `root` that are not hidden, listing no folder twice; linked folders come last."""
     seen: set[tuple[int, int]] = set()
     waiting = [root]
     while waiting:

@@ -1,4 +1,4 @@
-"""What this machine has, found out without torch: memory, graphics cards, fast bfloat16."""
+"""Find out, without torch, what this machine has (memory, GPUs, fast bfloat16), and keep freed memory for reuse."""
 
 import ctypes
 import os
@@ -10,11 +10,11 @@ _MADV_HUGEPAGE, _HUGE_PAGE = 14, 2**21  # sys/mman.h; bytes
 
 
 def keep_freed_memory(huge_pages: bool = True) -> None:
-    """Keep freed memory in this process for reuse; does nothing unless the C library is glibc.
+    """Keep freed memory in this process for reuse. Does nothing unless the C library is glibc.
 
     By default glibc returns large blocks to the system at once, and mapping them again takes longer than many
-    operations on them. With pages of 4 KiB a step takes up to 5 % longer, but the first use of huge pages takes longer
-    (virtual machines), so they are for long work. Call this when the process starts, before it forks: fork splits
+    operations on them. With pages of 4 KiB a step takes up to 5 % longer, but the first use of huge pages is slow on
+    virtual machines, so use them for long work. Call this when the process starts, before it forks: fork splits
     existing huge pages.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -22,7 +22,8 @@ def keep_freed_memory(huge_pages: bool = True) -> None:
         return
     for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1)):
         libc.mallopt(option, value)
-    # Reserve addresses for the heap; they take no memory until used. If they are limited, other code would lack them.
+    # Reserve addresses for the heap; they take no memory until used. Skip this where addresses are limited, because
+    # other code would lack them.
     if not huge_pages or _address_space_is_limited():
         return
     libc.malloc.restype = ctypes.c_void_p
@@ -36,7 +37,7 @@ def keep_freed_memory(huge_pages: bool = True) -> None:
 
 
 def _address_space_is_limited() -> bool:
-    """Return whether reserved but unused memory counts: `ulimit -v`, `ulimit -d`, vm.overcommit_memory=2."""
+    """Return whether unused reservations count against a limit: `ulimit -v`, `ulimit -d`, vm.overcommit_memory=2."""
     import resource  # does not exist on Windows
 
     limits = (resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
@@ -77,12 +78,12 @@ def used_memory() -> int:
 
 
 def may_have_gpu() -> bool:
-    """Return whether torch may find a GPU here; it says for sure, and takes seconds to import."""
+    """Return whether torch may find a GPU here. Only torch knows for sure, but importing it takes seconds."""
     if sys.platform == "darwin":
         return os.uname().machine == "arm64"
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
-    drivers = [Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd")]  # NVIDIA, the same in WSL, AMD
+    drivers = [Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd")]  # NVIDIA, NVIDIA in WSL, AMD
     if sys.platform == "win32":
         drivers = [Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll")]
     return any(driver.exists() for driver in drivers)
@@ -98,7 +99,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def count_threads() -> int:
-    """Return how many threads may compute: OMP_NUM_THREADS, which torch obeys too, or the cores of this process."""
+    """Return how many threads may compute: OMP_NUM_THREADS, which torch obeys too, or else `count_cores()`."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdigit() and int(given) > 0:
         return int(given)

@@ -1,6 +1,6 @@
 """Optimize an image's pixels with the perceptual loss (Gatys, Ecker, Bethge 2015, arXiv 1508.06576).
 
-Slow; the reference for feed-forward networks.
+This is slow, but the reference for feed-forward networks.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,8 +70,8 @@ def optimize(
 def memory_needed(loss: PerceptualLoss, height: int, width: int, steps: int, algorithm: str) -> int:
     """Estimate the bytes that `optimize` takes for a (1, 3, height, width) image on the device of `loss`.
 
-    This counts what autograd saves for the gradient, half as much again while it is computed, and the images: the pairs
-    of L-BFGS and a few more.
+    This counts the bytes that autograd saves for the gradient, half as many again for computing it, and the images: the
+    pairs of L-BFGS and a few more.
     """
     side = max(128, loss.smallest)
     sample = torch.full((1, 3, side, side), 0.5, device=loss.styles[0].device, requires_grad=True)
@@ -81,7 +81,7 @@ def memory_needed(loss: PerceptualLoss, height: int, width: int, steps: int, alg
 
 
 def begin(kind: str, content: Tensor, seed: int) -> Tensor:
-    """Return the initial image, with the shape of `content`: "content", a copy of it, or "noise", gray white noise."""
+    """Return the initial image: a copy of `content` (kind "content"), or gray white noise of its shape ("noise")."""
     if check_choice("init", kind, STARTS) == "content":
         return content.clone()
     generator = torch.Generator().manual_seed(seed)
@@ -89,5 +89,5 @@ def begin(kind: str, content: Tensor, seed: int) -> Tensor:
 
 
 def resized(image: Tensor, height: int, width: int) -> Tensor:
-    """Resize (1, 3, H, W) to (1, 3, height, width), bicubic and antialiased, in [0, 1]."""
+    """Resize (1, 3, H, W) to (1, 3, height, width), bicubic, antialiased and clipped to [0, 1]."""
     return F.interpolate(image, (height, width), mode="bicubic", antialias=True).clamp(0, 1)

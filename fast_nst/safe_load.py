@@ -17,7 +17,7 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
     """Load a `.pth` or `.ckpt` that contains only tensors and plain values. Raises UserError with the path."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged files seem to have unknown pickle protocols
+            warnings.simplefilter("ignore")  # torch warns of unknown pickle protocols in damaged files
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader may raise anything on damaged bytes
         reason = one_line(error)
@@ -35,13 +35,13 @@ def check_readable(path: Path) -> None:
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Return whether `path` is a safetensors file by its suffix, or its first bytes: JSON after a length of eight."""
+    """Return whether `path` is safetensors, by its suffix or its first bytes: a length of eight bytes, then JSON."""
     with open(path, "rb") as file:
         return Path(path).suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Load the state dict of a `.safetensors` or `.pth` file, on the CPU. Raises UserError with path and reason."""
+    """Load the state dict of a `.safetensors` or `.pth` file onto the CPU. Raises UserError with path and reason."""
     path = Path(path)
     check_readable(path)
     if is_safetensors(path):

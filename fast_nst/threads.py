@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-SECONDS = 5.0  # between two looks at the load
+SECONDS = 5.0  # between two readings of the load
 _STAT = Path("/proc/stat")
 
 
 def busy_seconds() -> float | None:
-    """Return the seconds that this process's cores have computed since the start of the machine; None off Linux.
+    """Return the seconds that this process's cores have computed since the machine started; None except on Linux.
 
     Programs with a nice value above 0 do not count, because they give way.
     """
@@ -40,7 +40,7 @@ def free_cores(cores: int, seconds: float, busy: float, own: float) -> int:
 
 
 class AdaptiveThreads:
-    """Sets torch's number of threads to the free cores, at most the number that it has at first.
+    """Keeps torch's number of threads at the number of free cores, but at most at its initial value.
 
     Call `update` often, in the thread that computes, and `restore` at the end.
     """
@@ -51,7 +51,7 @@ class AdaptiveThreads:
 
     @staticmethod
     def read() -> tuple[float, float, float] | None:
-        """Return the time, the seconds that the cores have computed, and those of this process."""
+        """Return the time and the seconds that the cores, and this process on them, have computed; None if unknown."""
         busy = busy_seconds()
         own = time.process_time() if os.nice(0) <= 0 else 0.0  # otherwise it is not in `busy`
         return None if busy is None else (time.monotonic(), busy, own)
@@ -69,6 +69,6 @@ class AdaptiveThreads:
             torch.set_num_threads(threads)
 
     def restore(self) -> None:
-        """Set the number of threads of the beginning."""
+        """Restore the initial number of threads."""
         if self.active:
             torch.set_num_threads(self.most)

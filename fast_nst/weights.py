@@ -1,8 +1,8 @@
-"""The weights file, `<style>.safetensors`: a trained network, and a description that rebuilds it.
+"""The weights file, `<style>.safetensors`: a trained network, and a description to rebuild it from.
 
-The tensors are the network's parameters; the metadata is a JSON text under the key "fast_nst". Loading one executes no
-code from the file: `networks.build` rebuilds the network from its name and arguments. Files of other programs are read
-by `importers`.
+The tensors are the network's parameters; the metadata is a JSON text under the key "fast_nst". Loading a file
+executes no code from it: `networks.build` rebuilds the network from its name and arguments. `importers` reads files of
+other programs.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ def save(path: str | os.PathLike[str], network: nn.Module, description: dict[str
 
 
 def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the metadata of a weights file; what `load` says of another file that it reads. Raises WeightsError."""
+    """Return a weights file's metadata, or the description that `load` gives for another file. Raises WeightsError."""
     path = check_path(path)
     if not is_safetensors(path) or importers.is_foreign(path, KEY):
         return importers.load_foreign(path)[1]
@@ -53,27 +53,27 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]:
-    """Load the network of a weights file, in evaluation mode, float32 on the CPU, and the file's metadata.
+    """Load a weights file: its network (in evaluation mode, float32, on the CPU) and its metadata.
 
-    Checkpoints of train.py and networks of other programs work too, see `importers`. Raises WeightsError.
+    Checkpoints of train.py and networks of other programs work too (see `importers`). Raises WeightsError.
     """
     path = check_path(path)
     if not is_safetensors(path) or importers.is_foreign(path, KEY):
         return importers.load_foreign(path)
     metadata = describe(path)
     if metadata["network"]["name"] == GENERATOR:
-        raise WeightsError(f"{path}: makes images from noise (experiment=agn), and paints no photograph; use generate")
+        raise WeightsError(f"{path}: makes images from noise (experiment=agn), not from photographs; use generate")
     return _build(path, metadata, networks.build), metadata
 
 
 def load_generator(path: str | os.PathLike[str]) -> tuple[Generator, dict[str, Any]]:
-    """Load the generator of a weights file of experiment=agn like `load`. Raises WeightsError."""
+    """Load a generator from a weights file of experiment=agn, as `load` does. Raises WeightsError."""
     path = check_path(path)
     if not is_safetensors(path):
         raise WeightsError(f"{path}: not a weights file; generate takes the .safetensors of experiment=agn")
     metadata = describe(path)
     if metadata["network"]["name"] != GENERATOR:
-        raise WeightsError(f"{path}: paints photographs, and makes no images from noise; use infer")
+        raise WeightsError(f"{path}: paints photographs and makes no images from noise; use infer")
     return _build(path, metadata, generator.build), metadata
 
 
@@ -85,6 +85,6 @@ def _build(path: Path, metadata: dict[str, Any], build: Callable[..., Any]) -> A
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file in hexadecimal; it identifies a style image."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -76,7 +76,7 @@ def test_a_folder_or_another_file_does_not_hide_a_bundled_style(tmp_path, monkey
         (["cubist.safetensors", "photo.jpg"], "cubist.safetensors: no such file; the bundled styles are"),
         (["styles.safetensors", "photo.jpg", "--style", "cubist,"], "style: got 'cubist,'; allowed: NAME"),
         (["page.pth", "photo.jpg"], "page.pth: seems to be a web page; allowed"),
-        (["pointer.pth", "photo.jpg"], "pointer.pth: seems to be a pointer of Git LFS"),
+        (["pointer.pth", "photo.jpg"], "pointer.pth: seems to be a Git LFS pointer"),
         (["empty.pth", "photo.jpg"], "empty.pth: seems to be an empty file; allowed"),
     ],
 )

@@ -160,7 +160,7 @@ def test_other_files_are_counted_by_kind_in_one_line(photographs):
     with pytest.warns(UnreadablePictureWarning) as warned:
         assert len(folder.list_pictures(photographs)) == 8
     assert [str(warning.message) for warning in warned] == [
-        f"{photographs}: left out 2 videos (.MOV, .mp4): paint each by infer.py, or extract its frames with ffmpeg; "
+        f"{photographs}: left out 2 videos (.MOV, .mp4): paint each with infer.py, or extract its frames with ffmpeg; "
         "1 PDF (.pdf): export as JPEG or PNG; 1 Photoshop file (.psd): export as JPEG or PNG; "
         "1 RAW photograph (.CR2): export as JPEG or TIFF"
     ]

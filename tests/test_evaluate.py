@@ -54,8 +54,8 @@ def test_evaluate_command(trained, workplace):
     assert 0 < figures["SSIM"] < 1
     assert figures["tv"] > 0
     for option, name, message in (
-        ("--json", file, "ends in .json"), ("--json", "scores.json", "exists already; give --overwrite"),
-        ("--sheet", "scores.png", "exists already"), ("--cache", "scores.png", "is a file"),
+        ("--json", file, "ends in .json"), ("--json", "scores.json", "already exists; give --overwrite"),
+        ("--sheet", "scores.png", "already exists"), ("--cache", "scores.png", "is a file"),
     ):  # fmt: skip
         wrong = run("evaluate.py", file, "--content", "photographs", option, name, cwd=workplace)
         assert (wrong.returncode, message in wrong.stderr) == (2, True), wrong.stderr

@@ -201,8 +201,8 @@ def test_bad_input(tmp_path, capsys, monkeypatch):
     (tmp_path / "foreign.safetensors").write_text("no weights")
     for words, message in (
         ([path, "-o", "a.tflite"], "-o a.tflite: cannot write this format; give one of .onnx, .pt2"),
-        ([path, "-o", tmp_path / "there.pt2"], "there.pt2 exists already; give --overwrite or another file"),
-        ([path, path, "-o", "a.pt2"], "-o a.pt2: is of one network, and there are 2 weights files"),
+        ([path, "-o", tmp_path / "there.pt2"], "there.pt2 already exists; give --overwrite or another file"),
+        ([path, path, "-o", "a.pt2"], "-o a.pt2: got 2 weights files; allowed: one"),
         ([tmp_path / "foreign.safetensors", "-o", "a.pt2"], "foreign.safetensors: damaged, or not a weights file"),
         ([path], "one of the arguments -o/--output --folder is required"),
     ):

@@ -255,7 +255,7 @@ def test_side_above_the_limit_of_a_format_raises(tmp_path, suffix, longest):
     path = tmp_path / f"long{suffix}"
     image.save_picture(Image.new("RGB", (longest, 1)), path)
     before = path.read_bytes()
-    with pytest.raises(image.ImageError, match=f"2 x {longest + 1} pixels; a {suffix} has up to {longest} a side"):
+    with pytest.raises(image.ImageError, match=f"2 x {longest + 1} pixels; allowed in a {suffix}: up to {longest}"):
         image.save_picture(Image.new("RGB", (2, longest + 1)), path)
     assert path.read_bytes() == before
 

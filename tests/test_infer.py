@@ -127,7 +127,7 @@ def test_other_files_and_animations_are_said(folder):
     notes = [line for line in result.stderr.splitlines() if "photo/s" not in line and line.strip()]
     assert notes == [
         "in: left out 1 RAW photograph (.CR2): export as JPEG or TIFF; "
-        "1 video (.MOV): paint each by infer.py, or extract its frames with ffmpeg",
+        "1 video (.MOV): paint each with infer.py, or extract its frames with ffmpeg",
         "in/moving.gif: several frames or pages; only the first one is stylized",
     ]
     assert (folder / "out" / "link" / "linked.jpg").exists()

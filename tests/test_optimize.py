@@ -93,7 +93,7 @@ def test_optimize_command(workplace):
     assert settings["steps"] == 3
     assert set(settings["last_losses"]) == {"loss", "content", "style", "light", "tv"}
     for arguments, message in (
-        ([*small, photo, "output=out.png"], "out.png exists already; give overwrite=true"),
+        ([*small, photo, "output=out.png"], "out.png already exists; give overwrite=true"),
         ([*small, "output=other.png"], "content: give a photograph"),
         ([*small, photo, "output=other.png", "algorithm=newton"], "algorithm: got 'newton'"),
         ([*small, photo, "output=other.png", "loss.content_scales={7: 1}"], "allowed: 56 of them on, size=75"),

@@ -293,7 +293,7 @@ def test_bad_input_of_a_page(tmp_path, capsys, monkeypatch):
     for words, message in (
         (["-o", "a.html", "--runtime", "ort.tgz"], "--runtime: ort.tgz: not the package onnxruntime-web 1."),
         (["-o", "a.html", "--runtime", "none.tgz"], "--runtime: none.tgz: not the package onnxruntime-web 1."),
-        (["--folder", "site"], "--folder: site/index.html exists already; give --overwrite or another file"),
+        (["--folder", "site"], "--folder: site/index.html already exists; give --overwrite or another file"),
         (["--folder", "ort.tgz"], "--folder: ort.tgz: is a file"),
         (["--folder", "x", "-o", "a.html"], "argument -o/--output: not allowed with argument --folder"),
     ):

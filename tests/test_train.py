@@ -236,6 +236,6 @@ def test_a_sheet(trained, workplace):
     result = run("sheet.py", painting, painting, *options, cwd=workplace)
     assert result.returncode == 0, result.stderr
     again = run("sheet.py", painting, painting, *options, cwd=workplace)
-    assert (again.returncode, "exists already; give --overwrite" in again.stderr) == (2, True)
+    assert (again.returncode, "already exists; give --overwrite" in again.stderr) == (2, True)
     with Image.open(workplace / "sheet.png") as image:
         assert image.size == (32 + 4 + 32, 16 + 3 * 36 - 4)

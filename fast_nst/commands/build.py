@@ -20,7 +20,7 @@ LONGEST_NAME = 200  # bytes; file systems allow 255, and suffixes are added
 
 
 def loss_settings(loss: str = "default") -> dict[str, Any]:
-    """Return the loss's arguments for `loss=<loss>`."""
+    """Return the arguments of `PerceptualLoss` for `loss=<loss>`."""
     terms: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONFIGS / "loss" / f"{loss}.yaml"))  # type: ignore[assignment]
     return _of_perceptual_loss(terms)
 
@@ -32,7 +32,7 @@ def optimizer_settings() -> dict[str, Any]:
 
 
 def brush_sizes(cfg: dict[str, Any]) -> list[int | None]:
-    """Return the sizes of `style.size`: one, or several, each for strokes of another size. Raises UserError."""
+    """Return `style.size` as a list of one or more sizes, each for strokes of a different size. Raises UserError."""
     sizes = cfg["style"]["size"]
     if not isinstance(sizes, list):
         return [sizes]
@@ -44,7 +44,7 @@ def brush_sizes(cfg: dict[str, Any]) -> list[int | None]:
 def make_loss(cfg: dict[str, Any], paintings: Sequence[Path], sizes: Sequence[int | None]) -> PerceptualLoss:
     """Build the perceptual loss on the CPU, with the `style.side` of each style image resized to each of `sizes`.
 
-    Each size of each painting is a style of its own, those of a painting next to each other. `style.blend` mixes
+    Each size of each painting is a separate style; a painting's sizes come one after the other. `style.blend` mixes
     further images with a single painting.
     """
     network = dict(cfg["loss_network"])
@@ -67,7 +67,7 @@ def make_loss(cfg: dict[str, Any], paintings: Sequence[Path], sizes: Sequence[in
 
 
 def _of_perceptual_loss(terms: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what belongs to the training step."""
+    """Return `terms` without the keys that belong to the training step."""
     return {key: value for key, value in terms.items() if key not in ("jitter", "temporal_weight")}
 
 
@@ -75,9 +75,9 @@ def file_name(cfg: dict[str, Any], default: str) -> str:
     """Return the name for output files: `style.name`, or `default`."""
     name = str(cfg["style"]["name"] or default)
     if name != Path(name).name or name == "..":
-        raise UserError(f"style.name: got {name!r}; allowed: a file's name, without a folder")
+        raise UserError(f"style.name: got {name!r}; allowed: a file name without a folder")
     if len(os.fsencode(name)) > LONGEST_NAME:
-        raise UserError(f"style.name: got {name[:20]}…; allowed: up to {LONGEST_NAME} letters")
+        raise UserError(f"style.name: got {name[:20]}…; allowed: up to {LONGEST_NAME} bytes")
     return name
 
 
@@ -90,8 +90,8 @@ def further_paintings(cfg: dict[str, Any]) -> list[tuple[Path, float]]:
 
 
 def check_source(name: str, given: Sequence[str]) -> None:
-    """Raises UserError if one of the keys `given` on the command line belongs to another source of content images."""
+    """Raise UserError if a key `given` on the command line is for a source of content images other than `name`."""
     if name == "synthetic" and "data.root" in given and "data" not in given:
         raise UserError("data.root: data=synthetic, the default, draws its own pictures; add data=folder")
     if name != "synthetic" and "data.count" in given:
-        raise UserError(f"data.count: how many pictures data=synthetic draws; {name} takes all there are")
+        raise UserError(f"data.count: allowed only with data=synthetic; {name} takes all pictures")

@@ -1,4 +1,4 @@
-"""Errors of the commands: one line on stderr, no traceback; exit code 2 for a user's mistake, else 1."""
+"""Parse options, check outputs, and report errors: one line on stderr, no traceback (exit codes: see `run`)."""
 
 import argparse
 import io
@@ -17,7 +17,7 @@ from fast_nst.errors import RunError, UserError
 
 
 def known_errors() -> tuple[type[Exception], ...]:
-    """Return the types of errors that become one line. OSError: a folder that cannot be listed, a full disk."""
+    """Return the types of errors that are reported in one line. OSError: an unreadable folder, a full disk."""
     if "hydra" not in sys.modules:  # importing it takes time
         return UserError, RunError, OSError
     from hydra.errors import HydraException
@@ -27,13 +27,13 @@ def known_errors() -> tuple[type[Exception], ...]:
 
 
 class Interrupted(RunError):
-    """Ctrl-C ended a command that says what it has done."""
+    """Ctrl-C ended a command. The message says what the command has done."""
 
     exit_code = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one line, and options also between inputs; ~ and $VARIABLES are expanded."""
+    """argparse with one-line errors, options allowed between inputs, and ~ and $VARIABLES expanded."""
 
     def __init__(self, **options: Any) -> None:
         own = Path(sys.argv[0]).stem == "fast-nst"  # one program for all commands
@@ -51,26 +51,26 @@ class Parser(argparse.ArgumentParser):
 
 
 def typed(name: str) -> str:
-    """Return how to call the command `name`, in the way this one was called."""
+    """Return how to call the command `name` in the way that the running command was called."""
     if Path(sys.argv[0]).stem.startswith("fast-nst"):
         return f"fast-nst {name}"
     return f"python {shlex.quote(str(Path(sys.argv[0]).with_name(f'{name}.py')))}"
 
 
 def one_line(error: BaseException) -> str:
-    """The message of `error` on one line; of one that a worker process passed on, without its traceback."""
+    """Return the message of `error` on one line, without the traceback of a worker process that passed it on."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     text = str(error).strip()
     if text.startswith("Caught ") and "Original Traceback" in text:
         text = text.splitlines()[-1].partition(": ")[2]
     if unknown := re.search(r"Key '.*' is not in struct\s+full_key: (\S+)", text):
-        return f"unknown key {unknown[1]}; --help lists all of them"
+        return f"unknown key {unknown[1]}; --help lists all keys"
     return " ".join(text.partition("Config search path:")[0].split())
 
 
 def explain(error: BaseException) -> str:
-    """One line that says what is wrong; for an error that Hydra wraps, with the key."""
+    """Return one line that says what is wrong: for a bad override, how to quote it; else the message of the cause."""
     hydra = sys.modules.get("hydra.errors")
     if hydra is not None and isinstance(error, hydra.OverrideParseException):
         key, _, value = str(error.override).removeprefix("++").partition("=")  # `config.normalize` may have added ++
@@ -94,25 +94,27 @@ def report(error: BaseException) -> int:
 def check_new(
     option: str, path: str | Path, overwrite: bool, inputs: Iterable[str | Path], more: str = "--overwrite"
 ) -> None:
-    """Raises UserError if `path` is one of `inputs`, cannot be written, or exists and `overwrite` is false; the message
-    ends with how to allow it (`more`)."""
+    """Raise UserError if `path` is one of `inputs`, cannot be written, or exists and `overwrite` is false.
+
+    more: what to give to allow overwriting, for the message.
+    """
     if Path(path).is_dir():
-        raise UserError(f"{option}: {path}: is a folder")
+        raise UserError(f"{option}: {path}: is a folder; give a file")
     check_apart(option, [path], inputs)
     if Path(path).exists() and not overwrite:
-        raise UserError(f"{option}: {path} exists already; give {more} or another file")
+        raise UserError(f"{option}: {path} already exists; give {more} or another file")
     check_place(path)
 
 
 def check_json(path: Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
-    """`check_new` for the file that --json names."""
+    """Check the file that --json names as `check_new` does; its name must end in .json."""
     if path.suffix != ".json":
         raise UserError(f"--json: {path}: give a name that ends in .json")
     check_new("--json", path, overwrite, inputs)
 
 
 def check_apart(option: str, results: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
-    """Raises UserError if one of `results` is one of `inputs`, which are never overwritten."""
+    """Raise UserError if one of `results` is one of `inputs`, which are never overwritten."""
     kept = {os.path.realpath(path) for path in inputs}
     for path in results:
         if os.path.realpath(path) in kept:
@@ -120,9 +122,9 @@ def check_apart(option: str, results: Iterable[str | Path], inputs: Iterable[str
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit with what it returns; 2 after a user's mistake, 1 after a failure, 130 after Ctrl-C."""
+    """Call `main` and exit with the code it returns; 2 after a user's mistake, 1 after a failure, 130 after Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file name may be bytes that are not text
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file name may contain bytes that are not text
     try:
         sys.exit(main() or 0)
     except known_errors() as error:

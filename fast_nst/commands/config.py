@@ -23,7 +23,8 @@ from fast_nst.commands.paths import PATHS, assign, expand, parse, quote_path
 from fast_nst.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
-CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"  # a wheel, a clone
+# A wheel has configs/ inside the package, a clone beside it.
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 TABLES = tuple(f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales"))
 # Loss arguments that a preset may omit.
 OPTIONAL = tuple(
@@ -32,7 +33,7 @@ OPTIONAL = tuple(
         "temporal_weight",
     )
 )  # fmt: skip
-# Groups whose `name` is that of the choice, unless its file has one.
+# Groups whose `name` is the name of the chosen file, unless the file sets `name`.
 NAMED = ("network", "loss_network", "data", "optimizer", "method")
 LISTS = ("network.filters", "trainer.devices", "method.styles", "style.image", "style.size")
 HYDRA_OPTIONS = (
@@ -42,9 +43,9 @@ HYDRA_OPTIONS = (
 
 
 def normalize(word: str, series: bool = False) -> str:
-    """A word of the command line as Hydra reads it: a key that a preset may leave out is added, and a path quoted.
+    """Return a word of the command line as Hydra reads it: add (++) a key that a preset may omit, and quote a path.
 
-    series: one of several runs (-m), for which commas separate values.
+    series: whether there are several runs (-m), so that commas separate values.
     """
     key, equals, value = word.partition("=")
     if not equals:
@@ -59,8 +60,10 @@ def normalize(word: str, series: bool = False) -> str:
 
 
 def compose(config: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The settings of configs/<config>.yaml with `overrides`, as a command line has them. Raises UserError, or Hydra's
-    errors."""
+    """Return the settings of configs/<config>.yaml with `overrides`, given as on a command line.
+
+    Raises UserError, or Hydra's errors.
+    """
     instance = HydraConfig.instance()
     before = instance.cfg
     try:
@@ -78,8 +81,10 @@ def compose(config: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def run(main: Callable[[], None], config: str) -> None:
-    """Run the Hydra function `main`, which composes configs/<config>.yaml, after checking the command line: a table may
-    have keys that the file does not have (`settle`), and an experiment must belong to this command."""
+    """Check the command line, then run the Hydra function `main`, which composes configs/<config>.yaml.
+
+    A table may have keys that the file does not have (`settle`); an experiment must belong to this command.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to cli.run, which prints one line
 
     def checked() -> None:
@@ -95,7 +100,7 @@ def run(main: Callable[[], None], config: str) -> None:
             option, _, value = word.partition("=")
             if option.startswith("--") and not any(known.startswith(option) for known in HYDRA_OPTIONS):
                 like = f"{option.removeprefix('--')}={value or 'VALUE'}"
-                raise UserError(f"{option}: no such option; write settings without dashes, {like}; see --help")
+                raise UserError(f"{option}: no such option; write settings without dashes: {like}; see --help")
             if "=" in word and not word.startswith("-"):
                 check_group(OverridesParser.create().parse_overrides([word])[0], config, {*own}, groups)
             if word.startswith("~") and not word.startswith(tuple(f"~{name}." for name in TABLES)):
@@ -106,29 +111,29 @@ def run(main: Callable[[], None], config: str) -> None:
 
 
 def check_group(override: Override, config: str, keys: set[str], groups: set[str]) -> None:
-    """Raises UserError if `override` chooses a group member that does not exist, or an experiment that sets keys which
+    """Raise UserError if `override` chooses a group member that does not exist, or an experiment that sets keys that
     this command does not have."""
     group = override.key_or_group
-    if group not in groups or override.value_type == ValueType.GLOB_CHOICE_SWEEP:  # Hydra's own choice among them
+    if group not in groups or override.value_type == ValueType.GLOB_CHOICE_SWEEP:  # Hydra resolves glob(…) itself
         return
-    own = not any(word.startswith("--config-") for word in sys.argv)  # which brings groups from elsewhere
+    own = not any(word.startswith("--config-") for word in sys.argv)  # --config-dir brings groups from elsewhere
     series = override.is_sweep_override()
     for name in override.sweep_iterator() if series else [override.value()]:
-        name = getattr(name, "text", name)  # of what was in quotes
+        name = getattr(name, "text", name)  # the text inside quotes
         file = CONFIGS / group / f"{name}.yaml"
-        if not isinstance(name, str) or (own and not file.is_file()):  # all of a series, before the first is trained
+        if not isinstance(name, str) or (own and not file.is_file()):  # checks a whole series before it starts
             known = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
-            more = "; a painting of your own is style.image=FILE" if group == "style" else ""
+            more = "; for a painting of your own, give style.image=FILE" if group == "style" else ""
             got = name if series else override.get_value_element_as_str()
             raise UserError(f"{group}: got {got}; allowed: {known}{more}")
         known_file = group == "experiment" and file.is_file()
         if strange := sorted({*OmegaConf.load(file)} - groups - keys if known_file else ()):
-            raise UserError(f"experiment={name}: not one of {config}.py, which has no {', '.join(strange)}")
+            raise UserError(f"experiment={name}: not an experiment of {config}.py, which has no {', '.join(strange)}")
 
 
 def settle(composed: DictConfig) -> None:
-    """Apply what Hydra does not: a group's choice is its `name`, and a table on the command line replaces that of the
-    file instead of being merged. A new key, with a plus, is an error except in a table."""
+    """Apply rules that Hydra lacks: a group's choice becomes its `name`, and a table on the command line replaces the
+    file's table instead of being merged. A new key, with a plus, is an error except in a table or `OPTIONAL`."""
     check_kinds(composed)
     parser = OverridesParser.create()
     groups = HydraConfig.get().runtime.choices
@@ -138,14 +143,14 @@ def settle(composed: DictConfig) -> None:
         key = override.key_or_group
         known = key in (*groups, *OPTIONAL) or key.startswith((*(f"{name}." for name in TABLES), "style.blend"))
         if override.is_add() and not known and key not in TABLES:
-            raise UserError(f"+{key}: unknown key; --help lists all of them")
+            raise UserError(f"+{key}: unknown key; --help lists all keys")
         if key in TABLES and isinstance(table := override.value(), dict):
             OmegaConf.update(composed, key, table, merge=False)
 
 
 def check_kinds(composed: DictConfig) -> None:
-    """Raises UserError if the command line turned a single value into a table or list, or the reverse, or gave a path
-    that is not one. Turns whole numbers into paths, and expands ~ and $VARIABLES in paths."""
+    """Raise UserError if the command line turned a single value into a table or list, or the reverse, or gave something
+    other than a path for a path. Also turn whole numbers into paths, and expand ~ and $VARIABLES in paths."""
     job = HydraConfig.get()
     choices = [f"{group}={name}" for group, name in job.runtime.choices.items() if name and "/" not in group]
     reference = OmegaConf.to_container(hydra.compose(str(job.job.config_name), choices), resolve=True)
@@ -153,12 +158,12 @@ def check_kinds(composed: DictConfig) -> None:
         if key in PATHS and isinstance(value, str):
             value = expand(value)
         if isinstance(value, str) and value.startswith("${"):
-            continue  # what it stands for is a setting of its own
+            continue  # it refers to another setting, which is checked itself
         if key == "style.blend" and isinstance(value, str | dict):
             value = read_blend(value)
             OmegaConf.update(composed, key, value, merge=False)
         if key in PATHS and value == "":
-            raise UserError(f"{key}: got an empty name")  # an unset variable of a shell; pathlib's current folder
+            raise UserError(f"{key}: got an empty name; allowed: a path")  # an unset shell variable; pathlib's "."
         if key in PATHS and isinstance(value, int) and not isinstance(value, bool):
             OmegaConf.update(composed, key, str(value))
         elif key in PATHS and isinstance(value, str):
@@ -174,12 +179,12 @@ def check_kinds(composed: DictConfig) -> None:
         elif (isinstance(value, dict) and key != "style.blend") or (isinstance(value, list) and key not in LISTS):
             raise UserError(f"{key}: got {value!r}; allowed: a single value")
         elif key in PATHS and not isinstance(value, str) and (value is not None or key in ("style.image", "init")):
-            quoted = "" if value is None else f"; quoted it is one: \"{key}='{value}'\""
+            quoted = "" if value is None else f"; to use it as a path, quote it: \"{key}='{value}'\""
             raise UserError(f"{key}: got {value!r}; allowed: a path{quoted}")
 
 
 def read_blend(value: str | dict[Any, Any]) -> Any:
-    """Read {FILE: weight}; as a text it is YAML, which allows more letters than Hydra. Expand the files' names."""
+    """Read {FILE: weight} and expand the file names. Text is read as YAML, which allows more characters than Hydra."""
     if isinstance(value, str):
         try:
             value = OmegaConf.to_container(OmegaConf.create(value))  # type: ignore[assignment]
@@ -189,7 +194,7 @@ def read_blend(value: str | dict[Any, Any]) -> Any:
 
 
 def _pairs(value: Any, plain: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (key, its value in `value`, its value in `plain`) for each key of both trees, outer keys first.
+    """Yield (key, its value in `value`, its value in `plain`) for each key that both trees have, outer keys first.
 
     The keys inside `TABLES` are not compared.
     """

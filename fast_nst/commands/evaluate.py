@@ -5,9 +5,9 @@ python scripts/evaluate.py a.safetensors b.safetensors --style painting.jpg --co
     --loss-network vgg19 --loss-network-weights vgg19.safetensors --sheet sheet.png
 
 The objective is content + 10 x style, normalized, with Johnson 2016's layers. "Equivalent steps" are the L-BFGS steps
-that Gatys' optimization takes on the same image to reach the network's objective, from noise as in Johnson 2016 (figure
-5) and from the photograph. SSIM, and LPIPS if its weights are there or can be downloaded, compare outputs with the
-photograph. Networks of experiment=super_resolution get scores of their own, see `evaluate_enlarged`.
+that Gatys' optimization takes on the same image to reach the network's objective: from noise, as in Johnson 2016
+(figure 5), and from the photograph. SSIM and, with --lpips, LPIPS compare outputs with the photograph. Networks of
+experiment=super_resolution get other scores (see `evaluate_enlarged`).
 """
 
 import argparse
@@ -48,10 +48,10 @@ from fast_nst.stylize.image import stylize_tensor
 from fast_nst.stylize.sheet import grid, grid_size
 
 CONTENT = {"relu3_3": 1.0}
-STYLE = dict.fromkeys(("relu1_2", "relu2_2", "relu3_3", "relu4_3"), 1.0)  # Johnson 2016's
+STYLE = dict.fromkeys(("relu1_2", "relu2_2", "relu3_3", "relu4_3"), 1.0)  # Johnson 2016's layers
 STARTS = ("noise", "content")
-SIZES = [256]  # pixels a side, by default
-SHOWN = 4  # images of the sheet
+SIZES = [256]  # the default sides in pixels
+SHOWN = 4  # photographs on the sheet
 
 
 def squares(folder: str, count: int, size: int) -> list[Tensor]:
@@ -72,13 +72,13 @@ def squares(folder: str, count: int, size: int) -> list[Tensor]:
 
 
 def quartiles(values: list[float]) -> dict[str, float]:
-    """Median, first and third quartile."""
+    """Return the median and the first and third quartiles."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return {"median": float(middle), "quartile_1": float(low), "quartile_3": float(high)}
 
 
 def likenesses(lpips: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """Measures of two (1, 3, H, W) in [0, 1]: SSIM, and with `lpips` that too, where its weights can be had."""
+    """Return measures of two (1, 3, H, W) in [0, 1]: SSIM and, if `lpips` and its weights can be loaded, LPIPS."""
 
     def ssim(result: Tensor, photograph: Tensor) -> Tensor:
         found = structural_similarity_index_measure(result, photograph, data_range=1.0)
@@ -88,7 +88,7 @@ def likenesses(lpips: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     found: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"SSIM": ssim}
     if lpips:
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # what is said of a download
+            with contextlib.redirect_stdout(sys.stderr):  # the download's messages
                 found["LPIPS"] = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
         except (OSError, RuntimeError) as error:  # no network; a broken download
             print(f"skipping LPIPS: its weights are missing and cannot be downloaded ({error})", file=sys.stderr)
@@ -96,7 +96,7 @@ def likenesses(lpips: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 
 def plot(curves: list[np.ndarray], value: float, side: int) -> Image.Image:
-    """Curves of the objective, logarithmic, from noise and from the photograph, and ours as a line; a square."""
+    """Plot the objective, logarithmic, in a square: `curves` from noise and from the photograph, a line at `value`."""
     picture = Image.new("RGB", (side, side), "white")
     draw = ImageDraw.Draw(picture)
     logs = [np.log10(np.maximum(curve, 1e-6)) for curve in curves]
@@ -122,14 +122,14 @@ def measure(
     likeness_of: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
     shown: int,
 ) -> tuple[dict[str, dict[str, list[float]]], list[list[Image.Image]]]:
-    """Return {weights file: {score: one value a photograph}}, and the sheet's first `shown` rows."""
+    """Return {weights file: {score: one value per photograph}}, and the first `shown` rows of the sheet."""
     tables: dict[str, dict[str, list[float]]] = {path: {} for path in trained}
     first = tables[next(iter(trained))]
     rows: list[list[Image.Image]] = []
     bar = tqdm(total=len(photographs) * len(STARTS) * steps, unit="step", desc=f"{photographs[0].shape[2]} px")
     for index, photograph in enumerate(photographs, 1):
         slow = {start: curves.get(photograph, loss, steps, start, bar.update) for start in STARTS}
-        bar.update(index * len(STARTS) * steps - bar.n)  # of curves that were kept
+        bar.update(index * len(STARTS) * steps - bar.n)  # counts the steps of cached curves
         results = []
         for path, (network, _) in trained.items():
             result = stylize_tensor(network, photograph)
@@ -171,10 +171,10 @@ def parse() -> argparse.Namespace:
     parser = cli.Parser(description="Score trained networks against the slow method.")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="+", help="FILE, FILE:STYLE or a bundled style")
     parser.add_argument("--content", required=True, metavar="DIR", help="held-out photographs")
-    parser.add_argument("--style", metavar="FILE", help="the painting (default: the package's of that name)")
-    parser.add_argument("--images", type=int, default=20, help="at most (default: %(default)s)")
+    parser.add_argument("--style", metavar="FILE", help="the painting (default: the network's, if it is bundled)")
+    parser.add_argument("--images", type=int, default=20, help="photographs, at most (default: %(default)s)")
     parser.add_argument("--sizes", type=int, nargs="+")
-    parser.add_argument("--steps", type=int, default=300, help="of the slow method, at most (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=300, help="steps of the slow method (default: %(default)s)")
     parser.add_argument("--loss-network", default="compact", choices=loss_networks.NAMES)
     parser.add_argument("--loss-network-weights", metavar="FILE")
     parser.add_argument(
@@ -186,7 +186,7 @@ def parse() -> argparse.Namespace:
         help="folder that keeps the slow method's curves (default: %(default)s, in the current folder)",
     )  # fmt: skip
     parser.add_argument(
-        "--lpips", action="store_true", help="also compute LPIPS, if its weights are there or can be downloaded"
+        "--lpips", action="store_true", help="also compute LPIPS, if its weights exist or can be downloaded"
     )
     parser.add_argument(
         "--temporal", action="store_true",
@@ -201,7 +201,7 @@ def parse() -> argparse.Namespace:
 
 
 def check_options(arguments: argparse.Namespace) -> None:
-    """Raises UserError for values out of range, and for outputs that cannot be written."""
+    """Raise UserError for values out of range, and for outputs that cannot be written."""
     for name in ("images", "steps"):
         check_int(f"--{name}", getattr(arguments, name), 1)
     for size in arguments.sizes or ():
@@ -224,7 +224,7 @@ def check_options(arguments: argparse.Namespace) -> None:
 
 
 def build_objective(arguments: argparse.Namespace, name: str, device: torch.device) -> tuple[PerceptualLoss, Curves]:
-    """The objective for the style `name`, and the cache of the slow method's curves."""
+    """Return the objective for the style `name`, and the cache of the slow method's curves."""
     try:
         painting = styles.load(styles.find(arguments.style or f"{styles.BUNDLED}{name}.jpg"), 256)
     except image.ImageError as error:
@@ -234,7 +234,7 @@ def build_objective(arguments: argparse.Namespace, name: str, device: torch.devi
         loss_network, painting, content_layers=CONTENT, style_layers=STYLE, content_weight=1.0,
         style_weight=arguments.style_weight, normalize=True,
     ).to(device)  # fmt: skip
-    # A downloaded VGG is what its name says; compact changes with the package.
+    # A downloaded VGG is identified by its name; compact changes with the package.
     file = arguments.loss_network_weights or (compact.ASSET if arguments.loss_network == "compact" else None)
     digest = "" if file is None else weights.sha256(file)
     about = f"{arguments.loss_network} {digest} {sorted(STYLE)} {arguments.style_weight}"
@@ -264,7 +264,7 @@ def main() -> None:
     enlarging = {path: network for path, (network, _) in trained.items() if isinstance(network, SuperResolution)}
     if enlarging:
         if len(enlarging) < len(trained):
-            raise UserError("WEIGHTS: some networks enlarge and others paint; give those of one kind")
+            raise UserError("WEIGHTS: some networks enlarge and others paint; give networks of one kind")
         for option in ("style", "sizes"):
             if getattr(arguments, option) is not None:
                 raise UserError(f"--{option}: is for networks that paint; these enlarge")

@@ -1,7 +1,7 @@
 """Score networks that enlarge (experiment=super_resolution) on shrunk photographs, next to bicubic interpolation.
 
-PSNR and SSIM are of the luma, without a frame as wide as the scale (Johnson 2016, sec. 4.2). The feature loss is that
-of the training (`losses.restoration`). Sharpness is the mean gradient of the luma over that of the original.
+PSNR and SSIM are computed on the luma, without a border as wide as the scale (Johnson 2016, sec. 4.2). The feature loss
+is the training's (`losses.restoration`). Sharpness is the luma's mean gradient, divided by the original's.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from fast_nst.stylize.color import luma
 from fast_nst.stylize.image import stylize_tensor
 from fast_nst.stylize.sheet import grid
 
-LAYER = "relu2_2"  # Johnson 2016's
-SHOWN, SIDE = 4, 256  # photographs of the sheet, pixels of their middle
+LAYER = "relu2_2"  # Johnson 2016's layer
+SHOWN, SIDE = 4, 256  # photographs on the sheet, the side of their middle in pixels
 
 
 def compare(result: Tensor, original: Tensor, border: int, loss: RestorationLoss) -> dict[str, float]:
@@ -69,17 +69,17 @@ def photographs(folder: str, count: int, scale: int) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def evaluate(trained: Mapping[str, SuperResolution], arguments: argparse.Namespace) -> None:
-    """Print the scores of the networks by file, and write --json and --sheet. Raises UserError."""
+    """Print the scores of the networks `trained`, by file, and write --json and --sheet. Raises UserError."""
     scales = {network.scale for network in trained.values()}
     if len(scales) > 1:
-        raise UserError(f"WEIGHTS: networks of scales {', '.join(map(str, sorted(scales)))}; give those of one scale")
+        raise UserError(f"WEIGHTS: got scales {', '.join(map(str, sorted(scales)))}; give networks of one scale")
     (scale,), device = scales, next(next(iter(trained.values())).parameters()).device
     loss_network = loss_networks.build(arguments.loss_network, [LAYER], arguments.loss_network_weights)
     loss = RestorationLoss(loss_network.to(device))
     tables: dict[str, dict[str, list[float]]] = {name: {} for name in ("bicubic", *trained)}
     rows: list[list[Image.Image]] = []
     for original in tqdm(photographs(arguments.content, arguments.images, scale), total=arguments.images, unit="photo"):
-        small = image.to_tensor(image.to_pillow(shrink(original, scale)))  # with the 8 bits of a file
+        small = image.to_tensor(image.to_pillow(shrink(original, scale)))  # rounded to the 8 bits of a file
         results = {"bicubic": enlarge(small, scale).clamp(0, 1)}
         results |= {path: stylize_tensor(network, small).cpu() for path, network in trained.items()}
         for name, result in results.items():
@@ -100,7 +100,7 @@ def evaluate(trained: Mapping[str, SuperResolution], arguments: argparse.Namespa
 
 
 def middle(picture: Image.Image, side: int) -> Image.Image:
-    """Crop the middle of a picture, not resized; a smaller one is enlarged."""
+    """Crop the middle of a picture to `side` x `side` pixels without resizing; enlarge a smaller picture."""
     if min(picture.size) < side:
         return picture.resize((side, side), Image.Resampling.BICUBIC, box=center_box(*picture.size))
     left, top = ((length - side) // 2 for length in picture.size)

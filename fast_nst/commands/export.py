@@ -1,4 +1,4 @@
-"""Export trained networks: to ONNX, to a program of torch.export, or to a web page that repaints photographs.
+"""Export trained networks: to ONNX, to a torch.export program, or to a web page that repaints photographs.
 
 python scripts/export.py starry_night.safetensors -o starry_night.onnx
 python scripts/export.py starry_night.safetensors cubist.safetensors -o paint.html
@@ -26,9 +26,9 @@ SUFFIXES = (".onnx", ".pt2", ".html")
 
 def parse() -> argparse.Namespace:
     parser = cli.Parser(description="Export trained networks.")
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="+", help="several for a page of several styles")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="+", help="trained networks; several only for a page")
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("-o", "--output", metavar="FILE", type=Path, help=f"ends in {', '.join(SUFFIXES)}")
+    target.add_argument("-o", "--output", metavar="FILE", type=Path, help=f"a file that ends in {', '.join(SUFFIXES)}")
     target.add_argument("--folder", metavar="DIR", type=Path, help="write the page as a folder of files, for a website")
     parser.add_argument(
         "--precision", choices=("float16", "float32"), default="float16",
@@ -36,20 +36,20 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--runtime", metavar="FILE", type=Path,
-        help="onnxruntime-web as a .tgz or folder, for a page; otherwise it is downloaded once, 33 MB",
+        help="onnxruntime-web as a .tgz or folder, for a page; otherwise it is downloaded once (33 MB)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     return parser.parse_args()
 
 
 def check_installed() -> None:
-    """Raises UserError if what an ONNX file needs is not installed."""
+    """Raise UserError if a package that an ONNX file needs is not installed."""
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
         raise UserError(f"-o: {', '.join(missing)} not installed; run: pip install 'fast-nst[export]'")
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raises UserError unless the output can be written."""
+    """Raise UserError unless the output can be written."""
     output, files = arguments.output, arguments.weights
     if output is None:
         folder: Path = arguments.folder
@@ -60,14 +60,17 @@ def check(arguments: argparse.Namespace) -> None:
         if output.suffix not in SUFFIXES:
             raise UserError(f"-o {output}: cannot write this format; give one of {', '.join(SUFFIXES)}")
         if len(files) > 1 and output.suffix != ".html":
-            raise UserError(f"-o {output}: is of one network, and there are {len(files)} weights files")
+            raise UserError(f"-o {output}: got {len(files)} weights files; allowed: one; only .html takes several")
         cli.check_new("-o", output, arguments.overwrite, files)
     if output is None or output.suffix != ".pt2":
         check_installed()
 
 
 def load(name: str) -> tuple[Network, dict[str, Any]]:
-    """Load the network that `name` names, FILE, FILE:STYLE or a bundled style, with the styles that it keeps."""
+    """Load a network and its description.
+
+    name: FILE, FILE:STYLE or a bundled style's name. If it names a style, only that style is kept.
+    """
     file, style = choice.find_weights(name)
     network, description = weights.load(file)
     if style is None:
@@ -77,7 +80,7 @@ def load(name: str) -> tuple[Network, dict[str, Any]]:
 
 
 def export_network(network: Network, description: dict[str, Any], output: Path, half: bool) -> float:
-    """Write one network to `output`; return its largest difference from the network. Raises RunError."""
+    """Write `network` to `output`; return how far its outputs and the file's differ at most. Raises RunError."""
     from fast_nst.export import onnx, program  # they import torch's exporter, which takes seconds
 
     plain, metadata = PlainNetwork(network), json.dumps(description)
@@ -94,7 +97,7 @@ def export_network(network: Network, description: dict[str, Any], output: Path, 
 
 
 def export_page(arguments: argparse.Namespace) -> None:
-    """Write a page of all networks. Raises RunError, UserError."""
+    """Write a page with all networks. Raises RunError, UserError."""
     import onnx
 
     from fast_nst.export import page
@@ -128,7 +131,7 @@ def main() -> None:
     network, description = load(arguments.weights[0])
     difference = export_network(network, description, output, arguments.precision == "float16")
     size = output.stat().st_size / 1e6
-    print(f"{output}: {size:.1f} MB, within {max(difference * 255, 0.01):.2f} of 255 of the network")
+    print(f"{output}: {size:.1f} MB; differs from the network by at most {max(difference * 255, 0.01):.2f} of 255")
 
 
 def command_line() -> None:

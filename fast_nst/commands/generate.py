@@ -25,11 +25,11 @@ from fast_nst.networks.generator import Generator
 from fast_nst.stylize.sheet import stack, tile
 
 BATCH = 64  # images at a time
-COLUMNS = 8  # of a sheet
+COLUMNS = 8  # columns of a sheet
 
 
 class Style(NamedTuple):
-    """name: for files. features: (1, F)."""
+    """A style. name: for file names. features: (1, F)."""
 
     name: str
     features: Tensor
@@ -43,18 +43,20 @@ def parse() -> argparse.Namespace:
         metavar="STYLE",
         nargs="+",
         action="extend",
-        help="pictures, or names of styles in WEIGHTS (default: all of them)",
+        help="pictures, or names of styles in WEIGHTS (default: all styles in WEIGHTS)",
     )
     parser.add_argument("-n", "--number", type=int, default=16, help="images of each style (default: %(default)s)")
-    parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="a file for a sheet, or a folder")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    parser.add_argument(
+        "-o", "--output", metavar="OUTPUT", required=True, help="a file for a sheet, or a folder for single images"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or mps (default: a GPU, else cpu)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     return parser.parse_args()
 
 
 def find_styles(names: list[str] | None, known: list[str], network: Generator) -> list[Style]:
-    """Return the styles `names`: of the generator, or those of pictures. Raises UserError."""
+    """Return the styles `names`: names of `known` styles, or paths of pictures; None: all known. Raises UserError."""
     rows = dict(zip(known, network.get_buffer("known").split(1), strict=True))
     extract, styles = None, []
     for name in names or known:
@@ -78,7 +80,7 @@ def generate(network: Generator, style: Tensor, noise: Tensor) -> Iterator[Tenso
 
 
 def plan_files(arguments: argparse.Namespace, styles: list[Style]) -> dict[str, list[Path]]:
-    """Return the files of each style in a folder; none for a sheet. Raises UserError if one cannot be written."""
+    """Return the files of each style in a folder, or {} for a sheet. Raises UserError if one cannot be written."""
     output, inputs = Path(arguments.output), [arguments.weights, *filter(Path.exists, map(Path, arguments.style or []))]
     is_sheet = output.suffix != "" and not (output.is_dir() or arguments.output.endswith("/"))
     digits = len(str(arguments.number))
@@ -99,7 +101,7 @@ def main() -> None:
     network, description = weights.load_generator(arguments.weights)
     styles = find_styles(arguments.style, style_names(description), network)
     if len({style.name for style in styles}) < len(styles):
-        raise UserError("--style: two have the same name; give each once")
+        raise UserError("--style: two styles have the same name; give each name once")
     files = plan_files(arguments, styles)
     columns, rows = min(COLUMNS, arguments.number), -(-arguments.number // COLUMNS) * len(styles)
     if not files:

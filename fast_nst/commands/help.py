@@ -1,4 +1,4 @@
-"""`--help` of a Hydra command: its groups and their keys, with the comments of the YAML files as explanations."""
+"""Make the `--help` of a Hydra command: its groups and their keys, explained by the YAML files' comments."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,10 @@ class Key(NamedTuple):
 
 
 def read_keys(path: Path, prefix: str = "") -> dict[str, Key]:
-    """The keys of a YAML file and of those that its `defaults` name, by name; a group's own `name` is left out."""
+    """Return the keys of a YAML file, by name.
+
+    prefix: "GROUP." for a group's file. The keys of its `defaults` are added; its `name` is left out, except style's.
+    """
     root = path.parents[1]
     tree: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[assignment]
     comments, parent = {}, ""
@@ -43,7 +46,7 @@ def read_keys(path: Path, prefix: str = "") -> dict[str, Key]:
 
 
 def sections(configs: Path, config: str, overrides: Sequence[str] = ()) -> dict[str, list[Key]]:
-    """{a heading: its keys}: each group of configs/<config>.yaml with its choice, then the command's own keys."""
+    """Return {heading: keys} for each group of configs/<config>.yaml with its choice, then for the command itself."""
     file = configs / f"{config}.yaml"
     defaults = OmegaConf.to_container(OmegaConf.load(file))["defaults"]  # type: ignore[index, call-overload]
     given = dict(word.split("=", 1) for word in overrides if "=" in word)
