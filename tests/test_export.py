@@ -191,7 +191,7 @@ def test_nan_is_a_difference():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == "onnxscript" else object())
-    with pytest.raises(UserError, match=r"^-o: onnxscript not installed; run: pip install 'fast-nst\[export\]'$"):
+    with pytest.raises(UserError, match=r"^export: onnxscript not installed; run: pip install 'fast-nst\[export\]'$"):
         command.check_installed()
 
 

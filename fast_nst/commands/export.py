@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
 def check_installed() -> None:
     """Raise UserError if a package that an ONNX file needs is not installed."""
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
-        raise UserError(f"-o: {', '.join(missing)} not installed; run: pip install 'fast-nst[export]'")
+        raise UserError(f"export: {', '.join(missing)} not installed; run: pip install 'fast-nst[export]'")
 
 
 def check(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from fast_nst.training.muon import Muon
 
 OPTIMIZERS = ("muon", "adam")
 SCHEDULES = ("cosine", "linear", "constant")
-ALONE = 5.0
+ALONE = 15.0
 
 
 def build(name: str, network: nn.Module, learning_rate: float) -> torch.optim.Adam:
