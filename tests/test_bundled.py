@@ -111,7 +111,10 @@ def test_a_mask_of_another_size_names_the_photograph(tmp_path):
     [
         (["init_from=photo.jpg"], "init_from: photo.jpg: seems to be a JPEG picture"),
         (["style=[cubist,nope]"], "nope: no such file; the bundled styles are cubist, ink_wash"),
-        (["init_from=bundled.safetensors", "network.width=8"], "another network than this run's: network.width=32; "),
+        (
+            ["init_from=bundled.safetensors", "network.width=8"],
+            "a different network from this run's: network.width=32; ",
+        ),
         (["init_from=bundled.safetensors", "network=slim"], "network=conditional; allowed: network=slim\n"),
     ],
 )

@@ -158,12 +158,12 @@ FAULTS = {
     ),
     "figures over a photograph": ("benchmark.py", ["data", "--json", PHOTO], "give a name that ends in .json"),
     "a photograph too narrow": (
-        "optimize.py", ["content=faulty/narrow.png", "size=64"], "has 2 pixels; allowed: 32 of them on, size=1024"
+        "optimize.py", ["content=faulty/narrow.png", "size=64"], "2 pixels; allowed: 32 or more, which takes size=1024"
     ),
     "a photograph too small for the loss": (
         "optimize.py",
         [f"content='{PHOTO}'", "size=48", "loss.style_scales={8: 1}", "output=o.png"],
-        "size: got 48, with which this photograph's shorter side has 36 pixels; allowed: 64 of them on, size=86",
+        "size: got 48, which makes this photograph's shorter side 36 pixels; allowed: 64 or more, which takes size=86",
     ),
     "a format too small": (*infer("faulty/narrow.png", "--size", "16500", "-o", "a.webp"), "in a .webp: up to 16383"),
     "a word for a switch": ("optimize.py", ["overwrite=no"], "overwrite: got 'no'; allowed: true, false"),
@@ -246,10 +246,10 @@ FAULTS = {
             "trainer.max_steps=6", "style.image='my painting.png'", "output_dir=run", "ckpt_path=auto", *LOSS,
             "loss.style_weight=3",
         ),
-        "ckpt_path: a complete run, with other settings (loss.style_weight: 7 before, 3 now); start a new one",
+        "ckpt_path: the run is complete, and the settings differ (loss.style_weight: 7 before, 3 now); start a new run",
     ),
     "a picture where an unfinished one goes": (
-        "optimize.py", [f"content='{PHOTO}'", "output=mine/keep.png"], "keep_unfinished.png: an unfinished"
+        "optimize.py", [f"content='{PHOTO}'", "output=mine/keep.png"], "keep_unfinished.png: unfinished results"
     ),
     "a start that is optimize.py's output": (
         "optimize.py",
@@ -286,19 +286,19 @@ FAULTS = {
     "a case of a benchmark": ("benchmark.py", ["train", "--cases", "slim:tiny"], "--cases: got 'tiny'; allowed: "),
     "no time": (*train("trainer.max_time=00:00:00:00"), "trainer.max_time: got"),
     "a start of another shape": (
-        *train("init_from='faulty/wide.safetensors'"), "wide.safetensors: another network than this run's: "
+        *train("init_from='faulty/wide.safetensors'"), "wide.safetensors: a different network from this run's: "
     ),
     "zero steps": (*train("trainer.max_steps=0"), "trainer.max_steps: got 0"),
     "crops too small": (
         *train("data.size=64", "loss.style_scales={32: 1}", "loss.jitter=0"),
-        "data.size: got 64; the loss at its coarsest scale needs 256 on",
+        "data.size: got 64; the loss at its coarsest scale needs 256 or more",
     ),
     "crops too small once moved": (
-        *train("data.size=64", "loss.jitter=60"), "data.size: got 64; the loss at its coarsest scale needs 68 on"
+        *train("data.size=64", "loss.jitter=60"), "data.size: got 64; the loss at its coarsest scale needs 68 or more"
     ),
     "held-out squares too small": (
         *train("data.val_size=16", "loss.content_scales={4: 1}"),
-        "data.val_size: got 16; the loss at its coarsest scale needs 32 on",
+        "data.val_size: got 16; the loss at its coarsest scale needs 32 or more",
     ),
     "after squares that are large enough": (
         *train("data.size=38", "data.val_size=32", "loss.content_scales={4: 1}", "loss.jitter=6", "data.workers=foo"),
@@ -330,7 +330,7 @@ FAULTS = {
     "a name too long": (*infer("a" * 300 + ".jpg"), "File name too long"),
     "a place in a file": (*infer("tiny.safetensors/a.jpg"), "Not a directory"),
     "little memory": (
-        *infer("faulty/large.png", "--max-memory", "0.01"), "up to 1 megapixels in the memory of --max-memory 0.01"
+        *infer("faulty/large.png", "--max-memory", "0.01"), "up to 1 megapixels within --max-memory 0.01"
     ),
     "another photograph's place": (
         *infer("photographs/a.png", "photographs/a_my painting.png", "--overwrite"), "would take its place"

@@ -91,7 +91,7 @@ def test_quality_and_its_limits(folder):
     assert sizes[0] < sizes[1] / 2
     for options, message in (
         (["--quality", "0", "--format", "jpg"], "--quality: got 0; allowed: an integer from 1 to 100"),
-        (["--quality", "50"], "0_a.png: has none; leave it out, or give a .jpg or .webp"),
+        (["--quality", "50"], "0_a.png: has no quality setting; leave it out, or give a .jpg or .webp"),
         (["--depth", "16", "--format", "jpg"], "--depth: got 16 for in/0_a.jpg; allowed: 8, or a .png or .tif"),
         (["--format", "jpg", "-o", "x.png"], "--format: got jpg for x.png"),
     ):
@@ -193,7 +193,7 @@ def test_a_full_disk_ends_a_folder_with_one_line(folder, monkeypatch, capsys):
     assert caught.value.code == 2
     assert len(lines) == 1
     assert lines[0].endswith(
-        "cannot be written (No space left on device); 2 of 8 photographs are stylized; --skip-existing continues"
+        "cannot be written (No space left on device); 2 of 8 photographs are stylized; continue with --skip-existing"
     )
     assert len(outputs(folder / "out")) == 2
 
@@ -227,6 +227,6 @@ def test_ctrl_c_says_how_far_it_came(folder):
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     count = len(outputs(folder / "out"))
-    line = f"interrupted: {count} of 67 photographs are stylized; --skip-existing continues"
+    line = f"interrupted: {count} of 67 photographs are stylized; continue with --skip-existing"
     assert errors.splitlines()[-1] == line
     assert 0 < count < 67

@@ -25,7 +25,7 @@ def test_minutes_become_steps_that_give_the_same_network_again(workplace):
     """Also when the run is stopped in the middle and resumed."""
     words = [*overrides(workplace), "minutes=0.1", "output_dir=timed run"]
     with started("train.py", *words, cwd=workplace) as process:
-        pattern = r"minutes=0.1: (\d+) steps; for the same network again: (.*)"
+        pattern = r"minutes=0.1: (\d+) steps; to train the same network again, give (.*)"
         found = next(filter(None, (re.match(pattern, line) for line in iter(process.stderr.readline, ""))))
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
@@ -35,7 +35,7 @@ def test_minutes_become_steps_that_give_the_same_network_again(workplace):
     assert f"max_steps: {steps}\n" in (workplace / "timed run" / "config.yaml").read_text()
     result = run("train.py", *words[:-1], "minutes=0.2", words[-1], "ckpt_path=auto", cwd=workplace)
     assert (
-        f"minutes: got 0.2; the run of ckpt_path has 0.1; to lengthen it, give trainer.max_steps, which is {steps}"
+        f"minutes: got 0.2; the run of ckpt_path has 0.1; to lengthen it, give trainer.max_steps instead (now {steps})"
         in (result.stderr)
     )
     result = run("train.py", *words, "ckpt_path=auto", cwd=workplace)

@@ -206,7 +206,7 @@ def test_short_memory_gives_the_same_picture(work, trained):
         result = run("infer.py", trained, "tall.png", *options, *more, cwd=work)
         if more:  # what the process has already is more than that
             assert result.returncode == 2
-            assert "2800 pixels do not fit in the memory of --max-memory 0.001" in result.stderr
+            assert "2800 pixels do not fit within --max-memory 0.001" in result.stderr
             continue
         assert result.returncode == 0, result.stderr
     built = weights.load(trained)[0]

@@ -95,7 +95,7 @@ def test_the_first_start_of_a_run_that_is_to_go_on_says_so(workplace):
     first = [*small(workplace), "style.image='my painting.png'", "output_dir=first", "ckpt_path=auto"]
     result = run("train.py", *first, "trainer.max_steps=1", cwd=workplace)
     assert result.returncode == 0, result.stderr
-    assert "no checkpoint in first yet: a new run" in result.stderr
+    assert "no checkpoint in first yet; starting a new run" in result.stderr
 
 
 def test_a_series_of_styles(workplace):

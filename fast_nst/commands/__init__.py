@@ -1,4 +1,4 @@
-"""The commands, one file each: parse, build, run. Installed: `fast-nst COMMAND …`; in a clone: `scripts/COMMAND.py`."""
+"""The commands, one module each. Run `fast-nst COMMAND …` if installed, or `scripts/COMMAND.py` in a clone."""
 
 import importlib
 import os
@@ -9,7 +9,7 @@ from types import TracebackType
 from fast_nst import __version__
 from fast_nst.errors import UserError, needs_torch
 
-running = ""  # the name of the command
+running = ""  # the name of the running command
 NAMES = ("train", "infer", "optimize", "evaluate", "sheet", "export", "generate")
 
 
@@ -23,7 +23,7 @@ def _without_traceback(kind: type[BaseException], error: BaseException, tracebac
 def run_command(name: str) -> None:
     """Run the command `name` with sys.argv, and exit."""
     for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # closed, as a service may start a process
+        if getattr(sys, stream) is None:  # closed, as a service may leave it
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     global running
     running = name
@@ -38,7 +38,7 @@ def run_command(name: str) -> None:
 
 
 def main() -> None:
-    """`fast-nst COMMAND …`."""
+    """Run `fast-nst COMMAND …`."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(f"usage: fast-nst COMMAND …\n\ncommands: {', '.join(NAMES)}; fast-nst COMMAND --help explains one")
@@ -56,10 +56,10 @@ def main() -> None:
 
 
 def train_command() -> None:
-    """`fast-nst-train`."""
+    """Run `fast-nst-train`."""
     run_command("train")
 
 
 def infer_command() -> None:
-    """`fast-nst-infer`."""
+    """Run `fast-nst-infer`."""
     run_command("infer")

@@ -40,23 +40,23 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "weights", metavar="WEIGHTS", nargs="?",
-        help="<style>.safetensors or .onnx, a .pth of pytorch/examples, or the name of a bundled style",
+        help="<style>.safetensors or .onnx, a .pth from pytorch/examples, or the name of a bundled style",
     )  # fmt: skip
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="photographs, clips, or folders of photographs")
     parser.add_argument("-o", "--output", metavar="OUTPUT", help="a file for one input, a folder for several")
-    parser.add_argument("--list", action="store_true", help="print the styles in WEIGHTS, or the bundled ones, and end")
-    parser.add_argument("--style", metavar="NAME", help="one of several styles, or a mixture, a:0.7,b:0.3")
+    parser.add_argument("--list", action="store_true", help="list the styles in WEIGHTS, or the bundled ones, and exit")
+    parser.add_argument("--style", metavar="NAME", help="one of several styles, or a mixture such as a:0.7,b:0.3")
     parser.add_argument(
         "--strength", type=float, default=1.0,
-        help="from 0, the photograph, to 1, the full style (default), or 2 where the network is trained for it",
+        help="from 0 (the photograph) to 1 (the full style, default), or to 2 if the network is trained for it",
     )  # fmt: skip
     parser.add_argument(
-        "--brush", type=float, default=1.0, metavar="X", help="size of the strokes, where the network knows several"
+        "--brush", type=float, default=1.0, metavar="X", help="size of the strokes, if the network knows several"
     )
     parser.add_argument(
-        "--mask", metavar="FILE", help="of the photograph's size: white is painted, black stays the photograph"
+        "--mask", metavar="FILE", help="picture of the photograph's size: white is stylized, black keeps the photograph"
     )
-    parser.add_argument("--outside", metavar="NAME", help="a style for what the mask leaves")
+    parser.add_argument("--outside", metavar="NAME", help="a style for the black part of the mask")
     parser.add_argument(
         "--keep-colors", nargs="?", const="chroma", choices=tuple(KEEP_COLORS),
         help="keep the photograph's colors: its chroma (default), or the statistics of its colors",
@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, metavar="N", help="pixels of the longer side (default: the photograph's)")
     parser.add_argument(
         "--device", default="auto",
-        help="cpu, cuda, mps, or several, comma-separated, which share the photographs (default: all GPUs, else cpu)",
+        help="cpu, cuda, mps, or a comma-separated list that shares the photographs (default: all GPUs, else cpu)",
     )  # fmt: skip
     parser.add_argument(
         "--precision",
@@ -74,28 +74,32 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--max-memory", type=float, metavar="GIB",
-        help="memory to use, on a GPU its own; a photograph that needs more is processed in strips: the same "
-        "output, slower (default: half of the free memory)",
+        help="memory to use (on a GPU, the GPU's); a photograph that needs more is processed in strips, which is "
+        "slower and gives the same output (default: half of the free memory)",
     )  # fmt: skip
     add_output_options(parser)
     words = sys.argv[1:]
-    for index, word in enumerate(words):  # the value is optional, also in front of a file name
+    for index, word in enumerate(words):  # the option's value may be left out, even before a file name
         if word == "--keep-colors" and words[index + 1 : index + 2] not in [[name] for name in KEEP_COLORS]:
             words[index] = "--keep-colors=chroma"
     return parser.parse_args(words)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=tuple(FORMATS), help="of outputs that -o does not name (default: png)")
-    parser.add_argument("--quality", type=int, metavar="N", help="of a jpg or webp, from 1 to 100 (default: 95)")
-    parser.add_argument("--depth", type=int, choices=(8, 16), default=8, help="bits a channel; 16 for png and tif")
+    parser.add_argument(
+        "--format", choices=tuple(FORMATS), help="format where -o names no file (default for photographs: png)"
+    )
+    parser.add_argument("--quality", type=int, metavar="N", help="quality of jpg or webp, from 1 to 100 (default: 95)")
+    parser.add_argument("--depth", type=int, choices=(8, 16), default=8, help="bits per channel; 16 for png and tif")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     parser.add_argument("--skip-existing", action="store_true", help="leave out photographs whose output exists")
-    parser.add_argument("--shard", metavar="K/N", help="stylize only part K of N, counted from 1: on several machines")
+    parser.add_argument(
+        "--shard", metavar="K/N", help="stylize only part K of N, counted from 1, to share the work among machines"
+    )
 
 
 class PhotoProgress:
-    """A bar for one large photograph, which appears with the first report."""
+    """A progress bar for one large photograph. It appears at the first report."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -121,13 +125,14 @@ class Stylizer:
         for device in choice.devices[:count]:
             self.idle.put(choice.on(device))
         self.threads: Any = None
-        if getattr(choice.devices[0], "type", None) == "cpu":  # torch's; onnxruntime's threads sleep while they wait
+        # Only for torch: onnxruntime's threads sleep while they wait.
+        if getattr(choice.devices[0], "type", None) == "cpu":
             from fast_nst.threads import AdaptiveThreads
 
             self.threads = AdaptiveThreads()
 
     def __call__(self, pairs: Sequence[Pair]) -> list[str]:
-        """Stylize one photograph, or several small ones together, on the next idle device; errors, one line each.
+        """Stylize one file, or several small photographs together, on the next idle device; return one line per error.
 
         Raises NoSpace.
         """
@@ -153,20 +158,23 @@ class Stylizer:
             raise
         except image.TooLarge as error:
             limit = self.arguments.max_memory
-            return [f"{cli.one_line(error)} in the memory{'' if limit is None else f' of --max-memory {limit:g}'}"]
+            return [
+                f"{cli.one_line(error)} within {'the memory limit' if limit is None else f'--max-memory {limit:g}'}"
+            ]
         except UserError as error:
             return [cli.one_line(error)]
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and not is_out_of_memory(error):
                 raise
-            return [f"{pair[0]}: too large for the memory of its device; give a smaller --size, or --device cpu"]
+            return [f"{pair[0]}: too large for the device's memory; give a smaller --size, or --device cpu"]
         finally:
             progress.close()
         return []
 
     def options(self, network: Any, small: bool = False) -> Options:
         given = self.arguments
-        precision = "float32" if small and given.precision == "auto" else given.precision  # small ones gain nothing
+        # Small photographs gain nothing from bfloat16.
+        precision = "float32" if small and given.precision == "auto" else given.precision
         memory = None if given.max_memory is None else usable_memory(given, as_painter(network).on_cpu)
         return Options(
             given.size, self.fade, given.keep_colors, precision, memory, given.depth, given.quality, self.style,
@@ -175,7 +183,7 @@ class Stylizer:
 
 
 def usable_memory(arguments: argparse.Namespace, on_cpu: bool = True) -> int:
-    """Return the bytes to use in addition to those in use."""
+    """Return how many bytes of memory to use beyond those already in use."""
     if arguments.max_memory is None:
         return free_memory() // 2
     return int(arguments.max_memory * 2**30) - (used_memory() if on_cpu else 0)
@@ -183,7 +191,7 @@ def usable_memory(arguments: argparse.Namespace, on_cpu: bool = True) -> int:
 
 def check_options(arguments: argparse.Namespace) -> None:
     if arguments.outside is not None and arguments.mask is None:
-        raise UserError("--outside: is for what --mask leaves; give a mask")
+        raise UserError(f"--outside: got {arguments.outside} without --mask; give a mask")
     if arguments.max_memory is not None and check_number("--max-memory", arguments.max_memory, 0) == 0:
         raise UserError("--max-memory: got 0; allowed: a number above 0")
     if arguments.size is not None:
@@ -191,11 +199,11 @@ def check_options(arguments: argparse.Namespace) -> None:
     if arguments.quality is not None:
         check_int("--quality", arguments.quality, 1, 100)
     if arguments.overwrite and arguments.skip_existing:
-        raise UserError("--overwrite, --skip-existing: give one of them")
+        raise UserError("--overwrite, --skip-existing: give only one of them")
 
 
 def stylize_all(stylizer: Stylizer, pairs: Sequence[Pair], devices: int) -> int:
-    """Stylize `pairs` and return how many failed, each reported. Raises UserError, Interrupted."""
+    """Stylize `pairs`, print each error and return how many failed. Raises UserError, cli.Interrupted."""
     each = len(pairs) == 1 or stylizer.arguments.mask is not None
     jobs = [[pair] for pair in pairs] if each else group_small(pairs, stylizer.arguments.size)
     failed = 0
@@ -214,10 +222,10 @@ def stylize_all(stylizer: Stylizer, pairs: Sequence[Pair], devices: int) -> int:
     except (NoSpace, KeyboardInterrupt) as error:
         if len(pairs) == 1:
             raise
-        pool.shutdown(cancel_futures=True)  # finishes the photographs in progress
+        pool.shutdown(cancel_futures=True)  # waits for the photographs in progress
         finished = [job for job in futures if job.done() and not job.cancelled() and job.exception() is None]
         done = sum(len(futures[job]) - len(job.result()) for job in finished)
-        rest = f"{done} of {len(pairs)} photographs are stylized; --skip-existing continues"
+        rest = f"{done} of {len(pairs)} photographs are stylized; continue with --skip-existing"
         if isinstance(error, KeyboardInterrupt):
             raise cli.Interrupted(rest) from None
         raise UserError(f"{error}; {rest}") from None
@@ -236,13 +244,13 @@ def main() -> int:
         raise UserError("WEIGHTS, INPUT: give a weights file or a bundled style, and a photograph; see --help")
     check_options(arguments)
     if arguments.max_memory is None:
-        keep_freed_memory(huge_pages=False)  # faster, and takes more of it
+        keep_freed_memory(huge_pages=False)  # faster, but takes more memory
     choice = load_choice(arguments)
     plan = make_plan(arguments, choice.label)
     for line in (*plan.notes, *(f"error: {message}" for message in plan.errors)):
         print(line, file=sys.stderr)
     pairs = plan.pairs
-    if not pairs:  # of this shard, or since all exist
+    if not pairs:  # the shard is empty, or all outputs exist
         print("0 of 0 photographs stylized")
         return 1 if plan.errors else 0
     if needs_torch(choice, pairs, arguments, usable_memory(arguments)):
@@ -250,7 +258,7 @@ def main() -> int:
     stylizer = Stylizer(choice, arguments, len(pairs))
     clips = [pair for pair in pairs if is_moving(*pair)]
     if arguments.mask is not None and not clips:
-        read_mask(arguments.mask)  # once, not an error for each photograph
+        read_mask(arguments.mask)  # one error now instead of one for each photograph
     failed = stylize_clips(stylizer, clips, len(pairs) == 1)
     if photographs := [pair for pair in pairs if not is_moving(*pair)]:
         failed += stylize_all(stylizer, photographs, len(choice.devices))

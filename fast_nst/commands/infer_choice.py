@@ -1,4 +1,4 @@
-"""What infer.py paints with: the weights file, the style in it, its strength, and what the network runs on."""
+"""Choose what infer.py paints with: the network, its style and strength, torch or onnxruntime, and the devices."""
 
 import argparse
 import copy
@@ -15,14 +15,15 @@ from fast_nst.stylize.moving import is_moving
 from fast_nst.stylize.onnx import OnnxNetwork
 from fast_nst.stylize.options import result_bytes
 
-_FEW = 2e6  # pixels that onnxruntime paints sooner than torch starts, where torch computes in bfloat16
+_FEW = 2e6  # pixels that onnxruntime paints before torch has started; for more, torch in bfloat16 is faster
 
 
 class Choice(NamedTuple):
-    """What paints: a network of one style, and one for outside of the mask.
+    """The networks that paint, and the devices that they run on.
 
-    fade: how far to fade from the photograph to the output. label: for the names of outputs. devices: of torch, each
-    of which gets a copy of the networks; "cpu" for onnxruntime.
+    networks: one of a single style, and one for the black part of the mask, or None. fade: how far to fade from the
+    photograph to the output. label: the part of output names that tells the style. devices: torch devices, each of
+    which gets a copy of the networks; ["cpu"] for onnxruntime.
     """
 
     networks: tuple[Any, Any]
@@ -50,7 +51,7 @@ def load_choice(arguments: argparse.Namespace, torch_only: bool = False) -> Choi
     network, description = choice.load_network(file, onnx)
     names = style_names(description)
     if arguments.style and style and arguments.style != style:
-        raise UserError(f"--style: got {arguments.style}; WEIGHTS names {style} already")
+        raise UserError(f"--style: got {arguments.style}; WEIGHTS already names {style}")
     style = arguments.style or style
     shared = {"strength": arguments.strength, "brush": arguments.brush}
     chosen, fade = choice.choose(network, description, style, **shared)
@@ -68,10 +69,10 @@ def load_choice(arguments: argparse.Namespace, torch_only: bool = False) -> Choi
 
 
 def needs_torch(chosen: Choice, pairs: Sequence[Pair], arguments: argparse.Namespace, memory: int) -> bool:
-    """Return whether torch should paint `pairs`, because onnxruntime cannot or would be slower.
+    """Return whether to change from onnxruntime to torch, because onnxruntime cannot paint `pairs` or would be slower.
 
-    True for clips, for photographs that exceed `memory` bytes, and for many pixels on a CPU with fast bfloat16, if the
-    style is a bundled one and torch is installed.
+    This requires a bundled style and an installed torch. Then it is True for clips and animations, for photographs that
+    exceed `memory` bytes, and for many pixels on a CPU with fast bfloat16.
     """
     network = chosen.networks[0]
     bundled = choice.find_weights(arguments.weights)[0] == choice.BUNDLED
@@ -88,14 +89,14 @@ def needs_torch(chosen: Choice, pairs: Sequence[Pair], arguments: argparse.Names
 
 
 def _count_pixels(source: Path, size: int | None) -> float:
-    """Return the pixels of a photograph as it will be stylized; 0 if it cannot be read."""
+    """Return the number of pixels of a photograph after resizing to `size`; 0 if it cannot be read."""
     width, height = image.read_size(source) or (0, 1)
     return width * height if size is None or not width else size**2 * min(width, height) / max(width, height)
 
 
 def print_styles(path: str | None) -> None:
-    """Print the styles in the file `path`, or the bundled ones, one a line."""
-    print("\n".join(_names(path)) or "no names of styles")
+    """Print the names of the styles in the file `path`, or of the bundled ones, one per line."""
+    print("\n".join(_names(path)) or "no style names")
 
 
 def _names(path: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Stylize clips and animations one after the other, in the main thread, the only one that gets Ctrl-C."""
+"""Stylize clips and animations one after another in the main thread, because only it gets Ctrl-C."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -9,16 +9,16 @@ from fast_nst.errors import UserError
 
 
 def stylize_clips(stylizer: Callable[[Sequence[Pair]], list[str]], clips: Sequence[Pair], single: bool) -> int:
-    """Call `stylizer` for each of `clips` and return how many failed, each reported.
+    """Call `stylizer` for each of `clips`, print each error and return how many failed.
 
-    single: there is no other input. Raises UserError if the only one fails, NoSpace, cli.Interrupted.
+    single: whether there is only one input; its failure raises UserError. Also raises NoSpace and cli.Interrupted.
     """
     failed = 0
     for done, clip in enumerate(clips):
         try:
             errors = stylizer([clip])
         except KeyboardInterrupt as error:
-            rest = "" if single else f"{done} of {len(clips)} clips are complete; --skip-existing continues"
+            rest = "" if single else f"{done} of {len(clips)} clips are complete; continue with --skip-existing"
             raise cli.Interrupted("; ".join(filter(None, (str(error), rest))) or str(clip[0])) from None
         if errors and single:
             raise UserError(errors[0])

@@ -20,7 +20,10 @@ Pair = tuple[Path, Path]
 
 @dataclass
 class Plan:
-    """pairs: (photograph, output). notes: lines to print. errors: of folders that could not be listed."""
+    """The files for infer.py to stylize, and messages about its inputs.
+
+    pairs: (photograph, output). notes: lines to print. errors: messages about folders that could not be listed.
+    """
 
     pairs: list[Pair] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -28,12 +31,13 @@ class Plan:
 
 
 def make_plan(arguments: argparse.Namespace, style: str) -> Plan:
-    """Plan the outputs of infer.py's `arguments`, all of them checked.
+    """Plan and check the outputs of infer.py's `arguments`.
 
-    Raises UserError if two outputs would share a file, one would replace a photograph, or one exists already.
+    Raises UserError, for example if two outputs would share a file, or if one would replace a photograph or another
+    existing file.
     """
     if "" in (*arguments.inputs, arguments.output, arguments.mask):
-        raise UserError("INPUT, -o, --mask: got an empty name")  # an unset shell variable
+        raise UserError("INPUT, -o, --mask: got an empty name")  # from an unset shell variable
     plan = Plan()
     sources = _find_sources(arguments.inputs, style, plan)
     plan.pairs = _name_outputs(sources, arguments.output, style, arguments.format)
@@ -69,11 +73,11 @@ def check_format(arguments: argparse.Namespace, output: Path) -> None:
     if arguments.depth == 16 and suffix not in image.DEEP:
         raise UserError(f"--depth: got 16 for {output}; allowed: 8, or a .png or .tif")
     if arguments.quality is not None and suffix not in image.LOSSY:
-        raise UserError(f"--quality: {output}: has none; leave it out, or give a .jpg or .webp")
+        raise UserError(f"--quality: {output}: has no quality setting; leave it out, or give a .jpg or .webp")
 
 
 def _find_sources(inputs: list[str], style: str, plan: Plan) -> list[Pair]:
-    """Return (photograph, its path relative to its folder, which -o FOLDER keeps)."""
+    """Return pairs of a photograph and its path relative to its input folder, which -o FOLDER keeps."""
     sources: list[Pair] = []
     on_error: Callable[[OSError], None] = lambda error: plan.errors.append(cli.one_line(error))  # noqa: E731
     for item in dict.fromkeys(map(Path, inputs)):
@@ -90,7 +94,7 @@ def _find_sources(inputs: list[str], style: str, plan: Plan) -> list[Pair]:
 
 
 def _suffix(source: Path, form: str | None) -> str:
-    """Return the suffix of an output; what moves keeps moving, unless another format is asked for."""
+    """Return the suffix for the format `form`. By default a clip or animation stays one, and a photograph gets .png."""
     return (moving.default_suffix(source) if form is None else None) or FORMATS[form or "png"]
 
 
@@ -102,7 +106,7 @@ def _name_outputs(sources: list[Pair], output: str | None, style: str, form: str
         if len(sources) > 1:
             raise UserError(f"-o {target}: is one file, and there are {len(sources)} photographs; give a folder")
         return [(sources[0][0], target)]
-    stems = Counter(below.with_suffix("") for _, below in sources)  # photo.jpg next to photo.png
+    stems = Counter(below.with_suffix("") for _, below in sources)  # photo.jpg and photo.png share one
     pairs = []
     for source, below in sources:
         suffix = _suffix(source, form)
@@ -139,4 +143,4 @@ def _check_existing(pairs: list[Pair], arguments: argparse.Namespace) -> None:
     if arguments.output is None:  # --overwrite replaces outputs, not other pictures of the same name
         for path in existing:
             if not moving.is_output(Path(path)):
-                raise UserError(f"{path}: not an output of infer.py, and one would replace it; move it, or give -o")
+                raise UserError(f"{path}: not an output of infer.py, but one would replace it; move it, or give -o")

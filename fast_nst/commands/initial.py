@@ -1,4 +1,4 @@
-"""The network a run starts from: random, or that of a weights file, to which the run's styles are added."""
+"""Build the network that a run starts from: random, or from a weights file, to which the run's styles are added."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,15 +13,16 @@ from fast_nst.stylize.choice import BUNDLED
 from fast_nst.weights import sha256
 
 AUTO = "auto"
-CONDITIONAL = ("conditional", "style_bank")  # networks that have several styles
+CONDITIONAL = ("conditional", "style_bank")  # networks that can have several styles
 
 
 @dataclass
 class Start:
-    """network: with the styles of a file, if it keeps them, then the run's. names, digests: of the kept ones.
+    """The network that a run starts from.
 
-    sizes: of each painting, for different brushes. first_phase: the share of the steps that train the new styles only.
-    label: of the file, for the records.
+    network: its styles are those kept from a file, if any, then the run's. first_phase: the share of the steps that
+    train only the new styles. label: the file's name in records. names, digests: the names and SHA-256 of the kept
+    styles. sizes: how many sizes, for different brushes, each kept style has.
     """
 
     network: Network
@@ -33,17 +34,17 @@ class Start:
 
     @property
     def num_styles(self) -> int:
-        """Of a conditional network; 0: another one."""
+        """The number of styles of a conditional network; 0 for any other."""
         return self.network.num_styles if is_conditional(self.network) else 0
 
     @property
     def kept(self) -> int:
-        """The number of styles that the network has before the run's."""
+        """The number of the network's styles before the run's, counting each size."""
         return self.sizes * len(self.names)
 
 
 def initial_network(cfg: dict[str, Any], paintings: int, sizes: Sequence[int | None]) -> Start:
-    """Build the network for a run of `paintings` in several `sizes`. Raises UserError."""
+    """Build the network for a run with `paintings` style images, each in all `sizes`. Raises UserError."""
     count = paintings * len(sizes)
     recipe, path = dict(cfg["network"]), cfg["init_from"]
     conditional = recipe["name"] in CONDITIONAL
@@ -72,17 +73,17 @@ def initial_network(cfg: dict[str, Any], paintings: int, sizes: Sequence[int | N
     if not (is_conditional(other) and type(other) is type(network) and other.arguments == network.arguments):
         raise UserError(f"init_from: {file}: {_difference(description['network'], cfg['network'])}")
     first_phase = (0.0 if path == AUTO else 1.0) if given is None else given
-    if first_phase < 1 or path == AUTO:  # the second phase changes all styles
+    if first_phase < 1 or path == AUTO:  # the second phase changes all styles, so none is kept
         return Start(replace(other, (), count).train(), first_phase, label)
     style = description["style"]
     if style["sizes"] != list(sizes):
-        raise UserError(f"style.size: got {cfg['style']['size']}; allowed: that of init_from, {style['sizes']}")
+        raise UserError(f"style.size: got {cfg['style']['size']}; allowed: as in init_from, {style['sizes']}")
     network = replace(other, range(other.num_styles), count).train()
     return Start(network, first_phase, label, style["names"], style["sha256"], len(sizes))
 
 
 def _fits(name: str, network: Conditional, file: Path) -> bool:
-    """Return whether `network` has the name and the arguments of the one in `file`."""
+    """Return whether the network in `file` has the name `name` and the arguments of `network`."""
     if not file.is_file():
         return False
     recipe = weights.describe(file)["network"]
@@ -90,22 +91,22 @@ def _fits(name: str, network: Conditional, file: Path) -> bool:
 
 
 def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """Say in which arguments the network of a file differs from the run's."""
+    """Return a message that names the arguments in which a file's network, `theirs`, differs from the run's, `ours`."""
     keys = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key) and key != "num_styles"]
     keys = ["name"] if "name" in keys else keys
     there, here = (
         ", ".join(f"network{'' if key == 'name' else '.' + key}={values.get(key, 'default')}" for key in keys)
         for values in (theirs, ours)
     )
-    return f"another network than this run's: {there}; allowed: {here}"
+    return f"a different network from this run's: {there}; allowed: {here}"
 
 
 def _copied(network: Network, other: Network, file: Path, difference: str) -> Network:
-    """Return `network` with the weights of `other`, trained for another painting."""
+    """Copy the weights of `other` into `network` and return it. Raises UserError if the networks differ."""
     try:
         network.load_state_dict(other.state_dict())
     except RuntimeError:
         raise UserError(f"init_from: {file}: {difference}") from None
     if other.pixels != network.pixels:
-        raise UserError(f"init_from: {file}: its pixels are {other.pixels!r}, this run's {network.pixels!r}")
+        raise UserError(f"init_from: {file}: its pixels are {other.pixels!r}; allowed: this run's, {network.pixels!r}")
     return network

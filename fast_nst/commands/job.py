@@ -1,4 +1,4 @@
-"""What a run trains and the files it uses; the methods build a `Job` each (`train_methods`)."""
+"""The files that a run uses, and the `Job` that its method builds (`train_methods`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,10 @@ Module = StyleTransfer | Restoration | Adversarial
 
 @dataclass
 class Files:
-    """What a run reads and writes.
+    """The files that a run reads and writes.
 
-    paintings: one for each style. blend: further paintings of a single style, with weights. checkpoint: to resume from.
+    paintings: one for each style. blend: further paintings of a single style, with their weights. checkpoint: the one
+    to resume from, or None.
     """
 
     name: str
@@ -36,10 +37,10 @@ class Files:
 
 @dataclass
 class Job:
-    """What a method makes of the settings.
+    """The parts of a run that its method builds from the settings.
 
-    module: its `network` is saved in the weights file, and its `total_steps` is set later. draw: makes the preview.
-    settings: for the checkpoint. description: for the weights file.
+    module: its `network` is saved in the weights file, and its `total_steps` is set later. draw: draws the preview from
+    the module. settings: saved in the checkpoint. description: saved in the weights file.
     """
 
     module: Module

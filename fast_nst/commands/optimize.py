@@ -1,4 +1,4 @@
-"""Stylize one photograph by optimizing its pixels: slow, the reference for quality (Gatys 2015).
+"""Stylize one photograph by optimizing its pixels: slow, but the reference for quality (Gatys 2015).
 
 python scripts/optimize.py style=starry_night content=photo.jpg
 python scripts/optimize.py experiment=texture_synthesis style=starry_night
@@ -34,7 +34,7 @@ SMALLEST = 32  # pixels of a side, at any level of the pyramid
 
 
 def load_content(cfg: dict[str, Any]) -> Tensor:
-    """The photograph at its final size, (1, 3, H, W); a gray square if there is none and none is needed."""
+    """Load the photograph at its final size, (1, 3, H, W). Return a gray square if none is given and none is needed."""
     size = check_int("size", cfg["size"], SMALLEST, styles.LONGEST)
     if cfg["content"] is not None:
         return image.to_tensor(image.resize_longer(image.open_picture(cfg["content"]).on_white(), size))
@@ -44,7 +44,7 @@ def load_content(cfg: dict[str, Any]) -> Tensor:
 
 
 def plan_output(cfg: dict[str, Any], paintings: list[Path], name: str) -> tuple[Path, Path]:
-    """The output and where an interrupted run leaves it. Raises UserError if either would overwrite something."""
+    """Return the paths of the output and of unfinished results. Raises UserError if either must not be replaced."""
     stem = "texture" if cfg["content"] is None else Path(cfg["content"]).stem
     kind = f"{name}_optimized" if cfg["loss"]["style_weight"] else "inverted"
     output = Path(f"{stem}_{kind}.png" if cfg["output"] is None else cfg["output"])
@@ -56,12 +56,12 @@ def plan_output(cfg: dict[str, Any], paintings: list[Path], name: str) -> tuple[
     if cfg["init"] not in optimize.STARTS:
         cli.check_apart("output", [output], [cfg["init"]])
     if unfinished.exists() and not image.is_output(unfinished):
-        raise UserError(f"output: {unfinished}: an unfinished result goes there, and it is another picture; move it")
+        raise UserError(f"output: {unfinished}: unfinished results would replace this picture; move it")
     return output, unfinished
 
 
 def build_losses(cfg: dict[str, Any], painting: Path, device: torch.device) -> list[PerceptualLoss]:
-    """The loss of each level of the pyramid, coarse to fine; the painting has the level's size too."""
+    """Build the loss of each level of the pyramid, coarse to fine; `style.size` doubles from level to level."""
     size = cfg["style"]["size"]
     if isinstance(size, list):
         raise UserError(f"style.size: got {size}; allowed: one size")
@@ -71,24 +71,24 @@ def build_losses(cfg: dict[str, Any], painting: Path, device: torch.device) -> l
 
 
 def check_size(cfg: dict[str, Any], content: Tensor, losses: list[PerceptualLoss], steps: int) -> None:
-    """Raises UserError for a photograph that is too small for the loss or too large for the memory."""
+    """Raise UserError if the photograph is too small for the loss or too large for the memory."""
     height, width = content.shape[2:]
     least = max(SMALLEST, losses[0].smallest)
     if (shorter := min(height, width)) < least:
         raise UserError(
-            f"size: got {cfg['size']}, with which this photograph's shorter side has {shorter} pixels; allowed: "
-            f"{least} of them on, size={math.ceil(cfg['size'] * least / shorter)}"
+            f"size: got {cfg['size']}, which makes this photograph's shorter side {shorter} pixels; allowed: "
+            f"{least} or more, which takes size={math.ceil(cfg['size'] * least / shorter)}"
         )
     needed = optimize.memory_needed(losses[-1], height, width, steps, cfg["algorithm"])
     if needed > (free := free_memory(losses[-1].styles[0].device)):
         raise UserError(
-            f"size: {cfg['size']} needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free; "
+            f"size: {cfg['size']} needs about {needed / 2**30:.1f} GiB of memory, but {free / 2**30:.1f} are free; "
             f"{max(SMALLEST, int(cfg['size'] * (free / needed) ** 0.5) // 100 * 100)} needs less"
         )
 
 
 class Progress:
-    """A bar over all steps, and now and then a picture of what there is so far, in `unfinished`."""
+    """A progress bar over all steps. It saves the result so far to `unfinished` every `every` steps of a level."""
 
     def __init__(self, total: int, unfinished: Path, every: int) -> None:
         self.bar, self.unfinished, self.every = tqdm(total=total, unit="step"), unfinished, every
@@ -107,7 +107,7 @@ class Progress:
 def optimize_pyramid(
     cfg: dict[str, Any], content: Tensor, losses: list[PerceptualLoss], steps: int, progress: Progress
 ) -> Tensor:
-    """Optimize coarse to fine, each level starting from the one before. Raises RunError."""
+    """Optimize coarse to fine; each level starts from the result of the one before. Raises UserError, RunError."""
     result: Tensor | None = None
     device, least = losses[0].styles[0].device, max(SMALLEST, losses[0].smallest)
     given = None if cfg["init"] in optimize.STARTS else image.to_tensor(image.open_picture(cfg["init"]).on_white())
@@ -126,7 +126,7 @@ def optimize_pyramid(
         except KeyboardInterrupt:
             if progress.saved:
                 where = progress.unfinished
-                tqdm.write(f"so far: {where}; continue from it with init={where}", file=sys.stderr)
+                tqdm.write(f"the result so far is in {where}; continue with init={where}", file=sys.stderr)
             raise
         except RuntimeError as error:
             if is_out_of_memory(error):

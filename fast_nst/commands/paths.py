@@ -20,24 +20,24 @@ def expand(path: str) -> str:
 
 
 def expand_word(word: str) -> str:
-    """Expand an argument of a command, also in --option=PATH, which shells do not expand."""
+    """Expand a command's argument like `expand`, also the path in --option=PATH, where shells do not expand ~."""
     option, equals, value = word.partition("=")
     return f"{option}={expand(value)}" if option.startswith("--") and equals else expand(word)
 
 
 def quoted(value: str | os.PathLike[str]) -> str:
-    """The text `value` in quotes, as Hydra reads it: only quotes, and backslashes before one, are escaped."""
+    """Return `value` in quotes for Hydra. Only quotes, and backslashes before a quote, are escaped."""
     text = re.sub(r"(\\*)'", r"\1\1\\'", os.fspath(value))
     return "'" + re.sub(r"(\\+)$", r"\1\1", text) + "'"
 
 
 def assign(key: str, value: str | os.PathLike[str]) -> str:
-    """The override that gives `key` the text `value`."""
+    """Return the override that sets `key` to the text `value`."""
     return f"{key}={quoted(value)}"
 
 
 def parse(word: str) -> "Override | None":
-    """Hydra's reading of an override; None if its grammar does not allow it."""
+    """Parse an override as Hydra does; return None if Hydra's grammar does not allow it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -51,10 +51,10 @@ def quote_path(word: str, series: bool = False) -> str:
     """Return the override `word`, KEY=PATH, with the path quoted for Hydra.
 
     A value that Hydra reads as null, a boolean, a list, ${…} or quoted text stays as it is, unless a file of that name
-    exists. series: commas separate several values (-m).
+    exists. series: whether commas separate several values (-m).
     """
     key, _, value = word.partition("=")
-    if "${" in value:  # an environment variable, not one of OmegaConf's keys
+    if "${" in value:  # environment variables are expanded, OmegaConf's keys stay
         value = os.path.expandvars(value)
         word = f"{key}={value}"
     if value and os.path.lexists(expand(value)):
@@ -73,6 +73,6 @@ def quote_path(word: str, series: bool = False) -> str:
 
 
 def _unquoted(value: str) -> str:
-    """`value` in Hydra's quotes, instead of those around it, which Windows' cmd.exe keeps."""
+    """Quote `value` for Hydra in place of the quotes around it, if any (Windows' cmd.exe keeps them)."""
     value = value.strip()
     return quoted(value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in _QUOTES else value)

@@ -9,14 +9,15 @@ from fast_nst.atomic import check_place
 from fast_nst.commands import cli
 from fast_nst.errors import UserError
 
-RUN_DIR = "FAST_NST_RUN_DIR"  # tells the processes that Lightning starts the folder of the first one
+RUN_DIR = "FAST_NST_RUN_DIR"  # passes the folder to the further processes that Lightning starts
 
 
 def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> tuple[Path, Path | None]:
     """Return the folder of this run, and the checkpoint to resume from, or None.
 
-    A resumed run stays in its folder. "auto" is the checkpoint in `output_dir`, if there is one, or that of the style's
-    newest run. Raises UserError.
+    A resumed run stays in its folder, unless `output_dir` is another one. A `ckpt_path` of "auto" is the checkpoint in
+    `output_dir`; if there is none yet, the run is new. Without an `output_dir`, "auto" is the checkpoint of the newest
+    run called `name`. Raises UserError.
     """
     if ckpt_path is None:
         if output_dir is not None:
@@ -36,7 +37,7 @@ def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> t
         found = sorted((Path("outputs") / name).glob("*/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
         checkpoint = found[-1] if found else Path("outputs") / name / "*" / "checkpoints" / "last.ckpt"
     if not checkpoint.is_file() and ckpt_path == "auto" and output_dir is not None:
-        return Path(output_dir), None  # the first start of a job that is started again until it is done
+        return Path(output_dir), None  # the first start of a job that is restarted until it is done
     if checkpoint.is_dir():
         raise UserError(f"ckpt_path: {checkpoint}: is a directory; give the last.ckpt in its checkpoints/")
     if not checkpoint.is_file():
@@ -47,8 +48,8 @@ def run_directory(output_dir: str | None, ckpt_path: str | None, name: str) -> t
     last = Path(output_dir) / "checkpoints" / "last.ckpt"
     if last.exists() and not last.samefile(checkpoint):
         raise UserError(
-            f"output_dir: {output_dir} holds another run than that of ckpt_path, {checkpoint}; give another folder, or "
-            "ckpt_path=auto for the run that is there"
+            f"output_dir: {output_dir} holds another run, not the one of ckpt_path, {checkpoint}; give another folder, "
+            "or ckpt_path=auto to resume the run in output_dir"
         )
     return Path(output_dir), checkpoint
 
@@ -57,15 +58,17 @@ def new_directory(name: str) -> Path:
     """Return outputs/<style>/<time>, a folder that does not exist yet."""
     folder = base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
     count = 1
-    while folder.exists():  # two runs of a series within a second
+    while folder.exists():  # two runs of a series may start within a second
         count += 1
         folder = base.with_name(f"{base.name}_{count}")
     return folder
 
 
 def check_files(config: Path, results: Iterable[Path], inputs: Iterable[Path], new: bool) -> None:
-    """Raises UserError before the work starts if an output is one of the `inputs`, cannot be written, or exists already
-    in a `new` run. A config.yaml may exist: every run writes one, also a failed one."""
+    """Raise UserError, before the work starts, if an output is one of `inputs` or cannot be written.
+
+    new: whether an existing output is an error too, except a run's config.yaml, which a failed run also leaves.
+    """
     files = [config, *results]
     cli.check_apart("output_dir", files, inputs)
     for file in files:

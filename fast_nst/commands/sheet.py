@@ -1,4 +1,4 @@
-"""A contact sheet of styles: some photographs, and what each style makes of them.
+"""Make a contact sheet: some photographs, and their outputs in each style.
 
 python scripts/sheet.py photo.jpg -o sheet.jpg
 python scripts/sheet.py a.jpg b.jpg --weights outputs/*/*/*.safetensors -o sheet.jpg
@@ -23,7 +23,10 @@ from fast_nst.stylize.sheet import grid, grid_size
 
 
 class Column(NamedTuple):
-    """A style of the sheet in one strength: its network, how far to fade to its output, the text above it."""
+    """A column of the sheet: a style in one strength.
+
+    fade: how far to fade from the photograph to the network's output. head: the text above the column.
+    """
 
     network: Network
     fade: float
@@ -31,7 +34,7 @@ class Column(NamedTuple):
 
 
 def load_columns(path: str, strengths: Sequence[float]) -> list[Column]:
-    """Load each style of a weights file, or a bundled style by its name, in each strength. Raises UserError."""
+    """Load a column for each strength of each style of a weights file, or of one bundled style. Raises UserError."""
     file, style = find_weights(path)
     network, description = weights.load(file)
     names = style_names(description)
@@ -50,17 +53,19 @@ def load_columns(path: str, strengths: Sequence[float]) -> list[Column]:
 
 
 def main() -> None:
-    parser = cli.Parser(description="A contact sheet of styles.")
+    parser = cli.Parser(description="Make a contact sheet of styles.")
     parser.add_argument("photographs", metavar="PHOTOGRAPH", nargs="+")
     parser.add_argument(
         "--weights", metavar="WEIGHTS", nargs="+", default=[str(BUNDLED)],
         help="weights files or names of bundled styles (default: all bundled styles)",
     )  # fmt: skip
     parser.add_argument(
-        "--style-image", metavar="PAINTING", nargs="+", help="shown above: one for each style, or one for all"
+        "--style-image", metavar="PAINTING", nargs="+", help="paintings above the columns, one for each or one for all"
     )
-    parser.add_argument("--strength", type=float, nargs="+", default=[1.0], metavar="X", help="a column for each")
-    parser.add_argument("--size", type=int, default=256, help="pixels of each square")
+    parser.add_argument(
+        "--strength", type=float, nargs="+", default=[1.0], metavar="X", help="a column for each strength"
+    )
+    parser.add_argument("--size", type=int, default=256, help="side of each square in pixels")
     parser.add_argument("-o", "--output", metavar="FILE", required=True)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing sheet")
     arguments = parser.parse_args()
@@ -74,7 +79,7 @@ def main() -> None:
     if len(paintings) == 1:
         paintings *= count
     if len(paintings) not in (0, count):
-        raise UserError(f"--style-image: {len(paintings)} paintings for {count} styles")
+        raise UserError(f"--style-image: got {len(paintings)} paintings; allowed: one, or {count}, one for each column")
     image.check_fits(arguments.output, *grid_size(bool(files) + len(arguments.photographs), 1 + count, side))
     photographs = [center_square(image.open_picture(path).on_white(), side) for path in arguments.photographs]
     heads, columns = ["photograph"], [photographs]

@@ -1,4 +1,4 @@
-"""Train an image transformation network for one painting.
+"""Train a network, by default an image transformation network for one painting.
 
 python scripts/train.py style=starry_night
 python scripts/train.py style.image=painting.jpg data=folder data.root=photographs trainer.max_steps=10000
@@ -52,7 +52,7 @@ LIGHTNING_ERRORS = (
     ValueError, TypeError, RuntimeError, ImportError, OverflowError, pl.utilities.exceptions.MisconfigurationException,
 )  # fmt: skip
 
-LIGHTNING_NOISE = (  # warnings: the sampler resumes by step; Lightning lags behind the newest torch
+LIGHTNING_NOISE = (  # harmless warnings: the sampler itself resumes by step; Lightning lags behind the newest torch
     ".*does not have many workers.*", ".*dataloader is not resumable.*", ".*LeafSpec.*",
 )  # fmt: skip
 
@@ -68,14 +68,14 @@ def plan_files(cfg: dict[str, Any]) -> Files:
     files = Files(name, paintings, further_paintings(cfg) if method.paints else [], folder, checkpoint)
     start = [] if cfg["init_from"] in (None, AUTO) else [Path(cfg["init_from"])]
     inputs = [*paintings, *(path for path, _ in files.blend), *start]
-    first_process = "LOCAL_RANK" not in os.environ  # the others may find what this one wrote
+    first_process = "LOCAL_RANK" not in os.environ  # the others may find its files
     new = cfg["ckpt_path"] is None and first_process
     check_files(files.config, [files.weights, files.preview, files.last], inputs, new)
     return files
 
 
 def resume_command(checkpoint: Path, overrides: Sequence[str], python: bool) -> str:
-    """What to type to resume from `checkpoint`: this command, or this call of `fast_nst.train`, with ckpt_path."""
+    """Return the command that resumes from `checkpoint`, or, if `python`, how to call `fast_nst.train` again."""
     plain = re.fullmatch(r"[\w./-]+", str(checkpoint))
     last = f"ckpt_path={checkpoint}" if plain else assign("ckpt_path", checkpoint)
     if python:
@@ -89,11 +89,13 @@ def in_main_thread() -> bool:
 
 
 def build_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.Trainer:
-    """Lightning's Trainer. Raises UserError for what it does not accept."""
+    """Build Lightning's Trainer. Raises UserError for settings that it does not accept."""
     check_int("trainer.log_every_n_steps", cfg["log_every_n_steps"], 1)
     check_int("trainer.val_every_n_steps", cfg["val_every_n_steps"], 1)
     if cfg["max_time"] is not None and not re.fullmatch(r"(?=.*[1-9])\d{1,5}(:\d{1,2}){3}", str(cfg["max_time"])):
-        raise UserError(f"trainer.max_time: got {cfg['max_time']!r}; allowed: DD:HH:MM:SS, 00:01:00:00 for an hour")
+        raise UserError(
+            f"trainer.max_time: got {cfg['max_time']!r}; allowed: DD:HH:MM:SS, such as 00:01:00:00 for an hour"
+        )
     try:
         return pl.Trainer(
             accelerator=cfg["accelerator"], devices=cfg["devices"], num_nodes=cfg["num_nodes"],
@@ -107,20 +109,20 @@ def build_trainer(cfg: dict[str, Any], precision: str, **arguments: Any) -> pl.T
 
 
 def check_memory(module: Module, batch_size: int, size: int, bf16: bool, processes: int) -> None:
-    """Raises UserError instead of letting the system kill the process."""
+    """Raise UserError if a step needs more memory than is free; the system would kill the process later."""
     needed = module.memory_needed(batch_size, size, bf16) * processes
     if needed > (free := free_memory(module.device)):
         raise UserError(
             f"data.batch_size, data.size: a step of {batch_size} images of {size} x {size} pixels takes about "
-            f"{needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free; fewer or smaller ones need less"
+            f"{needed / 2**30:.1f} GiB of memory, but {free / 2**30:.1f} are free; fewer or smaller ones need less"
         )
 
 
 class Run:
-    """One training: `build` everything, then `fit`, then `report`."""
+    """A training run. The constructor builds everything; then call `fit`, and `report` to print the result."""
 
     def __init__(self, cfg: dict[str, Any], overrides: Sequence[str] = (), python: bool = False) -> None:
-        """overrides: the command line, for the command that resumes. Raises UserError."""
+        """overrides: as on the command line. python: whether `fast_nst.train` starts the run. Raises UserError."""
         self.cfg, self.started = cfg, time.monotonic()
         given = [word.partition("=")[0].lstrip("+") for word in overrides]
         check_given(cfg, given)
@@ -146,7 +148,7 @@ class Run:
             cfg["trainer"], self.precision,
             logger=pl.loggers.TensorBoardLogger(files.folder, name="tensorboard", version=""),
             plugins=[AtomicCheckpointIO()],
-            callbacks=[  # weights first: there may be no disk space for all
+            callbacks=[  # weights first: the disk may not have space for all files
                 *self.fit_minutes(), self.progress, StopOnNan(cfg["trainer"]["log_every_n_steps"]),
                 callbacks.UseFreeCores(), pl.callbacks.LearningRateMonitor("step"), self.save_weights,
                 self.save_checkpoint, self.preview,
@@ -154,7 +156,7 @@ class Run:
         )  # fmt: skip
         batch = self.data.batch_size * self.trainer.world_size
         self.steps = train_length.total_steps(cfg, len(self.data.sets.train), batch)
-        # max_epochs needs the number of processes, which only the trainer knows.
+        # The steps of an epoch depend on the number of processes, which only the trainer knows.
         self.trainer.fit_loop.epoch_loop.max_steps = self.steps
         self.module.total_steps = self.steps
         if every is None:
@@ -165,7 +167,7 @@ class Run:
             check_memory(self.module, self.data.batch_size, cfg["data"]["size"], bf16, self.trainer.num_devices)
 
     def fit_minutes(self) -> list[FitMinutes]:
-        """The callback that sets the length of a run of `minutes`."""
+        """Return a list of the callback that sets the length of a run of `minutes`; empty for any other run."""
         cfg = self.cfg
         if cfg["minutes"] is None:
             return []
@@ -173,7 +175,7 @@ class Run:
         return [FitMinutes(cfg["minutes"], self.started, train_length.measured_steps(cfg), reserve, self.set_length)]
 
     def set_length(self, steps: int) -> None:
-        """Train for `steps` in all, which is recorded in the checkpoint and in config.yaml."""
+        """Set the length of the run to `steps`, and record it in the checkpoint's settings and in config.yaml."""
         self.steps = self.module.total_steps = self.cfg["trainer"]["max_steps"] = steps
         self.save_checkpoint.settings["trainer"] = self.cfg["trainer"]
         if not self.trainer.is_global_zero:
@@ -182,7 +184,7 @@ class Run:
         same = f"trainer.max_steps={steps}"
         if self.cfg["data"]["name"] == "synthetic":
             same += f" data.count={self.cfg['data']['count']}"
-        text = f"minutes={self.cfg['minutes']:g}: {steps} steps; for the same network again: {same}"
+        text = f"minutes={self.cfg['minutes']:g}: {steps} steps; to train the same network again, give {same}"
         tqdm.write(text, sys.stderr)
 
     def write_config(self) -> None:
@@ -190,7 +192,7 @@ class Run:
             OmegaConf.save(OmegaConf.create(self.cfg), temporary)
 
     def resume(self) -> int:
-        """Compare the settings with the checkpoint's; the step to resume at. Raises UserError."""
+        """Compare the settings with the checkpoint's and return the step to resume at. Raises UserError."""
         if self.files.checkpoint is None:
             return 0
         before = resume.read(self.files.checkpoint)
@@ -198,7 +200,9 @@ class Run:
         self.save_checkpoint.settings["init_from"] = self.save_weights.description["init_from"] = start
         changed = resume.check(before["settings"], self.save_checkpoint.settings, before["step"], self.steps)
         if changed and before["step"] >= self.steps:
-            raise UserError(f"ckpt_path: a complete run, with other settings ({'; '.join(changed)}); start a new one")
+            raise UserError(
+                f"ckpt_path: the run is complete, and the settings differ ({'; '.join(changed)}); start a new run"
+            )
         if self.trainer.is_global_zero:
             print(f"resuming from {self.files.checkpoint}, at step {before['step']}", file=sys.stderr)
             for text in changed:
@@ -223,59 +227,59 @@ class Run:
         for note in self.data.notes():
             print(note, file=sys.stderr)
         if self.files.checkpoint is None and self.cfg["ckpt_path"] is not None:
-            print(f"no checkpoint in {self.files.folder} yet: a new run", file=sys.stderr)
+            print(f"no checkpoint in {self.files.folder} yet; starting a new run", file=sys.stderr)
         if trainer.num_nodes > 1:
             cluster = getattr(trainer.strategy, "cluster_environment", None)
             where = f" at {cluster.main_address}:{cluster.main_port}" if cluster is not None else ""
             print(f"waiting for the processes of {trainer.num_nodes} machines{where}", file=sys.stderr)
 
     def fit(self) -> None:
-        """Train and save. Raises UserError or RunError, which say how to resume."""
+        """Train and save the results. Raises UserError or RunError, whose messages say how to resume."""
         step = self.resume()
         self.save_checkpoint.listen()
         self.announce()
         try:
             self.trainer.fit(self.module, self.data, ckpt_path=self.files.checkpoint, weights_only=True)
-        except SystemExit:  # what Lightning makes of a second Ctrl-C
+        except SystemExit:  # Lightning turns a second Ctrl-C into this
             raise KeyboardInterrupt from None
         except (UserError, OSError, RuntimeError) as error:
             raise self.explain(error) from None
         finally:
             if isinstance(self.module, StyleTransfer):
                 self.module.close_graph()
-        if step >= self.steps:  # interrupted between the last step and the results
+        if step >= self.steps:  # the run may have ended after its last step, before the results were saved
             self.trainer.validate(self.module, self.data, verbose=False)
             self.save_weights.on_train_end(self.trainer, self.module)
             self.preview.on_train_end(self.trainer, self.module)
 
     def explain(self, error: Exception) -> Exception:
-        """`error` in one line, with the command that resumes if there is a checkpoint."""
+        """Return `error` as one line, with the command that resumes if there is a checkpoint; others unchanged."""
         kind: type[Exception]
         if "combined_loader" in str(error) and isinstance(error.__context__, Exception):
-            error = error.__context__  # what happened first; Lightning fails to tidy up after it
+            error = error.__context__  # the first error; Lightning's cleanup after it failed too
         if not isinstance(error, UserError) and shared_memory.is_lack_of_it(error):
             text, kind = f"shared memory is full ({cli.one_line(error)}); {shared_memory.REMEDY}", RunError
         elif isinstance(error, UserError | OSError):
             text, kind = cli.one_line(error), UserError
-            if not isinstance(error, UserError):  # TensorBoard's
+            if not isinstance(error, UserError):  # from TensorBoard
                 text = f"{self.files.folder}: {text}"
             if self.files.weights.is_file() and self.trainer.global_step >= self.steps:
                 text += f"; the network is in {self.files.weights}"
         elif is_out_of_memory(cast(RuntimeError, error)):
             text, kind = "out of memory; a smaller data.batch_size or data.size needs less", RunError
         elif "DataLoader worker" in str(error):
-            return RunError(f"a process that makes the content images ended: {cli.one_line(error)}")
+            return RunError(f"a worker process for the content images ended unexpectedly: {cli.one_line(error)}")
         else:
             return error
         return kind(f"{text}; resume with: {self.resume_command}" if self.files.last.is_file() else text)
 
     def report(self) -> None:
-        """Print the time taken and the command that stylizes a photograph, in the first process."""
+        """Print the time taken and the command that uses the network, in the first process."""
         if not self.trainer.is_global_zero:
             return
         minutes = (time.monotonic() - self.started) / 60
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
-        share = f" ({self.progress.outside:.1%} of the training outside steps)" if on_cpu else ""
+        share = f" ({self.progress.outside:.1%} of the time outside training steps)" if on_cpu else ""
         if self.trainer.global_step < self.steps:
             print(f"stopped by trainer.max_time at step {self.trainer.global_step} of {self.steps}", file=sys.stderr)
         method = find_method(self.cfg)
@@ -294,7 +298,7 @@ def train_from_python(
     output_dir: str | os.PathLike[str] | None,
     overrides: Sequence[str],
 ) -> Path:
-    """`fast_nst.train`; the weights file. Raises UserError and RunError."""
+    """Train as `fast_nst.train` does and return the weights file's path. Raises UserError and RunError."""
     names = sorted(path.stem for path in (CONFIGS / "style").glob("*.yaml"))
     bundled = str(style) in names
     if not bundled and not Path(style).expanduser().exists():
@@ -320,7 +324,7 @@ def train_from_python(
             training = Run(cfg, words, python=True)
             training.fit()
         finally:
-            if in_main_thread():  # Lightning puts back the handler that it found, which is the run's
+            if in_main_thread():  # Lightning restores the handler that it found, which is the run's
                 signal.signal(signal.SIGINT, before)
     return training.files.weights
 
@@ -335,7 +339,7 @@ def main(composed: DictConfig) -> None:
         training.fit()
         training.report()
     except cli.known_errors() as error:
-        code = cli.report(error)  # an exception that reached Hydra would get a line of Hydra's as well
+        code = cli.report(error)  # Hydra would add a line of its own to an exception that reached it
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             sys.exit(code)
         if code > 128:

@@ -23,7 +23,7 @@ def label(cfg: dict[str, Any], paintings: Sequence[Path]) -> str:
 
 
 def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
-    """Build a run from its settings; `given` are the keys on the command line. Raises UserError."""
+    """Build the `Job` of a run from its settings. given: the keys on the command line. Raises UserError."""
     recipe = cfg["network"]
     if recipe["name"] != "generator":
         raise UserError(f"network: got {recipe['name']}; allowed with method=adversarial: generator")
@@ -32,7 +32,7 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
     network = generator.build(**recipe)
     for key in ("size", "val_size"):
         if network.size != cfg["data"][key]:
-            raise UserError(f"data.{key}: got {cfg['data'][key]}; allowed: that of the generator, {network.size}")
+            raise UserError(f"data.{key}: got {cfg['data'][key]}; allowed: the generator's size, {network.size}")
     module = Adversarial(
         network, Discriminator(network.size, len(names)), StyleExtractor(), **cfg["optimizer"], total_steps=UNKNOWN,
         seed=cfg["seed"], penalty_weight=cfg["method"]["penalty_weight"],
@@ -44,18 +44,18 @@ def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
 
 
 def build_data(cfg: dict[str, Any], given: Sequence[str]) -> tuple[ContentData, list[str]]:
-    """Return the real images and the names of their styles."""
+    """Return the real images and the names of their styles. Raises UserError."""
     content, styles = dict(cfg["data"]), cfg["method"]["styles"]
     batch_size, workers = content.pop("batch_size"), content.pop("workers")
     if content["name"] == "folder":
         if "method.styles" in given:
-            raise UserError("method.styles: is for data=mnist; the styles of data=folder are its folders")
+            raise UserError("method.styles: is for data=mnist; with data=folder, each folder is a style")
         sets, names = style_folders.build(seed=cfg["seed"], **content)
         return ContentData(sets, batch_size, workers), names
     if content["name"] != "mnist":
         raise UserError(f"data: got {content['name']}; allowed with method=adversarial: mnist, folder")
     if not isinstance(styles, list) or len(set(styles)) < max(2, len(styles)):
-        raise UserError(f"method.styles: got {styles}; allowed: two or more different names, [A_on_B, C_on_D]")
+        raise UserError(f"method.styles: got {styles}; allowed: two or more different names, such as [A_on_B, C_on_D]")
     sets = data.build(seed=cfg["seed"], **content)
     PaintedDigits(sets.train, styles)  # checks the names
     return ContentData(sets, batch_size, workers, lambda digits, _: PaintedDigits(digits, styles)), styles

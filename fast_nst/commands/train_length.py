@@ -10,13 +10,14 @@ from fast_nst.training import resume
 from fast_nst.training.length import LEAST, UNKNOWN
 
 MAX_STEPS = 10**9
-IMAGES_A_MINUTE = 100  # drawing them takes about a seventh of the time on two cores
+IMAGES_A_MINUTE = 100  # synthetic images; two cores draw them in about a seventh of the time
 
 
 def settle_minutes(cfg: dict[str, Any], given: Sequence[str], checkpoint: Path | None) -> None:
-    """Prepare `cfg` for a run of `minutes`: trainer.max_steps is null, or what the run of `checkpoint` measured.
+    """Prepare `cfg` for a run of `minutes`; without them, do nothing.
 
-    given: the keys on the command line. Synthetic images are fewer for a short run. Raises UserError.
+    trainer.max_steps becomes null, or the number of steps that the run of `checkpoint` measured. A short run draws
+    fewer synthetic images. given: the keys on the command line. Raises UserError.
     """
     minutes = cfg["minutes"]
     if minutes is None:
@@ -37,31 +38,34 @@ def settle_minutes(cfg: dict[str, Any], given: Sequence[str], checkpoint: Path |
         if before.get("minutes") != minutes:
             raise UserError(
                 f"minutes: got {minutes}; the run of ckpt_path has {before.get('minutes')}; to lengthen it, give "
-                f"trainer.max_steps, which is {before['trainer']['max_steps']}"
+                f"trainer.max_steps instead (now {before['trainer']['max_steps']})"
             )
         trainer["max_steps"] = before["trainer"]["max_steps"]
 
 
 def total_steps(cfg: dict[str, Any], images: int, batch: int) -> int:
-    """The length of the run: max_steps, or as many steps of `batch` images as max_epochs takes; UNKNOWN for minutes."""
+    """Return the length of the run in steps: max_steps, or the steps that max_epochs takes with `batch` images each.
+
+    UNKNOWN for a run of `minutes` that has not been measured. Raises UserError.
+    """
     steps, epochs = cfg["trainer"]["max_steps"], cfg["trainer"]["max_epochs"]
     if cfg["minutes"] is not None and steps is None:
         return UNKNOWN
     if (steps is None) == (epochs is None):
-        raise UserError(f"trainer.max_steps, max_epochs: got {steps} and {epochs}; set one, the other null")
+        raise UserError(f"trainer.max_steps, max_epochs: got {steps} and {epochs}; set one, and the other to null")
     if steps is not None:
         return check_int("trainer.max_steps", steps, 1, MAX_STEPS)
     return math.ceil(check_int("trainer.max_epochs", epochs, 1, MAX_STEPS) * images / batch)
 
 
 def measured_steps(cfg: dict[str, Any]) -> int:
-    """The most steps that measure the speed: the warm-up, whose learning rates do not depend on the run's length."""
+    """Return the most steps to measure the speed: 50, or fewer if later learning rates depend on the run's length."""
     steps: int = cfg["optimizer"]["warmup_steps"]
     return min(steps, 50) if cfg["optimizer"]["schedule"] != "constant" else 50
 
 
 def reserve(cfg: dict[str, Any], held_out: int) -> float:
-    """What comes after the last step, in steps: the held-out images and the preview, which need no gradient."""
+    """Return how many steps take as long as the held-out images and the preview at the end, which need no gradient."""
     data = cfg["data"]
     images = (held_out + cfg["preview"]["images"]) * (data["val_size"] / data["size"]) ** 2
     return float(images / data["batch_size"] / 3)

@@ -14,7 +14,7 @@ class Method(NamedTuple):
 
     build: makes a `Job` from the settings, the files and the keys on the command line. label: names the run.
     paints: whether the method learns the style of paintings (`style.image`). unused: the groups of settings that it
-    does not use. next: what the trained network does, the command for that, and what follows the weights file.
+    does not use. next: what the trained network does, the command for that, and its arguments after the weights file.
     """
 
     build: Callable[[dict[str, Any], Files, Sequence[str]], Job]
@@ -45,7 +45,7 @@ def find_method(cfg: dict[str, Any]) -> Method:
 
 
 def check_given(cfg: dict[str, Any], given: Sequence[str]) -> None:
-    """Raise UserError if a key on the command line belongs to what the method does not use."""
+    """Raise UserError if a key on the command line belongs to a group that the method does not use."""
     unused = find_method(cfg).unused
     for key in given:
         if key.partition(".")[0] in unused and key != "style.name":

@@ -20,12 +20,12 @@ from fast_nst.weights import sha256
 
 
 def label(cfg: dict[str, Any], paintings: Sequence[Path]) -> str:
-    """Name the run after its painting, or say how many there are."""
+    """Name the run after its painting, or after the number of paintings."""
     return paintings[0].stem if len(paintings) == 1 else f"{len(paintings)}_styles"
 
 
 def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
-    """Build a run from its settings; `given` are the keys on the command line. Raises UserError."""
+    """Build the `Job` of a run from its settings. given: the keys on the command line. Raises UserError."""
     start = initial_network(cfg, len(files.paintings), brush_sizes(cfg))
     loss = make_loss(cfg, files.paintings, brush_sizes(cfg))
     jitter = check_int("loss.jitter", cfg["loss"].get("jitter", 0), 0)
@@ -54,7 +54,7 @@ def build_data(
     check_source(content["name"], given)
     for key, least in (("size", loss.smallest + jitter), ("val_size", loss.smallest)):
         if check_int(f"data.{key}", content[key], 16) < least:
-            raise UserError(f"data.{key}: got {content[key]}; the loss at its coarsest scale needs {least} on")
+            raise UserError(f"data.{key}: got {content[key]}; the loss at its coarsest scale needs {least} or more")
     batch_size, workers = content.pop("batch_size"), content.pop("workers")
     return ContentData(
         data.build(**content, seed=cfg["seed"]), batch_size, workers,
@@ -63,7 +63,7 @@ def build_data(
 
 
 def describe(cfg: dict[str, Any], files: Files, start: Start) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings kept in the checkpoint, and the description kept in the weights file."""
+    """Return the settings for the checkpoint and the description for the weights file. Raises UserError."""
     paths, count = [*files.paintings, *(path for path, _ in files.blend)], len(files.paintings)
     names, digests = [path.stem for path in paths], [sha256(path) for path in paths]
     if count == 1:

@@ -23,7 +23,7 @@ def label(cfg: dict[str, Any], paintings: Sequence[Path]) -> str:
 
 
 def build(cfg: dict[str, Any], files: Files, given: Sequence[str]) -> Job:
-    """Build a run from its settings; `given` are the keys on the command line. Raises UserError."""
+    """Build the `Job` of a run from its settings. given: the keys on the command line. Raises UserError."""
     network = networks.build(**cfg["network"])
     if not isinstance(network, SuperResolution):
         raise UserError(
