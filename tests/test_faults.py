@@ -199,23 +199,23 @@ FAULTS = {
     "optimize.py's content is its output": (
         "optimize.py",
         ["content='my painting.png'", "output='my painting.png'", "overwrite=true"],
-        "output: my painting.png: an input, and the result would take its place",
+        "output: my painting.png: is also an input, which the result would overwrite",
     ),
     "optimize.py's painting is its output": (
         "optimize.py",
         ["style.image='my painting.png'", f"content='{PHOTO}'", "output='my painting.png'", "overwrite=true"],
-        "would take its place",
+        "result would overwrite",
     ),
     "sheet.py's photograph is its sheet": (
         "sheet.py",
         ["my painting.png", "--weights", "run/my painting.safetensors", "-o", "./my painting.png", "--overwrite"],
-        "would take its place",
+        "result would overwrite",
     ),
     "evaluate.py's photograph is its sheet": (
         "evaluate.py",
         ["run/my painting.safetensors", "--content", "photographs", "--sheet", "photographs/photo 0 (copy)=.png",
          "--overwrite"],
-        "would take its place",
+        "result would overwrite",
     ),
     "an empty folder": (*train("output_dir="), "output_dir: got an empty name"),
     "more steps than there are": (*train(f"trainer.max_steps={10**23}"), "trainer.max_steps: got 1000000000"),
@@ -231,11 +231,11 @@ FAULTS = {
     "weights that are there": (*train("style.name=b", "output_dir=mine/there"), "b.safetensors already exists"),
     "settings that are no run's": (*train("style.name=c", "output_dir=mine/other"), "config.yaml already exists"),
     "a painting in a place of the run's": (
-        *train("style.image=mine/other/preview.png", "output_dir=mine/other", "ckpt_path=auto"), "take its place"
+        *train("style.image=mine/other/preview.png", "output_dir=mine/other", "ckpt_path=auto"), "result would overwrite"
     ),
     "a start in a place of the run's": (
         *train("style.name=b", "output_dir=mine/there", "ckpt_path=auto", "init_from=mine/there/b.safetensors"),
-        "would take its place",
+        "result would overwrite",
     ),
     "a start with other pixels": (
         *train("network=johnson", "init_from=faulty/rgb255.safetensors"), "its pixels are 'rgb255'"
@@ -254,7 +254,7 @@ FAULTS = {
     "a start that is optimize.py's output": (
         "optimize.py",
         [f"content='{PHOTO}'", "init='my painting.png'", "output='my painting.png'", "overwrite=true"],
-        "would take its place",
+        "result would overwrite",
     ),
     "no number in a network": ("infer.py", ["faulty/nan.safetensors", PHOTO], "conv.weight is NaN or infinite"),
     "a description of nonsense": ("infer.py", ["faulty/nonsense.safetensors", PHOTO], "metadata cannot be read"),
@@ -321,7 +321,7 @@ FAULTS = {
     "bad strength": (*infer(PHOTO, "--strength", "7"), "strength: got 7"),
     "no such device": (*infer(PHOTO, "--device", "abacus"), "--device: got 'abacus'"),
     "bad output format": (*infer(PHOTO, "-o", "a.xyz"), "a.xyz: cannot write"),
-    "output is input": (*infer(PHOTO, "-o", PHOTO, "--overwrite"), "would take its place"),
+    "output is input": (*infer(PHOTO, "-o", PHOTO, "--overwrite"), "result would overwrite"),
     "output exists": (*infer(PHOTO, "-o", "my painting.png"), "exists already; give --overwrite"),
     "file for several": (*infer("photographs", "-o", "a.png"), "is one file, and there are 8 photographs"),
     "nowhere for a result": (*infer(PHOTO, "-o", "/proc/a.png"), "/proc/a.png: cannot be written"),
@@ -333,7 +333,7 @@ FAULTS = {
         *infer("faulty/large.png", "--max-memory", "0.01"), "up to 1 megapixels within --max-memory 0.01"
     ),
     "another photograph's place": (
-        *infer("photographs/a.png", "photographs/a_my painting.png", "--overwrite"), "would take its place"
+        *infer("photographs/a.png", "photographs/a_my painting.png", "--overwrite"), "result would overwrite"
     ),
     "truncated weights": ("infer.py", ["faulty/cut.safetensors", PHOTO], "damaged, or not a weights file"),
     "newer weights": ("infer.py", ["faulty/newer.safetensors", PHOTO], "format version 99"),

@@ -74,7 +74,8 @@ def explain(error: BaseException) -> str:
     hydra = sys.modules.get("hydra.errors")
     if hydra is not None and isinstance(error, hydra.OverrideParseException):
         key, _, value = str(error.override).removeprefix("++").partition("=")  # `config.normalize` may have added ++
-        quoted = shlex.quote(f"{key}='{value}'") if value else "\"key='…'\""
+        word = f"{key}='{value or '…'}'"
+        quoted = shlex.quote(word) if re.search(r'["$`\\!]', word) else f'"{word}"'
         return f"{key}={value}: not key=value as Hydra reads it; a value with special characters needs quotes: {quoted}"
     while not isinstance(error, UserError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
@@ -118,7 +119,7 @@ def check_apart(option: str, results: Iterable[str | Path], inputs: Iterable[str
     kept = {os.path.realpath(path) for path in inputs}
     for path in results:
         if os.path.realpath(path) in kept:
-            raise UserError(f"{option}: {path}: an input, and the result would take its place; give another file")
+            raise UserError(f"{option}: {path}: is also an input, which the result would overwrite; give another file")
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -96,7 +96,10 @@ def likenesses(lpips: bool) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 
 def plot(curves: list[np.ndarray], value: float, side: int) -> Image.Image:
-    """Plot the objective, logarithmic, in a square: `curves` from noise and from the photograph, a line at `value`."""
+    """Plot the objective on a log scale: `curves` from noise and from the photograph, and a line at `value`.
+
+    side: the side of the square plot in pixels.
+    """
     picture = Image.new("RGB", (side, side), "white")
     draw = ImageDraw.Draw(picture)
     logs = [np.log10(np.maximum(curve, 1e-6)) for curve in curves]

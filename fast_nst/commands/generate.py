@@ -80,7 +80,10 @@ def generate(network: Generator, style: Tensor, noise: Tensor) -> Iterator[Tenso
 
 
 def plan_files(arguments: argparse.Namespace, styles: list[Style]) -> dict[str, list[Path]]:
-    """Return the files of each style in a folder, or {} for a sheet. Raises UserError if one cannot be written."""
+    """Return the paths to write for each style if the output is a folder, or {} if it is a sheet.
+
+    Raises UserError if an output cannot be written.
+    """
     output, inputs = Path(arguments.output), [arguments.weights, *filter(Path.exists, map(Path, arguments.style or []))]
     is_sheet = output.suffix != "" and not (output.is_dir() or arguments.output.endswith("/"))
     digits = len(str(arguments.number))

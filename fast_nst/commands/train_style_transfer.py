@@ -69,7 +69,8 @@ def describe(cfg: dict[str, Any], files: Files, start: Start) -> tuple[dict[str,
     if count == 1:
         names[0] = files.name
     if repeated := {*names} & {*start.names}:
-        raise UserError(f"style.name: {', '.join(sorted(repeated))}: init_from has a style of that name; give another")
+        key, remedy = ("style.name", "give another name") if count == 1 else ("style.image", "rename the files")
+        raise UserError(f"{key}: {', '.join(sorted(repeated))}: already in init_from; {remedy}")
     labels = [f"{name} ({digest[:12]})" for name, digest in zip(names, digests, strict=True)]
     image = labels[0] if count == 1 else labels[:count]
     blend = dict(zip(labels[count:], (weight for _, weight in files.blend), strict=True))
