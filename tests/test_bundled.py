@@ -4,7 +4,7 @@ import conftest
 import numpy as np
 import pytest
 import torch
-from conftest import picture, run, slow, small
+from conftest import picture, run, small
 from PIL import Image
 
 import fast_nst
@@ -128,7 +128,8 @@ def test_a_mistake_at_training_is_one_line(workplace, arguments, message):
     assert not (workplace / "never").exists()
 
 
-@pytest.mark.parametrize("name", ["starry_night", *slow("ink_wash")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["starry_night", "ink_wash"])
 def test_the_style_loss_falls_as_strength_rises(name):
     network, description = weights.load(BUNDLED)
     settings = loss_settings()

@@ -231,7 +231,7 @@ FAULTS = {
     "weights that are there": (*train("style.name=b", "output_dir=mine/there"), "b.safetensors already exists"),
     "settings that are no run's": (*train("style.name=c", "output_dir=mine/other"), "config.yaml already exists"),
     "a painting in a place of the run's": (
-        *train("style.image=mine/other/preview.png", "output_dir=mine/other", "ckpt_path=auto"), "result would overwrite"
+        *train("style.image=mine/other/preview.png", "output_dir=mine/other", "ckpt_path=auto"), "would overwrite"
     ),
     "a start in a place of the run's": (
         *train("style.name=b", "output_dir=mine/there", "ckpt_path=auto", "init_from=mine/there/b.safetensors"),

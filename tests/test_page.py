@@ -138,6 +138,7 @@ def test_the_page_paints_what_the_network_paints(browser, exported):
         assert outside == [exported.as_uri()]
 
 
+@pytest.mark.slow
 def test_webgpu_paints_the_same(browser, exported):
     photo = exported.with_name("photo.png")
     with Tab(browser, f"{exported.as_uri()}?engine=webgpu") as tab:

@@ -62,6 +62,7 @@ def test_lists_series_and_blends_take_any_name(named):
     assert "none (1).jpg: no such file" in result.stderr
 
 
+@pytest.mark.slow
 def test_home_and_variables_in_every_path_of_every_command(named, trained):
     weights = trained[0] / "my painting.safetensors"
     environment = {**ENVIRONMENT, "HOME": str(named), "PLACE": str(named)}

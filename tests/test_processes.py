@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, ROOT, run, slow, small, started, wait_until
+from conftest import ENVIRONMENT, ROOT, run, small, started, wait_until
 
 from fast_nst import weights
 from fast_nst.training import resume
@@ -38,7 +38,8 @@ def one_process(workplace: Path) -> Path:
     return workplace / "one" / "my painting.safetensors"
 
 
-@pytest.mark.parametrize("launcher", ["lightning", *slow("torchrun")])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
 def test_two_processes_with_two_images_are_one_with_four(workplace, one_process, launcher):
     start = [] if launcher == "lightning" else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     result = subprocess.run(

@@ -169,7 +169,7 @@ def test_network_and_method_go_together(two_styles, words):
     folder = two_styles.parents[1]
     result = run("train.py", *small(folder), *words, "style.image=first.png", "output_dir=never", cwd=folder)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "network=style_bank and method=style_bank go together" in result.stderr
+    assert "network=style_bank and method=style_bank must be used together" in result.stderr
 
 
 def test_muon_leaves_encoder_and_decoder_to_adam(network):

@@ -290,6 +290,7 @@ def test_scores_are_those_of_the_formulas():
     assert (same["SSIM"], same["feature loss"], same["sharpness"]) == (pytest.approx(1), 0, pytest.approx(1))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_file(work):
     settings = words(40)
     result = run("train.py", *settings, "output_dir=unbroken", cwd=work)
