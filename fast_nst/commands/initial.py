@@ -77,7 +77,7 @@ def initial_network(cfg: dict[str, Any], paintings: int, sizes: Sequence[int | N
         return Start(replace(other, (), count).train(), first_phase, label)
     style = description["style"]
     if style["sizes"] != list(sizes):
-        raise UserError(f"style.size: got {cfg['style']['size']}; allowed: as in init_from, {style['sizes']}")
+        raise UserError(f"style.size: got {cfg['style']['size']}; allowed: the same as in init_from, {style['sizes']}")
     network = replace(other, range(other.num_styles), count).train()
     return Start(network, first_phase, label, style["names"], style["sha256"], len(sizes))
 
