@@ -70,7 +70,7 @@ def test_a_folder_or_another_file_does_not_hide_a_bundled_style(tmp_path, monkey
         (["cubist", "photo.jpg", "--brush", "2"], "style.size=[256,512] with network=conditional"),
         (["cubist", "photo.jpg", "other.jpg", "--mask", "moving.gif"], "moving.gif: has several frames or pages"),
         (["cubist", "photo.jpg", "--mask", ""], "--mask: got an empty name"),
-        (["cubist", "photo.jpg", "--mask", "other.jpg", "-o", "other.jpg", "--overwrite"], "other.jpg: an input"),
+        (["cubist", "photo.jpg", "--mask", "other.jpg", "-o", "other.jpg", "--overwrite"], "is also an input"),
         (["cubist", "photo.jpg", "--device", "gpu"], "--device: got 'gpu'; allowed: auto, cpu"),
         (["cubist", "-dash.jpg"], "-dash.jpg; give the file as ./-dash.jpg"),
         (["cubist.safetensors", "photo.jpg"], "cubist.safetensors: no such file; the bundled styles are"),

@@ -17,7 +17,7 @@ from fast_nst import weights
 from fast_nst.errors import UserError
 from fast_nst.training import resume
 
-STEPS = 200
+STEPS = 120
 
 
 def overrides(workplace: Path) -> list[str]:
