@@ -1,4 +1,4 @@
-"""Say what a file that is no readable picture (a video, a RAW photograph, a document) is, and what to do with it."""
+"""Name the kind of a file that cannot be read as a picture (a video, a RAW photograph, a document), and the remedy."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -23,7 +23,7 @@ from fast_nst.commands.paths import PATHS, assign, expand, parse, quote_path
 from fast_nst.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# A wheel has configs/ inside the package, a clone beside it.
+# In a wheel, configs/ is inside the package; in a clone, it is next to it.
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 TABLES = tuple(f"loss.{name}" for name in ("content_layers", "style_layers", "content_scales", "style_scales"))
 # Loss arguments that a preset may omit.
