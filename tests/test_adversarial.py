@@ -245,6 +245,7 @@ def test_a_killed_run_goes_on_to_the_same_file(work):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_two_processes_average_their_gradients(work):
     """The first moments of the discriminator differ from those of the first process alone."""
     moments = []

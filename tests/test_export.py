@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import ROOT, run, slow
 from torch import Tensor
 
 from fast_nst import networks, weights
@@ -78,7 +78,7 @@ def test_the_plain_layers_compute_the_same(name):
     assert largest_difference(PlainNetwork(network), network) < 5e-4
 
 
-@pytest.mark.parametrize("name", ["slim", "conditional", "johnson", "lengstrom"])
+@pytest.mark.parametrize("name", ["slim", "conditional", *slow("johnson", "lengstrom")])
 def test_onnx_equals_the_network(name, tmp_path):
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")

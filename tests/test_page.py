@@ -21,6 +21,7 @@ from fast_nst.commands import export as command
 from fast_nst.export.plain import PlainNetwork
 from fast_nst.stylize.image import stylize_tensor
 
+pytestmark = pytest.mark.slow  # Chromium
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = [
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -138,7 +139,6 @@ def test_the_page_paints_what_the_network_paints(browser, exported):
         assert outside == [exported.as_uri()]
 
 
-@pytest.mark.slow
 def test_webgpu_paints_the_same(browser, exported):
     photo = exported.with_name("photo.png")
     with Tab(browser, f"{exported.as_uri()}?engine=webgpu") as tab:
@@ -167,7 +167,6 @@ def test_several_styles_are_chosen_mixed_and_exaggerated(browser, exported):
         assert worst(tab.painted(), network(content, 1.5 * torch.tensor([[0.0, 0.8, 0.2]]))) < 2
 
 
-@pytest.mark.slow
 def test_a_large_picture_is_painted_in_tiles_without_seams(browser, exported, tmp_path):
     small = tmp_path / "small.html"
     text = exported.read_text()
@@ -189,7 +188,6 @@ def test_a_large_picture_is_painted_in_tiles_without_seams(browser, exported, tm
     assert steps.max() < 4 * steps.mean()
 
 
-@pytest.mark.slow
 def test_tiles_equal_the_whole_given_its_statistics(runtime, tmp_path):
     import onnxruntime
 
@@ -229,7 +227,6 @@ def test_the_camera_is_painted_live(browser, exported):
         assert tab.page.inner_text("#save") == "Download"
 
 
-@pytest.mark.slow
 def test_a_folder_is_a_website(browser, exported, tmp_path):
     folder = tmp_path / "site"
     weights_file = exported.with_name("slim.safetensors")

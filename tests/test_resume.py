@@ -115,7 +115,7 @@ def test_a_signal_saves_first_and_tells_how_to_go_on(workplace, unbroken, name):
     assert (workplace / name / "my painting.safetensors").read_bytes() == unbroken
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *slow(signal.SIGTERM)])
 def test_a_signal_before_the_first_step_is_told(workplace, number):
     folder = f"output_dir=early_{number.name}"
     with started("train.py", *overrides(workplace), folder, cwd=workplace) as process:

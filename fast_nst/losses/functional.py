@@ -117,21 +117,27 @@ def tv_half_sum(image: Tensor) -> Tensor:
     return (across.square() + down.square()).sum((1, 2, 3)) / 2
 
 
-def light_loss(image: Tensor, target: Tensor, divisor: int = 8, noise: float = 0.03) -> Tensor:
-    """Compare the large light and dark areas of two images, ignoring brightness and contrast (ours).
+def light_loss(image: Tensor, target: Tensor, divisor: int = 4, window: int = 5, noise: float = 0.03) -> Tensor:
+    """Compare what is lighter and what is darker than its surroundings, ignoring brightness, contrast and color.
 
-    Two (B, 3, H, W) -> (B,) float32, from 0 to 2: one minus the correlation of their luminance, averaged over blocks
-    `divisor` pixels wide. noise: a target whose luminance has a much smaller standard deviation counts as flat and
-    constrains almost nothing.
+    Two (B, 3, H, W) -> (B,) float32, from 0 to 2: one minus the correlation of their luminance (the structure of SSIM,
+    Wang 2004 eq. 10), averaged over blocks `divisor` pixels wide and compared in windows `window` blocks wide.
+    noise: where the luminance of the target has a much smaller standard deviation, it counts as flat and constrains
+    almost nothing.
     """
-    a, b = (_flat_luminance(F.avg_pool2d(_at_least_float32(x), divisor)) for x in (image, target))
-    floor = noise**2 * a.shape[1]
-    product = (a * b).sum(1)
-    return 1 - product / ((a.square().sum(1) + floor) * (b.square().sum(1) + floor)).sqrt()
+    a, b = (_luminance(F.avg_pool2d(_at_least_float32(x), divisor)) for x in (image, target))
+
+    def average(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, window, stride=1, padding=window // 2, count_include_pad=False)
+
+    mean_a, mean_b = average(a), average(b)
+    covariance = average(a * b) - mean_a * mean_b
+    variance_a = (average(a.square()) - mean_a.square()).clamp_min(0) + noise**2
+    variance_b = (average(b.square()) - mean_b.square()).clamp_min(0) + noise**2
+    return 1 - (covariance / (variance_a * variance_b).sqrt()).mean((1, 2, 3))
 
 
-def _flat_luminance(image: Tensor) -> Tensor:
-    """Return the luminance (BT.601) minus its mean: (B, 3, H, W) -> (B, H * W)."""
-    red, green, blue = image.flatten(2).unbind(1)
-    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
-    return luminance - luminance.mean(1, keepdim=True)
+def _luminance(image: Tensor) -> Tensor:
+    """Return the luminance (BT.601): (B, 3, H, W) -> (B, 1, H, W)."""
+    red, green, blue = image.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue

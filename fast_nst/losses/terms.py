@@ -82,7 +82,7 @@ class PhotoLoss:
 
 
 class LightLoss:
-    """`functional.light_loss`, which preserves the content's large light and dark areas, but not its colors."""
+    """`functional.light_loss`, which preserves what is lighter and darker than its surroundings, but not colors."""
 
     def __call__(self, output: Tensor, content: Tensor) -> Tensor:
         return functional.light_loss(output, content).mean()
