@@ -202,8 +202,11 @@ def check_options(arguments: argparse.Namespace) -> None:
         raise UserError("--overwrite, --skip-existing: give only one of them")
 
 
-def stylize_all(stylizer: Stylizer, pairs: Sequence[Pair], devices: int) -> int:
-    """Stylize `pairs`, print each error and return how many failed. Raises UserError, cli.Interrupted."""
+def stylize_all(stylizer: Stylizer, pairs: Sequence[Pair], devices: int, single: bool) -> int:
+    """Stylize `pairs`, print each error and return how many failed. Raises UserError, cli.Interrupted.
+
+    single: whether there is only one input; its failure raises UserError.
+    """
     each = len(pairs) == 1 or stylizer.arguments.mask is not None
     jobs = [[pair] for pair in pairs] if each else group_small(pairs, stylizer.arguments.size)
     failed = 0
@@ -213,14 +216,14 @@ def stylize_all(stylizer: Stylizer, pairs: Sequence[Pair], devices: int) -> int:
     try:
         for future in as_completed(futures):
             errors = future.result()
-            if errors and len(pairs) == 1:
+            if errors and single:
                 raise UserError(errors[0])
             for error in errors:
                 tqdm.write(f"error: {error}", file=sys.stderr)
             failed += len(errors)
             bar.update(len(futures[future]))
     except (NoSpace, KeyboardInterrupt) as error:
-        if len(pairs) == 1:
+        if single:
             raise
         pool.shutdown(cancel_futures=True)  # waits for the photographs in progress
         finished = [job for job in futures if job.done() and not job.cancelled() and job.exception() is None]
@@ -259,11 +262,11 @@ def main() -> int:
     clips = [pair for pair in pairs if is_moving(*pair)]
     if arguments.mask is not None and not clips:
         read_mask(arguments.mask)  # one error now instead of one for each photograph
-    failed = stylize_clips(stylizer, clips, len(pairs) == 1)
+    failed = stylize_clips(stylizer, clips, plan.single)
     if photographs := [pair for pair in pairs if not is_moving(*pair)]:
-        failed += stylize_all(stylizer, photographs, len(choice.devices))
+        failed += stylize_all(stylizer, photographs, len(choice.devices), plan.single)
     done = f"{len(pairs) - failed} of {len(pairs)} {'files' if clips else 'photographs'} stylized"
-    print(pairs[0][1] if len(pairs) == 1 else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")
+    print(pairs[0][1] if plan.single else f"{done}, into {os.path.commonpath([r.parent for _, r in pairs]) or '.'}")
     return 1 if failed or plan.errors else 0
 
 

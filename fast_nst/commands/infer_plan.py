@@ -22,10 +22,12 @@ Pair = tuple[Path, Path]
 class Plan:
     """The files for infer.py to stylize, and messages about its inputs.
 
-    pairs: (photograph, output). notes: lines to print. errors: messages about folders that could not be listed.
+    pairs: (photograph, output). single: whether there is one input, before --shard and --skip-existing. notes: lines to
+    print. errors: messages about folders that could not be listed.
     """
 
     pairs: list[Pair] = field(default_factory=list)
+    single: bool = False
     notes: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -43,6 +45,7 @@ def make_plan(arguments: argparse.Namespace, style: str) -> Plan:
     plan.pairs = _name_outputs(sources, arguments.output, style, arguments.format)
     _check_pairs(plan.pairs, arguments)
     total = len(plan.pairs)
+    plan.single = total == 1
     if arguments.shard is not None:
         index, count = parse_shard(arguments.shard)
         plan.pairs = plan.pairs[index - 1 :: count]
