@@ -78,7 +78,8 @@ def evaluate(trained: Mapping[str, SuperResolution], arguments: argparse.Namespa
     loss = RestorationLoss(loss_network.to(device))
     tables: dict[str, dict[str, list[float]]] = {name: {} for name in ("bicubic", *trained)}
     rows: list[list[Image.Image]] = []
-    for original in tqdm(photographs(arguments.content, arguments.images, scale), total=arguments.images, unit="photo"):
+    total = min(arguments.images, len(list_pictures(arguments.content, "--content")))
+    for original in tqdm(photographs(arguments.content, arguments.images, scale), total=total, unit="photo"):
         small = image.to_tensor(image.to_pillow(shrink(original, scale)))  # rounded to the 8 bits of a file
         results = {"bicubic": enlarge(small, scale).clamp(0, 1)}
         results |= {path: stylize_tensor(network, small).cpu() for path, network in trained.items()}
