@@ -29,7 +29,8 @@ def test_a_bundled_style_repaints_by_its_name(tmp_path):
     result = run("infer.py", "cubist", "photo.png", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (0, "photo_cubist.png\n"), result.stderr
     painted = np.asarray(Image.open(tmp_path / "photo_cubist.png")).astype(int)
-    assert np.abs(painted - np.asarray(fast_nst.load("cubist")(tmp_path / "photo.png"))).max() <= 2
+    difference = np.abs(painted - np.asarray(fast_nst.load("cubist")(tmp_path / "photo.png")))
+    assert (difference.mean() < 0.5, difference.max() <= 6) == (True, True)  # one of the two may compute in bfloat16
     assert run("infer.py", "--list", cwd=tmp_path).stdout.split() == bundled_names()
     wrong = run("infer.py", "cubism", "photo.png", cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
