@@ -51,7 +51,7 @@ def test_a_folder_broken_off_is_continued(folder):
     assert (result.returncode, "left out 7 of 7 photographs" in result.stderr) == (0, True)
     (folder / "in" / "5.png").write_bytes(b"broken")
     (folder / "out" / "5.png").unlink()
-    result = run(*command, "--skip-existing", cwd=folder)  # one photograph of a folder is no different from many
+    result = run(*command, "--skip-existing", cwd=folder)  # the exit code and the line of several photographs
     assert (result.returncode, result.stdout) == (1, "0 of 1 photographs stylized, into out\n")
     assert run(*command, "--skip-existing", "--overwrite", cwd=folder).returncode == 2
 

@@ -51,10 +51,10 @@ def stopped(workplace: Path, folder: str, number: int, step: int) -> tuple[int, 
         return process.returncode, errors
 
 
-KILLED = np.random.default_rng().integers(1, STEPS - 60, 2).tolist()
+KILLED = np.random.default_rng().integers(1, STEPS - 60, 3).tolist()
 
 
-@pytest.mark.parametrize("step", [KILLED[0], *slow(*KILLED[1:])], ids="ab")
+@pytest.mark.parametrize("step", [KILLED[0], *slow(*KILLED[1:])], ids="abc")
 def test_a_killed_run_goes_on_to_the_same_file(workplace, unbroken, step, request):
     folder = f"killed {request.node.callspec.id}"
     code, _ = stopped(workplace, folder, signal.SIGKILL, step)

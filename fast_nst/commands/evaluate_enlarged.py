@@ -7,7 +7,7 @@ is the training's (`losses.restoration`). Sharpness is the luma's mean gradient,
 import argparse
 import json
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -46,10 +46,10 @@ def compare(result: Tensor, original: Tensor, border: int, loss: RestorationLoss
     }
 
 
-def photographs(folder: str, count: int, scale: int) -> Iterator[Tensor]:
+def photographs(paths: Iterable[Path], count: int, scale: int) -> Iterator[Tensor]:
     """Yield the first `count` readable photographs, (1, 3, H, W), cropped so that `scale` divides the sides."""
     found = 0
-    for path in list_pictures(folder, "--content"):
+    for path in paths:
         try:
             picture = image.to_tensor(image.open_picture(path).on_white())
         except image.ImageError as error:
@@ -63,8 +63,6 @@ def photographs(folder: str, count: int, scale: int) -> Iterator[Tensor]:
         found += 1
         if found == count:
             return
-    if not found:
-        raise UserError(f"--content: {folder}: no picture in it can be used")
 
 
 @torch.inference_mode()
@@ -78,8 +76,9 @@ def evaluate(trained: Mapping[str, SuperResolution], arguments: argparse.Namespa
     loss = RestorationLoss(loss_network.to(device))
     tables: dict[str, dict[str, list[float]]] = {name: {} for name in ("bicubic", *trained)}
     rows: list[list[Image.Image]] = []
-    total = min(arguments.images, len(list_pictures(arguments.content, "--content")))
-    for original in tqdm(photographs(arguments.content, arguments.images, scale), total=total, unit="photo"):
+    paths = list_pictures(arguments.content, "--content")
+    total = min(arguments.images, len(paths))
+    for original in tqdm(photographs(paths, arguments.images, scale), total=total, unit="photo"):
         small = image.to_tensor(image.to_pillow(shrink(original, scale)))  # rounded to the 8 bits of a file
         results = {"bicubic": enlarge(small, scale).clamp(0, 1)}
         results |= {path: stylize_tensor(network, small).cpu() for path, network in trained.items()}
@@ -89,6 +88,8 @@ def evaluate(trained: Mapping[str, SuperResolution], arguments: argparse.Namespa
         if len(rows) < SHOWN:
             pictures = [image.to_pillow(x) for x in (*results.values(), original)]
             rows.append([middle(picture, SIDE) for picture in pictures])
+    if not rows:
+        raise UserError(f"--content: {arguments.content}: no picture in it can be used")
     figures = {name: {key: statistics.fmean(values) for key, values in table.items()} for name, table in tables.items()}
     for name, values in figures.items():
         print(f"{name}  x{scale}  " + "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
