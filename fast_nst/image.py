@@ -254,6 +254,12 @@ def _scale_array(image: np.ndarray, most: int) -> np.ndarray:
     return np.rint(values, out=values).transpose(1, 2, 0)
 
 
+def luma(image: Any) -> Any:
+    """Return the luma (ITU-R BT.601), (B, 1, H, W), of RGB tensors or arrays, (B, 3, H, W)."""
+    red, green, blue = (image[:, k : k + 1] for k in range(3))
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
 def resize_shorter(image: Image.Image, shorter: int) -> Image.Image:
     """Resize the shorter side to `shorter` pixels, keeping the aspect ratio: bicubic, antialiased."""
     return _scale(image, shorter / min(image.size))

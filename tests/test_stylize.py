@@ -10,7 +10,7 @@ from fast_nst.errors import UserError
 from fast_nst.networks.layers import ConvBlock, ResidualBlock, decode, encode
 from fast_nst.networks.slim import Noise
 from fast_nst.stylize import tiles
-from fast_nst.stylize.color import Moments, keep_chroma, keep_statistics, luma
+from fast_nst.stylize.color import Moments, keep_chroma, keep_statistics
 from fast_nst.stylize.files import stylize_file
 from fast_nst.stylize.image import stylize_tensor, stylize_tiles
 from fast_nst.stylize.options import Options
@@ -46,8 +46,8 @@ def test_strength_blends_content_and_output(content):
 def test_keep_chroma_keeps_luma_of_output_and_chroma_of_content():
     gray, colored = torch.full((1, 3, 4, 4), 0.5), torch.tensor([0.5, 0.4, 0.3])[None, :, None, None].expand(1, 3, 4, 4)
     result = keep_chroma(gray, colored)
-    torch.testing.assert_close(luma(result), luma(gray))
-    torch.testing.assert_close(result - luma(result), colored - luma(colored))
+    torch.testing.assert_close(image.luma(result), image.luma(gray))
+    torch.testing.assert_close(result - image.luma(result), colored - image.luma(colored))
 
 
 def test_keep_statistics_matches_mean_and_covariance():

@@ -26,7 +26,6 @@ from fast_nst.networks.layers import ConvBlock
 from fast_nst.networks.slim import Noise
 from fast_nst.stylize import camera, clip, hdr
 from fast_nst.stylize.animation import stylize_animation
-from fast_nst.stylize.color import luma
 from fast_nst.stylize.frames import FramePainter
 from fast_nst.stylize.image import memory_per_pixel
 from fast_nst.stylize.options import Options
@@ -325,7 +324,7 @@ def test_a_cut_moves_nothing(still):
     follower = camera.Camera()
     follower.follow(crop(still, 10, 20))
     assert torch.equal(follower.follow(image.to_tensor(picture(5, 120, 160))), camera.IDENTITY)
-    first, second = (luma(crop(still, *at))[0] for at in ((0, 0), (200, 100)))
+    first, second = (image.luma(crop(still, *at))[0] for at in ((0, 0), (200, 100)))
     assert camera.shifts(first, second)[1] < 0.1
 
 

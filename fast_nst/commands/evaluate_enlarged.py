@@ -23,7 +23,6 @@ from fast_nst.errors import UserError
 from fast_nst.listing import list_pictures
 from fast_nst.losses.restoration import RestorationLoss
 from fast_nst.networks.super_resolution import SuperResolution, enlarge, shrink
-from fast_nst.stylize.color import luma
 from fast_nst.stylize.image import stylize_tensor
 from fast_nst.stylize.sheet import grid
 
@@ -34,7 +33,7 @@ SHOWN, SIDE = 4, 256  # photographs on the sheet, the side of their middle in pi
 def compare(result: Tensor, original: Tensor, border: int, loss: RestorationLoss) -> dict[str, float]:
     """Return the scores of `result` against `original`, both (1, 3, H, W) in [0, 1]."""
     inner = slice(border, -border)
-    ours, theirs = (luma(x)[:, :, inner, inner] for x in (result, original))
+    ours, theirs = (image.luma(x)[:, :, inner, inner] for x in (result, original))
     gradients = [x.diff(dim=2).abs().mean() + x.diff(dim=3).abs().mean() for x in (ours, theirs)]
     ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
     assert isinstance(ssim, Tensor)

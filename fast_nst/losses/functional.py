@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fast_nst.image import luma
+
 _HALF_PRECISIONS = (torch.float16, torch.bfloat16)
 
 
@@ -125,7 +127,7 @@ def light_loss(image: Tensor, target: Tensor, divisor: int = 4, window: int = 5,
     noise: where the luminance of the target has a much smaller standard deviation, it counts as flat and constrains
     almost nothing.
     """
-    a, b = (_luminance(F.avg_pool2d(_at_least_float32(x), divisor)) for x in (image, target))
+    a, b = (luma(F.avg_pool2d(_at_least_float32(x), divisor)) for x in (image, target))
 
     def average(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, window, stride=1, padding=window // 2, count_include_pad=False)
@@ -135,9 +137,3 @@ def light_loss(image: Tensor, target: Tensor, divisor: int = 4, window: int = 5,
     variance_a = (average(a.square()) - mean_a.square()).clamp_min(0) + noise**2
     variance_b = (average(b.square()) - mean_b.square()).clamp_min(0) + noise**2
     return 1 - (covariance / (variance_a * variance_b).sqrt()).mean((1, 2, 3))
-
-
-def _luminance(image: Tensor) -> Tensor:
-    """Return the luminance (BT.601): (B, 3, H, W) -> (B, 1, H, W)."""
-    red, green, blue = image.split(1, dim=1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue

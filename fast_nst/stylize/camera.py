@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fast_nst.stylize.color import luma
+from fast_nst.image import luma
 
 IDENTITY = torch.eye(2, 3, dtype=torch.float64)
 _SIDE = 512  # pixels; motion is measured on frames reduced to at most this longer side

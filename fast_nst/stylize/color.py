@@ -8,14 +8,7 @@ from typing import Any
 
 import numpy as np
 
-# ITU-R BT.601 luma, as in JPEG's YCbCr.
-_LUMA = (0.299, 0.587, 0.114)
-
-
-def luma(image: Any) -> Any:
-    """Return the luma, (B, 1, H, W), of RGB images, (B, 3, H, W)."""
-    red, green, blue = (share * image[:, k : k + 1] for k, share in enumerate(_LUMA))
-    return red + green + blue
+from fast_nst.image import luma
 
 
 def keep_chroma(output: Any, content: Any) -> Any:

@@ -15,7 +15,7 @@ from fast_nst.networks import Network
 from fast_nst.networks.layers import ConvBlock
 from fast_nst.networks.super_resolution import SuperResolution, enlarge
 from fast_nst.stylize import tiles
-from fast_nst.stylize.color import KEEP_COLORS, Moments, luma, transport
+from fast_nst.stylize.color import KEEP_COLORS, Moments, transport
 from fast_nst.stylize.enlarge import enlarge_picture
 from fast_nst.stylize.options import Options, check_options, result_bytes
 from fast_nst.stylize.painter import Result
@@ -83,7 +83,7 @@ def as_gray(result: Result) -> Result:
     """Return the luma of a result in all three channels."""
     if isinstance(result, Image.Image):
         return result.convert("L").convert("RGB")
-    gray = luma(result.transpose(2, 0, 1)[None])[0, 0]
+    gray = image.luma(result.transpose(2, 0, 1)[None])[0, 0]
     return np.repeat(gray.round().astype(np.uint16)[..., None], 3, axis=2)
 
 
